@@ -1,0 +1,114 @@
+"""What training says while it works. The loop emits these and knows neither the database nor the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The first step of this attempt is next."""
+
+    iteration: int
+    target: int
+    batches_per_epoch: int
+    trained_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One iteration is done. `loss` is the mean over its trained tokens, None where it was not finite."""
+
+    iteration: int
+    loss: float | None
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The metrics of a window of iterations, by the names of the table `metric_names`.
+
+    `closing` marks the report of a target off the reporting grid: a longer run would not have it.
+    """
+
+    iteration: int
+    epoch: int
+    metrics: dict[str, float]
+    closing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validating:
+    """A validation is under way: `done` of `total` batches."""
+
+    iteration: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """The loss on the validation rows: mean over trained tokens and its standard error (over rows).
+
+    `closing` marks the validation of a target off the grid: a longer run would not have it.
+    """
+
+    iteration: int
+    loss: float
+    standard_error: float
+    rows: int
+    tokens: int
+    seconds: float
+    closing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A checkpoint is whole on disk. File names are relative to the run's folder, sizes in bytes."""
+
+    iteration: int
+    adapter_file: str
+    state_file: str
+    bytes: int
+    adapter_sha256: str
+    state_sha256: str
+    train_loss: float | None
+    validation_loss: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """An update was left out because the loss or the gradient was not finite; `origins` names its rows."""
+
+    iteration: int
+    reason: str
+    origins: tuple[str, ...]
+    in_a_row: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """This attempt is over. Nothing follows."""
+
+    iteration: int
+    reason: Literal["finished", "signal", "diverged"]
+    signal_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Something worth a line in the run's history that is none of the above."""
+
+    kind: str
+    message: str
+    iteration: int | None = None
+    level: Literal["info", "warning", "error"] = "info"
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+Event = Started | Step | Report | Validating | Validation | Saved | Skipped | Stopped | Notice
+Listener = Callable[[Event], None]

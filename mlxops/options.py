@@ -1,0 +1,263 @@
+"""What an option is: a field of a frozen dataclass with its type, help, range and class.
+
+The command line, a YAML recipe and the project's `invoke.yaml` all go through the one check here, so a value that is
+wrong is refused in the same words wherever it stood. Nothing here knows Invoke.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from mlxops.errors import BadRequest
+
+C = TypeVar("C")
+
+Role = Literal["weights", "keeping", "target"]
+"""The class of a setting of a run: decides the weights, only watches and keeps, or is how far to go."""
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    role: Role | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    also: Sequence[float] = (),
+    unless: Sequence[float] = (),
+    aliases: Sequence[str] = (),
+    positional: bool = False,
+    on_command_line: bool = True,
+    instead_of: str | None = None,
+) -> Any:
+    """A dataclass field that is an option.
+
+    `also` are values allowed outside the range and `unless` values refused inside it; `instead_of` names the option
+    that this one replaces where both have a value.
+    """
+    metadata = {
+        "help": help,
+        "role": role,
+        "at_least": at_least,
+        "at_most": at_most,
+        "above": above,
+        "below": below,
+        "also": tuple(also),
+        "unless": tuple(unless),
+        "aliases": tuple(aliases),
+        "positional": positional,
+        "on_command_line": on_command_line,
+        "instead_of": instead_of,
+    }
+    if positional and default is None:
+        return field(metadata=metadata)
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option, read from a field: what `option()` was told, and what the annotation says."""
+
+    name: str
+    kind: type
+    item: type
+    may_be_none: bool
+    choices: tuple[str, ...]
+    default: Any
+    help: str
+    role: Role | None
+    at_least: float | None
+    at_most: float | None
+    above: float | None
+    below: float | None
+    also: tuple[float, ...]
+    unless: tuple[float, ...]
+    aliases: tuple[str, ...]
+    positional: bool
+    on_command_line: bool
+    instead_of: str | None
+
+    @property
+    def flag(self) -> str:
+        """The option as typed: `--batch-size`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def full_help(self) -> str:
+        """The help text with choices and default."""
+        parts = [self.help]
+        if self.choices:
+            parts.append(f"({', '.join(self.choices)})")
+        if self.kind is bool:
+            if self.default is True:
+                parts.append("(default: yes)")
+        elif not self.positional and self.default not in (None, "", [], {}):
+            parts.append(f"(default: {self.default})")
+        return " ".join(parts)
+
+    def parse(self, text: str) -> Any:
+        """The value that a text from the command line stands for.
+
+        Raises `BadRequest` naming the option and what it takes.
+        """
+        if self.kind is list:
+            return self.check([part.strip() for part in text.split(",") if part.strip()], self.flag)
+        if self.kind in (int, float):
+            cleaned = text.strip().replace("_", "")
+            try:
+                value: Any = self.kind(cleaned)
+            except ValueError:
+                value = text
+            return self.check(value, self.flag)
+        return self.check(text, self.flag)
+
+    def check(self, value: Any, where: str) -> Any:
+        """The value in its type, or `BadRequest` that says what `where` takes."""
+        if value is None and self.may_be_none:
+            return None
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        elif self.kind is int and type(value) is float and value.is_integer():
+            value = int(value)
+        elif self.kind is list and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if self.kind is list and isinstance(value, (list, tuple)):
+            value = [float(item) if self.item is float and type(item) is int else item for item in value]
+        if type(value) is not self.kind or (self.kind is list and not all(type(item) is self.item for item in value)):
+            raise BadRequest(f"{where} takes {_WORDS[self.kind]}, not {value!r}")
+        if self.choices:
+            self._check_choice(value, where)
+        elif self.kind is str and not value.strip():
+            raise BadRequest(f"{where} takes a text, not {value!r}")
+        if self.kind in (int, float) and not self._in_range(value):
+            raise BadRequest(f"{where} takes {self._range_in_words()}, not {value!r}")
+        return value
+
+    def _check_choice(self, value: str, where: str) -> None:
+        if value in self.choices:
+            return
+        near = nearest(value, self.choices)
+        hint = f"did you mean {near!r}?" if near else None
+        raise BadRequest(f"{where} takes one of {', '.join(self.choices)}, not {value!r}", hint=hint)
+
+    def _in_range(self, value: float) -> bool:
+        if value in self.also:
+            return True
+        if not math.isfinite(value) or value in self.unless:
+            return False
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def _range_in_words(self) -> str:
+        bounds = [
+            f"{word} {bound:,g}" if abs(bound) < 1e6 else f"{word} {bound:,.0f}"
+            for word, bound in (
+                ("at least", self.at_least),
+                ("above", self.above),
+                ("at most", self.at_most),
+                ("below", self.below),
+            )
+            if bound is not None
+        ]
+        words = " ".join([_WORDS[self.kind], " and ".join(bounds)]).strip()
+        if self.unless:
+            words += f" other than {', '.join(f'{value:g}' for value in self.unless)}"
+        if self.also:
+            words += f", or {', '.join(f'{value:g}' for value in self.also)}"
+        return words
+
+
+@cache
+def options_of(config_class: type) -> tuple[Option, ...]:
+    """The options of a dataclass, in the order of its fields."""
+    hints = get_type_hints(config_class)
+    found = []
+    for entry in fields(config_class):
+        kind, item, may_be_none, choices = _read_annotation(hints[entry.name])
+        default: Any = None
+        if callable(entry.default_factory):
+            default = entry.default_factory()
+        elif isinstance(entry.default, (int, float, str, bool)):
+            default = entry.default
+        found.append(
+            Option(
+                name=entry.name,
+                kind=kind,
+                item=item,
+                may_be_none=may_be_none,
+                choices=choices,
+                default=default,
+                **entry.metadata,
+            )
+        )
+    return tuple(found)
+
+
+def _read_annotation(annotation: Any) -> tuple[type, type, bool, tuple[str, ...]]:
+    may_be_none = False
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        may_be_none = len(members) < len(get_args(annotation))
+        (annotation,) = members
+    if get_origin(annotation) is Literal:
+        return str, str, may_be_none, get_args(annotation)
+    item = get_args(annotation)[0] if get_origin(annotation) is list else str
+    return get_origin(annotation) or annotation, item, may_be_none, ()
+
+
+def resolve(config_class: type[C], layers: Iterable[tuple[str, Mapping[str, Any]]]) -> C:
+    """The dataclass from layers of values, each `(where, values)`, the strongest last.
+
+    `where` is put before the option's name in an error: `""` for the command line (the flag is named), else a file.
+    Raises `BadRequest` for an unknown name, a wrong type or a value out of range.
+    """
+    known = {each.name: each for each in options_of(config_class)}
+    values: dict[str, Any] = {}
+    for where, layer in layers:
+        for name, value in layer.items():
+            if name not in known:
+                near = nearest(name, known)
+                raise BadRequest(
+                    f"{where}: {name!r} is no setting here", hint=f"did you mean {near!r}?" if near else None
+                )
+            each = known[name]
+            values[name] = each.check(value, f"{where}: {name}" if where else each.flag)
+            if each.instead_of in layer and value is not None:
+                raise BadRequest(f"{each.flag} and {known[each.instead_of].flag} say the same thing: give one of them")
+        for each in known.values():
+            if each.instead_of in layer and layer[each.instead_of] is not None and each.name not in layer:
+                values.pop(each.name, None)
+    return config_class(**values)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like this one, or None where none is near.
+
+    >>> nearest("itres", ["iters", "epochs"])
+    'iters'
+    """
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
