@@ -22,8 +22,10 @@ class LoraConfig:
     """
 
     # what
-    model: str | None = option(None, "model folder, its name in models/, or hub id", role="keeping")
-    data: str = option("data", "JSONL file, or folder with train.jsonl, valid.jsonl, test.jsonl", role="keeping")
+    model: str | None = option(None, "model folder, its name in models/, or hub id", role="keeping", path=True)
+    data: str = option(
+        "data", "JSONL file, or folder with train.jsonl, valid.jsonl, test.jsonl", role="keeping", path=True
+    )
     fine_tune_type: Literal["lora", "dora", "full"] = option("lora", "what is trained", role="weights")
     train: bool = option(False, "taken for mlx-lm's sake; training is what this does", role="keeping")
     config: str | None = option(None, "YAML recipe with these settings", role="keeping")
@@ -95,7 +97,7 @@ class LoraConfig:
 
     # where and under which name
     adapter_path: str | None = option(
-        None, "the run's folder (adapters/NAME unless given)", role="keeping", aliases=["output"]
+        None, "the run's folder (adapters/NAME unless given)", role="keeping", aliases=["output"], path=True
     )
     name: str | None = option(None, "name of the run", role="keeping")
     note: str | None = option(None, "a note kept with the run", role="keeping")
@@ -103,3 +105,70 @@ class LoraConfig:
     new: bool = option(False, "start a new run whatever there is", role="keeping", aliases=["no-resume"])
     preview: bool = option(False, "say what would happen and start nothing", role="keeping")
     json: bool = option(False, "the preview as JSON", role="keeping")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsConfig:
+    """Settings of the list of runs."""
+
+    status: Literal["created", "running", "interrupted", "completed", "failed", "lost"] | None = option(
+        None, "only runs of this status"
+    )
+    model: str | None = option(None, "only runs of this model")
+    tag: str | None = option(None, "only runs with this tag")
+    text: str | None = option(None, "only runs with this in their name, note, model or data")
+    limit: int = option(50, "runs shown, the newest first", at_least=1, at_most=_HUGE)
+    json: bool = option(False, "as JSON")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings of the page of one run."""
+
+    name: str = option(None, "name of the run, or a part that only it has", positional=True)
+    json: bool = option(False, "as JSON")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqlConfig:
+    """Settings of a question to the registry."""
+
+    text: str = option(None, "SQL that reads, @NAME for a saved query, .queries or .schema", positional=True)
+    param: list[str] = option([], "a parameter of the query, as key=value; repeat for more", commas=False)
+    format: Literal["table", "csv", "json", "jsonl", "md"] = option("table", "how the rows are written")
+    json: bool = option(False, "the same as --format json")
+    timeout: float = option(30.0, "seconds after which the query is given up", above=0, at_most=1e6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorConfig:
+    """Settings of the monitor."""
+
+    run: str | None = option(None, "name of the run; the one at work, else the newest, unless given")
+    once: bool = option(False, "print the state once (as happens where the output is no terminal)")
+    live: bool = option(False, "go on drawing until Ctrl-C (as happens in a terminal)")
+    refresh: float = option(1.0, "seconds between drawings", at_least=0.1, at_most=3600)
+    json: bool = option(False, "the state once, as JSON")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """Settings of the list of models."""
+
+    json: bool = option(False, "as JSON")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Settings of the import of a model."""
+
+    source: str = option(None, "GGUF file to import", positional=True, path=True)
+    name: str | None = option(None, "name in models/; the file's unless given")
+    dtype: Literal["float32", "q4"] = option("float32", "numbers of the weights: full, or kept in 4 bits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HelpConfig:
+    """Settings of the page of help."""
+
+    task: str = option("", "name of the task to explain", positional=True)

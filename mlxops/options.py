@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -46,11 +46,14 @@ def option(
     positional: bool = False,
     on_command_line: bool = True,
     instead_of: str | None = None,
+    commas: bool = True,
+    path: bool = False,
 ) -> Any:
     """A dataclass field that is an option.
 
     `also` are values allowed outside the range and `unless` values refused inside it; `instead_of` names the option
-    that this one replaces where both have a value.
+    that this one replaces where both have a value; `commas` False keeps a list's items whole; `path` marks a path. A
+    positional without a default is required.
     """
     metadata = {
         "help": help,
@@ -65,6 +68,8 @@ def option(
         "positional": positional,
         "on_command_line": on_command_line,
         "instead_of": instead_of,
+        "commas": commas,
+        "path": path,
     }
     if positional and default is None:
         return field(metadata=metadata)
@@ -78,11 +83,12 @@ class Option:
     """One option, read from a field: what `option()` was told, and what the annotation says."""
 
     name: str
-    kind: type
-    item: type
+    kind: Any
+    item: Any
     may_be_none: bool
     choices: tuple[str, ...]
     default: Any
+    required: bool
     help: str
     role: Role | None
     at_least: float | None
@@ -95,11 +101,20 @@ class Option:
     positional: bool
     on_command_line: bool
     instead_of: str | None
+    commas: bool
+    path: bool
 
     @property
     def flag(self) -> str:
         """The option as typed: `--batch-size`."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def takes(self) -> str:
+        """What the option takes, in words: `a whole number at least 1`."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        return self._range_in_words() if self.kind in (int, float) else _WORDS[self.kind]
 
     @property
     def full_help(self) -> str:
@@ -119,30 +134,16 @@ class Option:
 
         Raises `BadRequest` naming the option and what it takes.
         """
-        if self.kind is list:
-            return self.check([part.strip() for part in text.split(",") if part.strip()], self.flag)
-        if self.kind in (int, float):
-            cleaned = text.strip().replace("_", "")
-            try:
-                value: Any = self.kind(cleaned)
-            except ValueError:
-                value = text
-            return self.check(value, self.flag)
-        return self.check(text, self.flag)
+        value = _number(self.kind, text) if self.kind in (int, float) else text
+        return self.check(value, self.flag)
 
     def check(self, value: Any, where: str) -> Any:
         """The value in its type, or `BadRequest` that says what `where` takes."""
         if value is None and self.may_be_none:
             return None
-        if self.kind is float and type(value) is int:
-            value = float(value)
-        elif self.kind is int and type(value) is float and value.is_integer():
-            value = int(value)
-        elif self.kind is list and isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        if self.kind is list and isinstance(value, (list, tuple)):
-            value = [float(item) if self.item is float and type(item) is int else item for item in value]
-        if type(value) is not self.kind or (self.kind is list and not all(type(item) is self.item for item in value)):
+        value = self._converted(value)
+        is_of_kind = type(value) is self.kind
+        if not is_of_kind or (self.kind is list and not all(type(item) is self.item for item in value)):
             raise BadRequest(f"{where} takes {_WORDS[self.kind]}, not {value!r}")
         if self.choices:
             self._check_choice(value, where)
@@ -151,6 +152,25 @@ class Option:
         if self.kind in (int, float) and not self._in_range(value):
             raise BadRequest(f"{where} takes {self._range_in_words()}, not {value!r}")
         return value
+
+    def _converted(self, value: Any) -> Any:
+        """The value in the type that is meant, where what was read is only another spelling of it."""
+        if self.kind is float and type(value) is int:
+            return float(value)
+        if self.kind is float and isinstance(value, str):
+            return _number(float, value)  # YAML 1.1, as in invoke.yaml, reads 1e-5 as a text
+        if self.kind is int and type(value) is float and value.is_integer():
+            return int(value)
+        if self.kind is list:
+            return self._as_list(value)
+        return value
+
+    def _as_list(self, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()] if self.commas else [value]
+        if self.item is float and isinstance(value, (list, tuple)):
+            return [float(item) if type(item) is int else item for item in value]
+        return list(value) if isinstance(value, tuple) else value
 
     def _check_choice(self, value: str, where: str) -> None:
         if value in self.choices:
@@ -202,6 +222,7 @@ def options_of(config_class: type) -> tuple[Option, ...]:
             default = entry.default_factory()
         elif isinstance(entry.default, (int, float, str, bool)):
             default = entry.default
+        required = entry.default is MISSING and entry.default_factory is MISSING
         found.append(
             Option(
                 name=entry.name,
@@ -210,6 +231,7 @@ def options_of(config_class: type) -> tuple[Option, ...]:
                 may_be_none=may_be_none,
                 choices=choices,
                 default=default,
+                required=required,
                 **entry.metadata,
             )
         )
@@ -234,7 +256,8 @@ def resolve(config_class: type[C], layers: Iterable[tuple[str, Mapping[str, Any]
     `where` is put before the option's name in an error: `""` for the command line (the flag is named), else a file.
     Raises `BadRequest` for an unknown name, a wrong type or a value out of range.
     """
-    known = {each.name: each for each in options_of(config_class)}
+    read_from: Any = config_class  # a type is hashable, which mypy doubts of a type variable's
+    known: dict[str, Option] = {each.name: each for each in options_of(read_from)}
     values: dict[str, Any] = {}
     for where, layer in layers:
         for name, value in layer.items():
@@ -245,12 +268,25 @@ def resolve(config_class: type[C], layers: Iterable[tuple[str, Mapping[str, Any]
                 )
             each = known[name]
             values[name] = each.check(value, f"{where}: {name}" if where else each.flag)
-            if each.instead_of in layer and value is not None:
-                raise BadRequest(f"{each.flag} and {known[each.instead_of].flag} say the same thing: give one of them")
+            other = each.instead_of
+            if other and value is not None and layer.get(other) is not None:
+                raise BadRequest(f"{each.flag} and {known[other].flag} say the same thing: give one of them")
         for each in known.values():
-            if each.instead_of in layer and layer[each.instead_of] is not None and each.name not in layer:
+            if each.instead_of and layer.get(each.instead_of) is not None and each.name not in layer:
                 values.pop(each.name, None)
     return config_class(**values)
+
+
+def _number(kind: Any, text: str) -> Any:
+    """The number that a text is, or the text itself.
+
+    >>> _number(int, "1_000"), _number(float, "1e-5"), _number(int, "ten")
+    (1000, 1e-05, 'ten')
+    """
+    try:
+        return kind(text.strip().replace("_", ""))
+    except ValueError:
+        return text
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -1,0 +1,72 @@
+-- One row a run. `lost` is a run whose process stopped beating: plain SQL, so that every SQLite program shows it.
+-- All joins are LEFT JOINs on whole keys, so the planner can only start at runs and never reads all the points.
+CREATE VIEW run_summary AS
+SELECT
+    runs.id,
+    runs.name,
+    runs.kind,
+    CASE WHEN runs.status = 'running' AND alive.id IS NULL THEN 'lost' ELSE runs.status END AS status,
+    runs.model,
+    runs.data,
+    runs.iteration,
+    runs.target_iterations,
+    min(1.0, 1.0 * runs.iteration / max(runs.target_iterations, 1)) AS progress,
+    runs.epoch,
+    runs.trained_tokens,
+    train.last_value AS train_loss,
+    validation.last_value AS validation_loss,
+    train.min_value AS best_train_loss,
+    runs.best_validation_loss,
+    runs.best_iteration,
+    CASE WHEN speed.last_iteration > latest.from_iteration THEN speed.last_value END AS tokens_per_second,
+    (
+        SELECT round(86400 * sum(julianday(coalesce(ended_at, heartbeat_at)) - julianday(started_at)), 3)
+        FROM attempts
+        WHERE run_id = runs.id
+    ) AS seconds,
+    -- the attempt's own rate since its first report; with one report only, what that report says
+    CASE WHEN alive.id IS NOT NULL THEN
+        max(0, runs.target_iterations - runs.iteration) * coalesce(
+            (train.last_elapsed_ms - first_report.elapsed_ms) / 1000.0
+                / nullif(train.last_iteration - first_report.iteration, 0),
+            CASE WHEN rate.last_iteration > latest.from_iteration THEN 1 / nullif(rate.last_value, 0) END
+        )
+    END AS eta_seconds,
+    coalesce(latest.number, 0) AS attempts,
+    (SELECT count(*) FROM checkpoints WHERE run_id = runs.id AND status = 'whole') AS checkpoints,
+    (SELECT parent.name FROM runs AS parent WHERE parent.id = runs.parent_id) AS parent,
+    (SELECT group_concat(tag, ',') FROM tags WHERE run_id = runs.id) AS tags,
+    runs.note,
+    runs.adapter_path,
+    runs.fingerprint,
+    runs.created_at,
+    runs.updated_at
+FROM runs
+LEFT JOIN attempts AS latest
+    ON latest.id = (SELECT id FROM attempts WHERE run_id = runs.id ORDER BY number DESC LIMIT 1)
+LEFT JOIN attempts AS alive
+    ON alive.id = latest.id
+    AND runs.status = 'running'
+    AND alive.ended_at IS NULL
+    AND alive.heartbeat_at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-60 seconds')
+LEFT JOIN series AS train
+    ON train.run_id = runs.id
+    AND train.name_id = (SELECT id FROM metric_names WHERE name = 'train_loss')
+LEFT JOIN series AS validation
+    ON validation.run_id = runs.id
+    AND validation.name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
+LEFT JOIN series AS speed
+    ON speed.run_id = runs.id
+    AND speed.name_id = (SELECT id FROM metric_names WHERE name = 'tokens_per_second')
+LEFT JOIN series AS rate
+    ON rate.run_id = runs.id
+    AND rate.name_id = (SELECT id FROM metric_names WHERE name = 'iterations_per_second')
+LEFT JOIN metrics AS first_report
+    ON alive.id IS NOT NULL
+    AND first_report.run_id = runs.id
+    AND first_report.name_id = train.name_id
+    AND first_report.iteration = (
+        SELECT min(iteration)
+        FROM metrics
+        WHERE run_id = runs.id AND name_id = train.name_id AND iteration > alive.from_iteration
+    );

@@ -1,0 +1,318 @@
+"""Working on a run that is claimed: the fast BLAS and MLX are loaded, the attempt is recorded, the model is trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxops import files, registry
+from mlxops.config import LoraConfig
+from mlxops.errors import Failed, Interrupted, MlxopsError
+from mlxops.events import Event, Listener, Notice, Stopped
+from mlxops.jobs.claim import Claim, stored_config
+from mlxops.jobs.prepare import Prepared
+from mlxops.jobs.record import Recorder
+from mlxops.options import options_of
+from mlxops.projects import blas, machine
+from mlxops.projects.project import Project
+from mlxops.training import checkpoints, signals
+
+if TYPE_CHECKING:
+    from mlxops.training.step import Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What exactness depends on, and how it was chosen.
+
+    `exact` is compared on resume and stands in every checkpoint; `automatic` was chosen at the run's first attempt
+    and is asked for again at every other.
+    """
+
+    exact: Mapping[str, Any]
+    automatic: Mapping[str, Any]
+    device: str
+    notes: tuple[str, ...]
+
+
+def set_up(claim: Claim, *, cache: Path, blas_setting: str | None) -> Environment:
+    """Load the BLAS as this run's first attempt had it, then MLX."""
+    wanted = claim.config.get("automatic", {})
+    loaded = blas.load(
+        threads=wanted.get("blas_threads"), core_type=wanted.get("core_type"), cache=cache, setting=blas_setting
+    )
+    device = machine.device()
+    versions = machine.versions()
+    exact = {
+        **{name: versions.get(name) for name in ("mlx", "mlx-lm", "mlxops")},
+        "device": f"{device['kind']}: {device['name']}",
+        "machine": platform.machine(),
+        "blas": loaded.name,
+        "blas_version": loaded.version,
+        "blas_threads": loaded.threads,
+        "core_type": loaded.core_type,
+    }
+    automatic = dict(wanted) or {"blas_threads": loaded.threads, "core_type": loaded.core_type}
+    notes = (loaded.note,) if loaded.note else ()
+    return Environment(exact=exact, automatic=automatic, device=device["kind"], notes=notes)
+
+
+def fine_tune(
+    project: Project,
+    db: registry.Registry,
+    prepared: Prepared,
+    claim: Claim,
+    environment: Environment,
+    *,
+    command: str,
+    listeners: Sequence[Listener] = (),
+    before_leaving: Callable[[], None] | None = None,
+) -> Stopped:
+    """Train a claimed run to its target.
+
+    Raises `Interrupted` when a signal ended it (everything is saved), `Diverged` or `Failed` when the work failed.
+    """
+    start_kind, start_note = _start_kind(claim, environment)
+    changes = _changes(claim.config, prepared.config)
+    _keep_words(db, claim, prepared.config)
+    attempt = registry.start_attempt(
+        db,
+        claim.run_id,
+        start_kind=start_kind,
+        start_note=start_note,
+        from_iteration=claim.start.iteration if claim.start else 0,
+        trained_tokens=claim.start.counters.trained_tokens if claim.start else 0,
+        target_iterations=prepared.target,
+        device=environment.device,
+        environment={**machine.facts(), **environment.exact, "versions": machine.versions()},
+        command=command,
+        git_commit=machine.git_commit(project.root),
+        config=stored_config(prepared, environment.automatic),
+        closing=_to_forget(claim, prepared),
+    )
+    record = Recorder(db, claim.run_id, attempt, saved_at=_iteration(claim))
+
+    def emit(event: Event) -> None:
+        record(event)
+        for listener in listeners:
+            listener(event)
+
+    status, reason, iteration, error = "failed", "error", _iteration(claim), None
+    try:
+        with (
+            registry.Heartbeat(db.path, attempt),
+            signals.listen(before_leaving=before_leaving) as stop,
+            nullcontext() if prepared.config.allow_sleep else machine.keep_awake(os.getpid()),
+        ):
+            for notice in _notices(claim, prepared, environment, start_note, changes):
+                emit(notice)
+            work = _work(project, prepared, claim, environment, emit)
+            from mlxops.training.loop import train
+
+            stopped = train(work, emit, stop)
+        iteration = stopped.iteration
+        finished = stopped.reason == "finished"
+        status, reason = ("completed", "finished") if finished else ("interrupted", stopped.signal_name or "signal")
+        if stop.signal_number is not None and not finished:
+            raise Interrupted(
+                stop.signal_number,
+                f"stopped by {stopped.signal_name} at iteration {stopped.iteration:,} of {prepared.target:,}, all saved",
+                hint="the same command goes on from there",
+            )
+        return stopped
+    except KeyboardInterrupt:
+        status, reason = "interrupted", "SIGINT"
+        raise
+    except MlxopsError as failure:
+        if not isinstance(failure, Interrupted):
+            iteration, error = record.saved_at, failure.message
+        raise
+    except Exception as failure:
+        iteration, error = record.saved_at, f"{type(failure).__name__}: {failure}"
+        raise
+    finally:
+        # where the registry itself is what failed, its error is already on the way; the heartbeat will say "lost"
+        with suppress(Failed):
+            registry.end_attempt(db, attempt, reason=reason, status=status, iteration=iteration, error=error)
+
+
+def _iteration(claim: Claim) -> int:
+    return claim.start.iteration if claim.start else 0
+
+
+def _to_forget(claim: Claim, prepared: Prepared) -> list[str]:
+    """The metrics of the last target's closing, which the longer run that starts now does not have."""
+    start = claim.start
+    return list(start.counters.closing) if start is not None and start.iteration < prepared.target else []
+
+
+def _start_kind(claim: Claim, environment: Environment) -> tuple[str, str | None]:
+    if claim.start is None:
+        return "fresh", None
+    before, now = claim.start.environment, environment.exact
+    changed = [f"{name}: {before.get(name)} → {now[name]}" for name in now if before.get(name) != now[name]]
+    return ("inexact", "; ".join(changed)) if changed else ("exact", None)
+
+
+_WORTH_SAYING = [each.name for each in options_of(LoraConfig) if each.role != "weights"]
+_OF_ONE_COMMAND = ("preview", "json", "new", "train", "config", "name", "note", "tag", "epochs")
+
+
+def _changes(before: Mapping[str, Any], now: LoraConfig) -> dict[str, tuple[Any, Any]]:
+    """The settings that may change in the course of a run and did: name, before, now."""
+    names = [name for name in _WORTH_SAYING if name in before and name not in _OF_ONE_COMMAND]
+    return {name: (before[name], getattr(now, name)) for name in names if before[name] != getattr(now, name)}
+
+
+def _keep_words(db: registry.Registry, claim: Claim, config: LoraConfig) -> None:
+    """A note or tags given when a run goes on replace those it had."""
+    if config.note is not None:
+        registry.update_run(db, claim.run_id, note=config.note)
+    if config.tag:
+        registry.set_tags(db, claim.run_id, config.tag)
+
+
+def _notices(
+    claim: Claim, prepared: Prepared, environment: Environment, start_note: str | None, changes: Mapping[str, Any]
+) -> list[Notice]:
+    said = [Notice(kind="note", message=note) for note in (*prepared.notes, *environment.notes)]
+    for each in claim.damaged:
+        message = f"the checkpoint at iteration {each.iteration:,} was damaged and is set aside: {each.reason}"
+        said.append(Notice(kind="set aside", message=message, level="warning", iteration=each.iteration))
+    if claim.start is not None:
+        message = f"goes on from iteration {claim.start.iteration:,}"
+        said.append(Notice(kind="resumed", message=message, iteration=claim.start.iteration))
+    if changes:
+        message = ", ".join(f"{name} {was!r} → {now!r}" for name, (was, now) in changes.items())
+        said.append(Notice(kind="settings", message=f"changed: {message}", detail=dict(changes)))
+    if start_note:
+        message = f"the result can differ from an uninterrupted run's: {start_note}"
+        said.append(Notice(kind="inexact", message=message, level="warning"))
+    return said
+
+
+def _work(project: Project, prepared: Prepared, claim: Claim, environment: Environment, emit: Listener) -> Work:
+    """The model, loaded and made ready, and all else the loop wants."""
+    from mlxops.models.loading import load_model
+    from mlxops.training import batches, layers
+    from mlxops.training.step import Work
+
+    config = prepared.config
+    model, _ = load_model(prepared.model_folder)
+    layers.prepare(model, config)
+    _check_room(prepared, claim, layers.trainable(model), emit)
+    run = _describe(project, prepared, claim, environment)
+    _write_settings(claim.folder, config, run)
+    _point_latest_at(project, claim.folder)
+    rows = prepared.validation.rows if prepared.validation else ()
+    return Work(
+        model=model,
+        config=config,
+        plan=prepared.plan,
+        validation=batches.fixed_batches(
+            rows, batch_size=config.batch_size, count=config.val_batches, seed=config.seed
+        ),
+        target=prepared.target,
+        folder=claim.folder,
+        fingerprint=prepared.fingerprint,
+        environment=environment.exact,
+        run=run,
+        start=claim.start,
+        probe=_probe,
+    )
+
+
+def _probe() -> dict[str, float]:
+    return {"system_memory_percent": machine.system_memory_percent(), "cpu_percent": machine.cpu_percent()}
+
+
+def _describe(project: Project, prepared: Prepared, claim: Claim, environment: Environment) -> dict[str, Any]:
+    """All that a registry needs to take this run from its folder alone."""
+    return {
+        "name": claim.name,
+        "fingerprint": prepared.fingerprint,
+        "model": project.relative(prepared.model_folder),
+        "model_identity": prepared.model_identity,
+        "data": project.relative(prepared.data_path),
+        "data_identity": prepared.data_identity,
+        "target": prepared.target,
+        "config": stored_config(prepared, environment.automatic),
+    }
+
+
+def _write_settings(folder: Path, config: LoraConfig, run: Mapping[str, Any]) -> None:
+    """Write `adapter_config.json`: what mlx-lm needs to load the adapter, and our run beside it."""
+    settings: dict[str, Any] = {
+        "fine_tune_type": config.fine_tune_type,
+        "model": run["model"],
+        "num_layers": config.num_layers,
+        "lora_parameters": {
+            "rank": config.lora_rank,
+            "scale": config.lora_scale,
+            "dropout": config.lora_dropout,
+            **({"keys": sorted(config.lora_keys)} if config.lora_keys else {}),
+        },
+        "mlxops": dict(run),
+    }
+    try:
+        files.write_text(folder / checkpoints.SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
+
+
+def _point_latest_at(project: Project, folder: Path) -> None:
+    """Make `adapters/latest` a link to this run, where it is one of the folders beside it."""
+    link = project.adapters_folder / "latest"
+    if folder.parent != project.adapters_folder or (link.exists() and not link.is_symlink()):
+        return
+    beside = link.with_name(f".latest.{os.getpid()}")
+    with suppress(OSError):  # a file system without links has none; nothing reads it but people
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(folder.name, target_is_directory=True)
+        beside.replace(link)
+
+
+_COPIES = {"adam": 2, "adamw": 2, "muon": 1, "sgd": 1, "adafactor": 1}
+"""Arrays of the size of the weights that an optimizer keeps."""
+
+
+def checkpoint_bytes(config: LoraConfig, trainable: Mapping[str, Any]) -> int:
+    """About how large one checkpoint is: the weights, the optimizer's state, and accumulated gradients."""
+    weights = sum(value.nbytes for value in trainable.values())
+    return weights * (1 + _COPIES[config.optimizer] + (config.grad_accumulation_steps > 1))
+
+
+def checkpoints_to_come(config: LoraConfig, iteration: int, target: int) -> int:
+    """How many checkpoints are written from `iteration` to `target`."""
+    return max(1, -(-target // config.save_every) - iteration // config.save_every)
+
+
+def _check_room(prepared: Prepared, claim: Claim, trainable: Mapping[str, Any], emit: Listener) -> None:
+    """Refuse what cannot even hold two checkpoints; say what may become tight."""
+    size = checkpoint_bytes(prepared.config, trainable)
+    count = checkpoints_to_come(prepared.config, _iteration(claim), prepared.target)
+    free = machine.free_disk(claim.folder)
+    if free < 2 * size:
+        raise Failed(
+            f"a checkpoint takes about {_mebibytes(size)} and {str(claim.folder)!r} has {_mebibytes(free)} free",
+            hint="make room, or name another --adapter-path",
+        )
+    if free < (count + 1) * size:
+        message = f"{count:,} checkpoints take about {_mebibytes(count * size)}, and {_mebibytes(free)} are free"
+        emit(Notice(kind="disk", message=f"{message}: a larger --save-every writes fewer", level="warning"))
+    need, memory = prepared.model.bytes + size, machine.free_memory()
+    if need > memory:
+        message = (
+            f"the model and its training state take at least {_mebibytes(need)}, and {_mebibytes(memory)} are free"
+        )
+        emit(Notice(kind="memory", message=message, level="warning"))
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

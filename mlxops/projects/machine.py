@@ -1,0 +1,237 @@
+"""The machine: the one place for what depends on the platform.
+
+Nothing here is needed to list the tasks; MLX is imported by `device` alone.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlxops
+from mlxops.projects import cgroup
+
+ON_MACOS = sys.platform == "darwin"
+ON_LINUX = sys.platform == "linux"
+
+# What a result can depend on, down to the packages that carry MLX's code for one kind of device.
+_PACKAGES = (
+    "mlx",
+    "mlx-cpu",
+    "mlx-metal",
+    "mlx-cuda-12",
+    "mlx-cuda-13",
+    "mlx-lm",
+    "numpy",
+    "scipy-openblas32",
+    "tokenizers",
+    "transformers",
+)
+
+
+def facts() -> dict[str, Any]:
+    """What this machine is. `boot_id` tells one boot from the next, None where the system has none."""
+    import psutil
+
+    return {
+        "host": platform.node(),
+        "boot_id": boot_id(),
+        "os": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "cpu": _cpu_model(),
+        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
+        "available_cores": available_cores(),
+        "memory": psutil.virtual_memory().total,
+        "python": platform.python_version(),
+    }
+
+
+def boot_id() -> str | None:
+    """A name of the present boot."""
+    if ON_LINUX:
+        return _first_line(Path("/proc/sys/kernel/random/boot_id"))
+    if ON_MACOS:
+        return _sysctl("kern.bootsessionuuid")
+    return None
+
+
+def _cpu_model() -> str:
+    if ON_MACOS:
+        return _sysctl("machdep.cpu.brand_string") or platform.machine()
+    return cpu_info().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_info() -> dict[str, str]:
+    """What Linux says of its first processor; empty elsewhere."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _sysctl(name: str) -> str | None:
+    return _output(["/usr/sbin/sysctl", "-n", name])
+
+
+def _first_line(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _output(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    except OSError:
+        return None
+    text = done.stdout.decode("utf-8", "replace").strip()
+    return text if done.returncode == 0 and text else None
+
+
+def available_cores() -> int:
+    """The physical cores this process may use: all, or what affinity and container leave of them."""
+    import psutil
+
+    if not ON_LINUX:
+        return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    cores = {_core_of(processor) for processor in os.sched_getaffinity(0)}
+    limit = cgroup.cpu_limit()
+    return max(1, len(cores) if limit is None else min(len(cores), int(limit)))
+
+
+def _core_of(processor: int) -> str:
+    """The name of the core that a logical processor is a thread of."""
+    topology = Path(f"/sys/devices/system/cpu/cpu{processor}/topology")
+    return _first_line(topology / "thread_siblings_list") or str(processor)
+
+
+def versions() -> dict[str, str]:
+    """The version of each installed package that a result can depend on, read without importing it."""
+    found = {"mlxops": mlxops.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device() -> dict[str, Any]:
+    """The device MLX computes on: `kind` (cpu or gpu), `name`, and `recommended_memory` in bytes where it has one."""
+    import mlx.core as mx
+
+    kind = "gpu" if mx.default_device() == mx.gpu else "cpu"
+    about = mx.device_info()
+    return {
+        "kind": kind,
+        "name": about.get("device_name") or _cpu_model(),
+        "recommended_memory": about.get("max_recommended_working_set_size"),
+    }
+
+
+def free_memory() -> int:
+    """The bytes of memory that this process can still take."""
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    left = cgroup.memory_left() if ON_LINUX else None
+    return available if left is None else min(available, left)
+
+
+def free_disk(path: Path) -> int:
+    """The bytes free for this user where `path` is or will be."""
+    there = next(each for each in [path.absolute(), *path.absolute().parents] if each.exists())
+    return shutil.disk_usage(there).free
+
+
+def process_memory() -> int:
+    """The bytes of memory that this process holds."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def system_memory_percent() -> float:
+    """The share of the machine's memory in use."""
+    import psutil
+
+    return float(psutil.virtual_memory().percent)
+
+
+def cpu_percent() -> float:
+    """The load of all processors since the call before; the first call of a process says 0."""
+    import psutil
+
+    return float(psutil.cpu_percent(interval=None))
+
+
+def sync_file(file: int | Path) -> None:
+    """Have a file's bytes written to the disk itself, so that they survive a power cut."""
+    descriptor = file if isinstance(file, int) else os.open(file, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        if not isinstance(file, int):
+            os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder written to the disk, after a file in it was made or renamed."""
+    sync_file(path)
+
+
+def _sync(descriptor: int) -> None:
+    import fcntl
+
+    # On macOS fsync stops at the drive's own cache; this goes through it.
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        try:
+            fcntl.fcntl(descriptor, full_sync)
+            return
+        except OSError:
+            pass  # network and foreign file systems lack it
+    os.fsync(descriptor)
+
+
+@contextmanager
+def keep_awake(pid: int) -> Iterator[None]:
+    """Keep a Mac from sleeping inside the block, or until the process is gone. Elsewhere nothing."""
+    caffeinate = shutil.which("caffeinate") if ON_MACOS else None
+    if caffeinate is None:
+        yield
+        return
+    running = subprocess.Popen([caffeinate, "-i", "-w", str(pid)], stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        running.terminate()
+        running.wait()
+
+
+def user_cache(environment: Mapping[str, str] | None = None) -> Path:
+    """The folder for what can be made or fetched again: MLXOPS_CACHE, else the system's custom; it may not exist."""
+    environment = os.environ if environment is None else environment
+    if named := environment.get("MLXOPS_CACHE"):
+        return Path(named).expanduser().absolute()
+    if ON_MACOS:
+        return Path.home() / "Library" / "Caches" / "mlxops"
+    # The specification has a relative path ignored.
+    base = Path(environment.get("XDG_CACHE_HOME") or "")
+    return (base if base.is_absolute() else Path.home() / ".cache") / "mlxops"
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit checked out in a folder, with `-dirty` where files differ from it; None without git."""
+    return _output(["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])

@@ -1,0 +1,84 @@
+"""A project: a folder with its registry, models, data and adapters, and what a path means in it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_SETTINGS_OF_MLXOPS = re.compile(r"^mlxops\s*:", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """A project's folders, all absolute. None of them need exist."""
+
+    root: Path
+    cwd: Path
+    registry_path: Path
+
+    @property
+    def models_folder(self) -> Path:
+        """Where models are found by their name."""
+        return self.root / "models"
+
+    @property
+    def adapters_folder(self) -> Path:
+        """Where each run has its folder."""
+        return self.root / "adapters"
+
+    def resolve(self, text: str | Path) -> Path:
+        """The absolute path that a person means: from the current folder, then the root, then `models/`.
+
+        What is in none of them is meant to be made: from the current folder.
+        """
+        typed = Path(text).expanduser()
+        candidates = [_normal(base / typed) for base in (self.cwd, self.root, self.models_folder)]
+        return next((path for path in candidates if path.exists()), candidates[0])
+
+    def from_root(self, text: str | Path) -> Path:
+        """The absolute path of one that stands in a file or in the registry."""
+        return _normal(self.root / Path(text).expanduser())
+
+    def relative(self, path: Path) -> str:
+        """The path as it is stored: from the root where it is inside, else absolute.
+
+        A link inside the project that leads out of it counts as inside, so that a moved project finds it again.
+        """
+        absolute = _normal(self.cwd / path)
+        for candidate in (absolute, absolute.resolve()):
+            if candidate.is_relative_to(self.root):
+                return candidate.relative_to(self.root).as_posix()
+        return str(absolute)
+
+
+def find(start: Path, *, registry: str | None = None, registry_setting: str | None = None) -> Project:
+    """The project that a folder is in: the nearest folder upward with a `tasks.py`, a `runs.db` or settings of mlxops.
+
+    Without one the folder itself is it. `registry` (MLXOPS_DB) is a path from `start`, and goes before
+    `registry_setting` (`registry.path`), which is one from the root.
+    """
+    cwd = start.resolve()
+    root = next((folder for folder in [cwd, *cwd.parents] if _is_project(folder)), cwd)
+    if registry:
+        registry_path = _normal(cwd / Path(registry).expanduser())
+    else:
+        registry_path = _normal(root / Path(registry_setting or "runs.db").expanduser())
+    return Project(root=root, cwd=cwd, registry_path=registry_path)
+
+
+def _is_project(folder: Path) -> bool:
+    return (folder / "tasks.py").is_file() or (folder / "runs.db").is_file() or _has_settings(folder / "invoke.yaml")
+
+
+def _has_settings(file: Path) -> bool:
+    try:
+        return _SETTINGS_OF_MLXOPS.search(file.read_text(encoding="utf-8", errors="replace")) is not None
+    except OSError:
+        return False
+
+
+def _normal(path: Path) -> Path:
+    # Unlike resolve() this leaves links as they are.
+    return Path(os.path.normpath(path))

@@ -1,0 +1,59 @@
+"""The registry of runs: the only code that opens SQLite. db/README.md lists what it promises.
+
+Importing it is cheap: sqlite-utils and psutil wait inside the functions that use them.
+"""
+
+from mlxops.registry.attempts import attempts_of, close_dead_attempts, end_attempt, start_attempt
+from mlxops.registry.checkpoints import add_checkpoint, checkpoints_of, mark_checkpoint
+from mlxops.registry.curves import latest_metrics, loss_curve, metric_series
+from mlxops.registry.database import Registry, data_version, open_read_only, open_registry
+from mlxops.registry.heartbeat import Heartbeat
+from mlxops.registry.history import add_event, events_of
+from mlxops.registry.metrics import record_report, record_validation
+from mlxops.registry.queries import SavedQuery, Table, query, saved_queries, saved_query, schema
+from mlxops.registry.runs import (
+    RunRow,
+    candidate_runs,
+    create_run,
+    find_run,
+    list_runs,
+    new_name,
+    set_tags,
+    update_run,
+)
+
+__all__ = [
+    "Heartbeat",
+    "Registry",
+    "RunRow",
+    "SavedQuery",
+    "Table",
+    "add_checkpoint",
+    "add_event",
+    "attempts_of",
+    "candidate_runs",
+    "checkpoints_of",
+    "close_dead_attempts",
+    "create_run",
+    "data_version",
+    "end_attempt",
+    "events_of",
+    "find_run",
+    "latest_metrics",
+    "list_runs",
+    "loss_curve",
+    "mark_checkpoint",
+    "metric_series",
+    "new_name",
+    "open_read_only",
+    "open_registry",
+    "query",
+    "record_report",
+    "record_validation",
+    "saved_queries",
+    "saved_query",
+    "schema",
+    "set_tags",
+    "start_attempt",
+    "update_run",
+]

@@ -1,0 +1,164 @@
+"""Attempts: one process at work on a run, from its start to its end or its loss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mlxops.errors import NotFound
+from mlxops.registry.alive import boot_id, is_proven_dead, process_start, this_host
+from mlxops.registry.database import Registry
+from mlxops.registry.metrics import forget_points
+from mlxops.registry.runs import to_json
+
+_LOST = """
+    UPDATE attempts
+    SET ended_at = heartbeat_at, end_reason = 'lost', to_iteration = (SELECT iteration FROM runs WHERE id = run_id)
+    WHERE ended_at IS NULL AND
+"""
+
+
+def start_attempt(
+    db: Registry,
+    run_id: int,
+    *,
+    start_kind: str,
+    start_note: str | None = None,
+    from_iteration: int,
+    trained_tokens: int,
+    target_iterations: int,
+    device: str,
+    environment: Mapping[str, Any],
+    command: str,
+    git_commit: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    closing: Collection[str] = (),
+    epoch: int | None = None,
+) -> int:
+    """Begin this process's work on a run at `from_iteration`, and return the attempt's id.
+
+    One transaction: attempts left open are closed as lost, the run goes back to `from_iteration`, and its metrics
+    beyond it are removed; at it, only those named in `closing`, which a longer run would not have. Checkpoints and
+    events stay.
+    """
+    with db.transaction() as connection:
+        _check_run(db, run_id)
+        connection.execute(_LOST + "run_id = ?", (run_id,))
+        forget_points(connection, run_id, beyond=from_iteration, at=closing)
+        inserted = db.tables["attempts"].insert(
+            {
+                "run_id": run_id,
+                "number": 1
+                + connection.execute(
+                    "SELECT coalesce(max(number), 0) FROM attempts WHERE run_id = ?", (run_id,)
+                ).fetchone()[0],
+                "start_kind": start_kind,
+                "start_note": start_note,
+                "from_iteration": from_iteration,
+                "pid": os.getpid(),
+                "host": this_host(),
+                "boot_id": boot_id(),
+                "process_started": process_start(os.getpid()),
+                "device": device,
+                "environment": to_json(environment),
+                "command": command,
+                "git_commit": git_commit,
+            }
+        )
+        connection.execute(
+            """
+            UPDATE runs
+            SET status = 'running', iteration = :iteration, trained_tokens = :tokens, target_iterations = :target,
+                epoch = coalesce(:epoch, iif(:iteration = 0, 0, epoch)), config = coalesce(:config, config),
+                updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+            WHERE id = :run
+            """,
+            {
+                "run": run_id,
+                "iteration": from_iteration,
+                "tokens": trained_tokens,
+                "target": target_iterations,
+                "epoch": epoch,
+                "config": None if config is None else to_json(config),
+            },
+        )
+    return int(inserted.last_pk)
+
+
+def end_attempt(
+    db: Registry,
+    attempt_id: int,
+    *,
+    reason: str,
+    status: str,
+    iteration: int,
+    trained_tokens: int | None = None,
+    epoch: int | None = None,
+    error: str | None = None,
+) -> None:
+    """End an attempt and give its run this status, unless a later attempt has taken the run over."""
+    with db.transaction() as connection:
+        connection.execute(
+            """
+            UPDATE attempts
+            SET ended_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
+                end_reason = ?, to_iteration = ?, error = ?
+            WHERE id = ?
+            """,
+            (reason, iteration, error, attempt_id),
+        )
+        connection.execute(
+            """
+            UPDATE runs
+            SET status = ?, iteration = ?, trained_tokens = coalesce(?, trained_tokens), epoch = coalesce(?, epoch),
+                updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+            WHERE (id, ?) = (
+                SELECT run_id, (SELECT max(id) FROM attempts WHERE run_id = ended.run_id)
+                FROM attempts AS ended
+                WHERE id = ?
+            )
+            """,
+            (status, iteration, trained_tokens, epoch, attempt_id, attempt_id),
+        )
+
+
+def close_dead_attempts(db: Registry) -> int:
+    """Close the attempts whose process is proven dead on this machine, and return how many there were.
+
+    They end as lost at their last heartbeat; their runs become interrupted.
+    """
+    dead = [
+        (row["id"], row["run_id"])
+        for row in db.rows(
+            "SELECT id, run_id, host, boot_id, pid, process_started FROM attempts WHERE ended_at IS NULL"
+        )
+        if is_proven_dead(row["host"], row["boot_id"], row["pid"], row["process_started"])
+    ]
+    if not dead:
+        return 0
+    closed = 0
+    with db.transaction() as connection:
+        for attempt_id, run_id in dead:
+            # another process may have closed it in the meantime
+            closed += connection.execute(_LOST + "id = ?", (attempt_id,)).rowcount
+            connection.execute(
+                """
+                UPDATE runs
+                SET status = 'interrupted'
+                WHERE id = ? AND status = 'running'
+                    AND NOT EXISTS (SELECT 1 FROM attempts WHERE run_id = runs.id AND ended_at IS NULL)
+                """,
+                (run_id,),
+            )
+    return closed
+
+
+def attempts_of(db: Registry, run_id: int) -> list[dict[str, Any]]:
+    """All columns of a run's attempts in their order, the environment parsed."""
+    return db.rows("SELECT * FROM attempts WHERE run_id = ? ORDER BY number", (run_id,), parsed=["environment"])
+
+
+def _check_run(db: Registry, run_id: int) -> None:
+    if not db.connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchall():
+        raise NotFound(f"no run has the id {run_id}", hint="inv runs shows the runs there are")

@@ -1,0 +1,104 @@
+"""Checkpoints: rows about files that were whole before the row was written."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from mlxops.errors import NotFound
+from mlxops.registry.database import Registry
+from mlxops.registry.metrics import record_progress
+
+
+def add_checkpoint(
+    db: Registry,
+    run_id: int,
+    attempt_id: int | None,
+    *,
+    iteration: int,
+    adapter_file: str,
+    state_file: str | None,
+    bytes: int,
+    adapter_sha256: str,
+    state_sha256: str | None,
+    train_loss: float | None = None,
+    validation_loss: float | None = None,
+    offered: bool = True,
+    trained_tokens: int | None = None,
+    epoch: int | None = None,
+) -> int:
+    """Record a checkpoint whose files are whole and synced, durably, and return its id.
+
+    One at the same iteration is replaced; `offered` makes it the one the run offers.
+    """
+    with db.transaction(durable=True) as connection:
+        ((checkpoint_id,),) = connection.execute(
+            """
+            INSERT INTO checkpoints (run_id, attempt_id, iteration, adapter_file, state_file, bytes, adapter_sha256,
+                state_sha256, train_loss, validation_loss)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            ON CONFLICT (run_id, iteration) DO UPDATE SET
+                attempt_id = excluded.attempt_id, adapter_file = excluded.adapter_file,
+                state_file = excluded.state_file, bytes = excluded.bytes, adapter_sha256 = excluded.adapter_sha256,
+                state_sha256 = excluded.state_sha256, train_loss = excluded.train_loss,
+                validation_loss = excluded.validation_loss, created_at = excluded.created_at, status = 'whole',
+                verified_at = NULL, state_pruned_at = NULL
+            RETURNING id
+            """,
+            (
+                run_id,
+                attempt_id,
+                iteration,
+                adapter_file,
+                state_file,
+                bytes,
+                adapter_sha256,
+                state_sha256,
+                train_loss,
+                validation_loss,
+            ),
+        ).fetchall()
+        _mark_best(connection, run_id)
+        if offered:
+            connection.execute("UPDATE runs SET offered_checkpoint_id = ? WHERE id = ?", (checkpoint_id, run_id))
+        record_progress(connection, run_id, iteration, epoch, trained_tokens)
+    return int(checkpoint_id)
+
+
+def mark_checkpoint(db: Registry, run_id: int, iteration: int, status: str) -> None:
+    """Record what was found of a checkpoint's files: whole, corrupt, missing, or pruned by a task."""
+    with db.transaction() as connection:
+        marked = connection.execute(
+            """
+            UPDATE checkpoints
+            SET status = :status,
+                verified_at = iif(:status = 'pruned', verified_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+            WHERE run_id = :run AND iteration = :iteration
+            """,
+            {"run": run_id, "iteration": iteration, "status": status},
+        )
+        if not marked.rowcount:
+            raise NotFound(f"the run has no checkpoint at iteration {iteration}", hint="inv checkpoints lists them")
+        _mark_best(connection, run_id)
+
+
+def checkpoints_of(db: Registry, run_id: int) -> list[dict[str, Any]]:
+    """All columns of a run's checkpoints by iteration, whatever their status."""
+    return db.rows("SELECT * FROM checkpoints WHERE run_id = ? ORDER BY iteration", (run_id,))
+
+
+def _mark_best(connection: sqlite3.Connection, run_id: int) -> None:
+    connection.execute(
+        """
+        UPDATE checkpoints
+        SET is_best = id IS (
+            SELECT id
+            FROM checkpoints
+            WHERE run_id = ?1 AND status = 'whole' AND validation_loss IS NOT NULL
+            ORDER BY validation_loss, iteration
+            LIMIT 1
+        )
+        WHERE run_id = ?1
+        """,
+        (run_id,),
+    )

@@ -1,0 +1,104 @@
+"""Reading points: whole curves, curves thinned to what a screen can show, and the newest values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlxops.registry.database import Registry
+
+_ALL = """
+    SELECT iteration, value, elapsed_ms / 1000.0 AS elapsed_seconds
+    FROM metrics
+    WHERE run_id = :run AND name_id = :name
+    ORDER BY iteration
+"""
+
+# Ranges of the key instead of GROUP BY, which would sort every point. Beside min() or max() a bare column comes from
+# the row that has it, so each range gives the iterations of its two extremes, and spikes survive.
+_THINNED = """
+    WITH RECURSIVE
+    bucket (low, high) AS (
+        SELECT :first, :first + :width
+        UNION ALL
+        SELECT high, high + :width FROM bucket WHERE high <= :last
+    ),
+    kept (iteration) AS (
+        SELECT (SELECT iteration FROM (SELECT iteration, min(value) FROM metrics
+            WHERE run_id = :run AND name_id = :name AND iteration >= low AND iteration < high)) FROM bucket
+        UNION
+        SELECT (SELECT iteration FROM (SELECT iteration, max(value) FROM metrics
+            WHERE run_id = :run AND name_id = :name AND iteration >= low AND iteration < high)) FROM bucket
+        UNION
+        SELECT :first
+        UNION
+        SELECT :last
+    )
+    SELECT metrics.iteration, metrics.value, metrics.elapsed_ms / 1000.0 AS elapsed_seconds
+    FROM kept
+    CROSS JOIN metrics
+        ON metrics.run_id = :run AND metrics.name_id = :name AND metrics.iteration = kept.iteration
+    ORDER BY metrics.iteration
+"""
+
+
+def metric_series(db: Registry, run_id: int, name: str, buckets: int | None = None) -> list[dict[str, Any]]:
+    """The points of one curve: iteration, value (None where it was not finite), elapsed_seconds.
+
+    With `buckets`, a longer curve is thinned to the lowest and the highest point of that many equal ranges, and its
+    first and last point.
+    """
+    found = db.rows(
+        """
+        SELECT name_id AS name, count, first_iteration AS first, last_iteration AS last
+        FROM series
+        WHERE run_id = ? AND name_id = (SELECT id FROM metric_names WHERE name = ?)
+        """,
+        (run_id, name),
+    )
+    if not found:
+        return []
+    (curve,) = found
+    if buckets is None or curve["count"] <= 2 * buckets:
+        return db.rows(_ALL, {"run": run_id, "name": curve["name"]})
+    width = max(1, -(-(curve["last"] - curve["first"] + 1) // buckets))
+    return db.rows(
+        _THINNED,
+        {"run": run_id, "name": curve["name"], "first": curve["first"], "last": curve["last"], "width": width},
+    )
+
+
+def loss_curve(db: Registry, run_id: int, buckets: int | None = None) -> list[dict[str, Any]]:
+    """Rows of iteration, train_loss, validation_loss and validation_standard_error; each curve thinned by itself."""
+    rows: dict[int, dict[str, Any]] = {}
+    for name in ("train_loss", "validation_loss"):
+        for point in metric_series(db, run_id, name, buckets):
+            row = rows.setdefault(
+                point["iteration"],
+                {
+                    "iteration": point["iteration"],
+                    "train_loss": None,
+                    "validation_loss": None,
+                    "validation_standard_error": None,
+                },
+            )
+            row[name] = point["value"]
+    for point in metric_series(db, run_id, "validation_standard_error"):
+        if point["iteration"] in rows and rows[point["iteration"]]["validation_loss"] is not None:
+            rows[point["iteration"]]["validation_standard_error"] = point["value"]
+    return [rows[iteration] for iteration in sorted(rows)]
+
+
+def latest_metrics(db: Registry, run_id: int) -> dict[str, float | None]:
+    """The newest value of every curve of a run, by name; None where it was not finite."""
+    return {
+        row["name"]: row["last_value"]
+        for row in db.rows(
+            """
+            SELECT name, last_value
+            FROM series CROSS JOIN metric_names ON metric_names.id = name_id
+            WHERE run_id = ?
+            ORDER BY metric_names.id
+            """,
+            (run_id,),
+        )
+    }

@@ -1,0 +1,225 @@
+"""Opening the registry, transactions, and what a failing database means in words.
+
+The only code that opens SQLite for writing. Connections are in autocommit mode and every transaction begins IMMEDIATE:
+a transaction that reads first and writes later fails under contention whatever the timeout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from mlxops.errors import Failed, NotFound
+from mlxops.registry.migrations import bring_up_to_date, check_version
+from mlxops.resources import folder
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+PATIENCE = 30.0
+"""Seconds that a writer waits for another one."""
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Registry:
+    """An open registry. Its connection is in autocommit mode and belongs to one thread."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+        self.name_ids: dict[str, int] = {}
+        self.created_ms: dict[int, float] = {}
+        self._tables: sqlite_utils.Database | None = None
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; nothing is pending, since every write has committed."""
+        self.connection.close()
+
+    @property
+    def tables(self) -> sqlite_utils.Database:
+        """The same connection as a sqlite-utils database, whose writes join an open `transaction()`."""
+        if self._tables is None:
+            import sqlite_utils
+
+            self._tables = sqlite_utils.Database(self.connection, recursive_triggers=False, execute_plugins=False)
+        return self._tables
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """All or nothing, committed when the block ends; `durable` also outlives a power cut.
+
+        Raises `Failed` where the disk or the file is at fault; the database stays usable.
+        """
+        connection = self.connection
+        try:
+            if durable:
+                connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException as error:
+            # names added in the lost transaction have lost their ids
+            self.name_ids.clear()
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and (failed := failure(error, self.path)):
+                raise failed from error
+            raise
+        finally:
+            if durable:
+                connection.execute("PRAGMA synchronous=NORMAL")
+
+    def rows(self, sql: str, parameters: Parameters = (), *, parsed: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """All rows of a SELECT, the JSON columns named in `parsed` parsed; nothing stays open behind it."""
+        try:
+            cursor = self.connection.execute(sql, parameters)
+            found = cursor.fetchall()
+        except sqlite3.Error as error:
+            if failed := failure(error, self.path):
+                raise failed from error
+            raise
+        columns = [column[0] for column in cursor.description]
+        rows = [dict(zip(columns, values, strict=True)) for values in found]
+        for row in rows if parsed else ():
+            row.update({column: json.loads(row[column]) for column in parsed if row[column] is not None})
+        return rows
+
+
+def open_registry(path: Path, *, sql: Path | None = None) -> Registry:
+    """The registry at `path`, made if it is not there and brought up to this version's schema.
+
+    `sql` is the folder with `migrations/` and `views/`, the one shipped unless given. Any number of processes may do
+    this at once. Raises `Refused` for a newer database or another program's, `Failed` where it cannot be opened.
+    """
+    # STRICT tables came with 3.37, JSON functions that are always there with 3.38
+    if sqlite3.sqlite_version_info < (3, 38):
+        raise Failed(f"this Python has SQLite {sqlite3.sqlite_version}, and the registry needs 3.38 or newer")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(f"cannot make the folder of {str(path)!r}: {error.strerror}", hint=_ELSEWHERE) from error
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return Registry(path, _connect_for_writing(path, sql or folder("db")))
+        except sqlite3.Error as error:
+            failed = failure(error, path)
+            if not failed:
+                raise
+            if not _is_busy(error) or time.monotonic() > deadline:
+                raise failed from error
+            # changing to WAL ignores the busy timeout while another process writes
+            time.sleep(0.01)
+
+
+def _connect_for_writing(path: Path, sql: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
+    try:
+        check_version(connection, path, sql)
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        # only macOS has it: there an fsync alone stops at the drive's cache
+        connection.execute("PRAGMA fullfsync=ON")
+        # after a reader has held the log open, give its space back
+        connection.execute("PRAGMA journal_size_limit=67108864")
+        bring_up_to_date(connection, path, sql)
+        connection.execute("PRAGMA foreign_keys=ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_read_only(path: Path) -> Registry:
+    """The registry at `path` for reading alone, as it is: nothing is made, migrated or written.
+
+    In a folder that cannot be written and has no log beside the database it is opened as immutable, since reading a
+    database in WAL mode otherwise makes two files. Raises `NotFound` where there is none, `Refused` for a newer one.
+    """
+    connection = _connect_read_only(path)
+    try:
+        if check_version(connection, path, folder("db")) == 0:
+            raise _not_there(path)
+    except sqlite3.Error as error:
+        connection.close()
+        if failed := failure(error, path):
+            raise failed from error
+        raise
+    except BaseException:
+        connection.close()
+        raise
+    return Registry(path, connection)
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write, to a database that is there."""
+    if not path.is_file():
+        raise _not_there(path)
+    log = path.with_name(path.name + "-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    immutable = not has_log and not os.access(path.parent, os.W_OK)
+    address = path.resolve().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
+    try:
+        connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=PATIENCE)
+    except sqlite3.Error as error:
+        raise failure(error, path) or error from error
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def _not_there(path: Path) -> NotFound:
+    return NotFound(f"there is no registry {str(path)!r}", hint="the first `inv lora` makes it")
+
+
+def data_version(db: Registry) -> int:
+    """A number that changes when another connection has written; asking costs microseconds."""
+    return int(db.connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+_ELSEWHERE = "MLXOPS_DB=FILE, or registry.path in invoke.yaml, puts the registry elsewhere"
+
+
+def failure(error: sqlite3.Error, path: Path) -> Failed | None:
+    """What a person is told when disk, file or another process is at fault; None where the code is."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return None
+    name = repr(str(path))
+    match code & 0xFF:
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            return Failed(f"cannot write {name}: {error}", hint="free some space; what was recorded before is safe")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return Failed(f"cannot write {name}: the file or its folder is read-only", hint=_ELSEWHERE)
+        case sqlite3.SQLITE_CANTOPEN:
+            return Failed(f"cannot open {name}: {error}", hint=_ELSEWHERE)
+        case sqlite3.SQLITE_NOTADB:
+            return Failed(f"{name} is not a registry: {error}", hint=f"move it away; {_ELSEWHERE}")
+        case sqlite3.SQLITE_CORRUPT:
+            return Failed(
+                f"{name} is damaged: {error}",
+                hint=f"sqlite3 {path.name} .recover saves what can be read; .mlxops/backups may hold a copy",
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
+            return Failed(f"another process keeps {name} locked", hint="end it, or wait for it, and run this again")
+    return None
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)

@@ -1,0 +1,172 @@
+"""Writing points: the hot path. One transaction a report, prepared text, interned names, a summary row a curve."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Mapping
+
+from mlxops.errors import NotFound
+from mlxops.registry.database import Registry
+
+_POINT = """
+    INSERT INTO metrics (run_id, name_id, iteration, value, elapsed_ms) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET value = excluded.value, elapsed_ms = excluded.elapsed_ms
+"""
+
+# The WHERE leaves a curve alone when its point is not a new last one; the caller then reads that curve anew.
+_SUMMARY = """
+    INSERT INTO series VALUES (?1, ?2, 1, ?4 IS NULL, ?3, ?3, ?4, ?5, ?4, iif(?4 IS NULL, NULL, ?3), ?4,
+        iif(?4 IS NULL, NULL, ?3))
+    ON CONFLICT DO UPDATE SET
+        count = count + 1,
+        not_finite = not_finite + excluded.not_finite,
+        last_iteration = excluded.last_iteration,
+        last_value = excluded.last_value,
+        last_elapsed_ms = excluded.last_elapsed_ms,
+        min_iteration = iif(min_value IS NULL OR excluded.min_value < min_value, excluded.min_iteration, min_iteration),
+        min_value = iif(min_value IS NULL OR excluded.min_value < min_value, excluded.min_value, min_value),
+        max_iteration = iif(max_value IS NULL OR excluded.max_value > max_value, excluded.max_iteration, max_iteration),
+        max_value = iif(max_value IS NULL OR excluded.max_value > max_value, excluded.max_value, max_value)
+    WHERE excluded.last_iteration > last_iteration
+"""
+
+_REBUILD = """
+    INSERT INTO series
+    SELECT
+        run_id, name_id, count(*), count(*) - count(value), min(iteration), max(iteration),
+        (SELECT value FROM metrics WHERE run_id = ?1 AND name_id = ?2 ORDER BY iteration DESC LIMIT 1),
+        (SELECT elapsed_ms FROM metrics WHERE run_id = ?1 AND name_id = ?2 ORDER BY iteration DESC LIMIT 1),
+        min(value),
+        (SELECT iteration FROM metrics WHERE run_id = ?1 AND name_id = ?2 AND value IS NOT NULL
+            ORDER BY value, iteration LIMIT 1),
+        max(value),
+        (SELECT iteration FROM metrics WHERE run_id = ?1 AND name_id = ?2 AND value IS NOT NULL
+            ORDER BY value DESC, iteration LIMIT 1)
+    FROM metrics
+    WHERE run_id = ?1 AND name_id = ?2
+    GROUP BY run_id, name_id
+"""
+
+_PROGRESS = """
+    UPDATE runs
+    SET iteration = ?2, epoch = coalesce(?3, epoch), trained_tokens = coalesce(?4, trained_tokens),
+        updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+    WHERE id = ?1 AND iteration <= ?2
+"""
+
+_BEAT = """
+    UPDATE attempts SET heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ? AND ended_at IS NULL
+"""
+
+_BEST = """
+    UPDATE runs
+    SET (best_iteration, best_validation_loss) = (
+        SELECT min_iteration, min_value
+        FROM series
+        WHERE run_id = ?1 AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
+    )
+    WHERE id = ?1
+"""
+
+
+def record_report(
+    db: Registry,
+    run_id: int,
+    attempt_id: int | None,
+    *,
+    iteration: int,
+    epoch: int,
+    trained_tokens: int,
+    metrics: Mapping[str, float | None],
+) -> None:
+    """Store one report and how far the run is. A value that is not finite is stored as NULL and counted."""
+    with db.transaction() as connection:
+        _add_points(db, run_id, iteration, metrics)
+        connection.execute(_PROGRESS, (run_id, iteration, epoch, trained_tokens))
+        connection.execute(_BEAT, (attempt_id,))
+
+
+def record_validation(
+    db: Registry, run_id: int, attempt_id: int | None, *, iteration: int, loss: float, standard_error: float
+) -> None:
+    """Store one validation, and keep the run's best."""
+    with db.transaction() as connection:
+        _add_points(db, run_id, iteration, {"validation_loss": loss, "validation_standard_error": standard_error})
+        connection.execute(_BEST, (run_id,))
+        connection.execute(_PROGRESS, (run_id, iteration, None, None))
+        connection.execute(_BEAT, (attempt_id,))
+
+
+def record_progress(
+    connection: sqlite3.Connection, run_id: int, iteration: int, epoch: int | None, trained_tokens: int | None
+) -> None:
+    """Set how far a run is, within the caller's transaction; never backwards."""
+    connection.execute(_PROGRESS, (run_id, iteration, epoch, trained_tokens))
+
+
+def forget_points(connection: sqlite3.Connection, run_id: int, *, beyond: int, at: Collection[str]) -> None:
+    """Remove a run's points after the iteration `beyond`, and at it those named in `at` (all at 0).
+
+    Works on the key of each curve, within the caller's transaction.
+    """
+    removed = []
+    for name_id, name in connection.execute(
+        """
+        SELECT name_id, name FROM series JOIN metric_names ON metric_names.id = name_id
+        WHERE run_id = ? AND last_iteration >= ?
+        """,
+        (run_id, beyond),
+    ).fetchall():
+        first = beyond if beyond == 0 or name in at else beyond + 1
+        deleted = connection.execute(
+            "DELETE FROM metrics WHERE run_id = ? AND name_id = ? AND iteration >= ?", (run_id, name_id, first)
+        )
+        if deleted.rowcount:
+            removed.append(name_id)
+    _rebuild(connection, run_id, removed)
+    connection.execute(_BEST, (run_id,))
+
+
+def _add_points(db: Registry, run_id: int, iteration: int, metrics: Mapping[str, float | None]) -> None:
+    elapsed_ms = _elapsed_ms(db, run_id)
+    points = [
+        # float(): numpy's own numbers would be bound as blobs
+        (run_id, db.name_ids.get(name) or _intern(db, name), iteration, _finite(value), elapsed_ms)
+        for name, value in metrics.items()
+    ]
+    connection = db.connection
+    connection.executemany(_POINT, points)
+    if connection.executemany(_SUMMARY, points).rowcount != len(points):
+        _rebuild(connection, run_id, [point[1] for point in points])
+
+
+def _finite(value: float | None) -> float | None:
+    if value is None:
+        return None
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def _intern(db: Registry, name: str) -> int:
+    db.connection.execute("INSERT INTO metric_names (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
+    found = db.connection.execute("SELECT id FROM metric_names WHERE name = ?", (name,)).fetchall()
+    return db.name_ids.setdefault(name, found[0][0])
+
+
+def _elapsed_ms(db: Registry, run_id: int) -> int:
+    if run_id not in db.created_ms:
+        found = db.connection.execute(
+            "SELECT (julianday(created_at) - 2440587.5) * 86400000 FROM runs WHERE id = ?", (run_id,)
+        ).fetchall()
+        if not found:
+            raise NotFound(f"no run has the id {run_id}", hint="inv runs shows the runs there are")
+        db.created_ms[run_id] = found[0][0]
+    return max(0, round(time.time() * 1000 - db.created_ms[run_id]))
+
+
+def _rebuild(connection: sqlite3.Connection, run_id: int, name_ids: Iterable[int]) -> None:
+    keys = [(run_id, name_id) for name_id in name_ids]
+    connection.executemany("DELETE FROM series WHERE run_id = ? AND name_id = ?", keys)
+    connection.executemany(_REBUILD, keys)

@@ -1,0 +1,213 @@
+"""Runs: making, changing, finding and listing them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from mlxops.errors import BadRequest, NotFound, Refused
+from mlxops.options import nearest
+from mlxops.registry.database import Registry
+from mlxops.registry.names import check_name, readable_name
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run just made; `adapter_path` is as stored, relative to the project's root."""
+
+    id: int
+    name: str
+    adapter_path: str
+
+
+def create_run(
+    db: Registry,
+    *,
+    name: str | None,
+    kind: str,
+    fingerprint: str,
+    model: str,
+    model_identity: str,
+    data: str,
+    data_identity: str,
+    config: Mapping[str, Any],
+    target_iterations: int,
+    adapter_path: str | None,
+    note: str | None = None,
+    tags: Iterable[str] = (),
+    parent_id: int | None = None,
+    branch_iteration: int | None = None,
+    day: date | None = None,
+    word_seed: int | None = None,
+    avoid: Collection[str] = (),
+) -> RunRow:
+    """Record a new run.
+
+    Without a name it gets a readable one, of today and unlike all in `avoid`, within the transaction; without an
+    adapter path it gets `adapters/NAME`. Raises `Refused` for a name that is there already.
+    """
+    if name is not None:
+        check_name(name)
+    with db.transaction():
+        if name is None:
+            name = new_name(db, model, day or datetime.now(UTC).date(), word_seed, avoid)
+        elif _id_of(db, name) is not None:
+            raise Refused(f"there is a run {name!r} already", hint="take another --name, or none")
+        path = f"adapters/{name}" if adapter_path is None else adapter_path
+        inserted = db.tables["runs"].insert(
+            {
+                "name": name,
+                "kind": kind,
+                "fingerprint": fingerprint,
+                "parent_id": parent_id,
+                "branch_iteration": branch_iteration,
+                "model": model,
+                "model_identity": model_identity,
+                "data": data,
+                "data_identity": data_identity,
+                "config": to_json(config),
+                "target_iterations": target_iterations,
+                "adapter_path": path,
+                "note": note,
+            }
+        )
+        run_id = int(inserted.last_pk)
+        _insert_tags(db, run_id, tags)
+    return RunRow(run_id, name, path)
+
+
+def new_name(db: Registry, model: str, day: date, word_seed: int | None, avoid: Collection[str] = ()) -> str:
+    """A readable name that no run has; only within a transaction does it stay so."""
+    return readable_name(model, day, word_seed, lambda name: name in avoid or _id_of(db, name) is not None)
+
+
+_CHANGEABLE = ("model", "data", "config", "target_iterations", "adapter_path", "note")
+
+
+def update_run(db: Registry, run_id: int, **columns: Any) -> None:
+    """Change what does not touch the fingerprint: model and data paths, config, target, adapter path, note."""
+    if unknown := columns.keys() - set(_CHANGEABLE):
+        raise TypeError(f"update_run() cannot change {', '.join(sorted(unknown))}")
+    if "config" in columns:
+        columns["config"] = to_json(columns["config"])
+    with db.transaction() as connection:
+        db.tables["runs"].update(run_id, columns)
+        connection.execute("UPDATE runs SET updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?", (run_id,))
+
+
+def set_tags(db: Registry, run_id: int, tags: Iterable[str]) -> None:
+    """Give a run these tags and no others."""
+    with db.transaction() as connection:
+        connection.execute("DELETE FROM tags WHERE run_id = ?", (run_id,))
+        _insert_tags(db, run_id, tags)
+
+
+def _insert_tags(db: Registry, run_id: int, tags: Iterable[str]) -> None:
+    cleaned = sorted({tag.strip() for tag in tags if tag.strip()})
+    if wrong := [tag for tag in cleaned if "," in tag]:
+        raise BadRequest(f"a tag has no comma, unlike {wrong[0]!r}")
+    db.connection.executemany("INSERT INTO tags (run_id, tag) VALUES (?, ?)", [(run_id, tag) for tag in cleaned])
+
+
+def list_runs(
+    db: Registry,
+    *,
+    status: str | None = None,
+    model: str | None = None,
+    tag: str | None = None,
+    text: str | None = None,
+    limit: int | None = None,
+    order: str | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of `run_summary`, the newest first, or by the column `order` (`-column` turns it round; NULL comes last).
+
+    `status` and `tag` are whole words; `model` and `text` are found anywhere, in any case: `text` in name, note, tags,
+    model and data.
+    """
+    return db.rows(
+        f"""
+        SELECT *
+        FROM run_summary
+        WHERE (:status IS NULL OR status = :status)
+            AND (:model IS NULL OR instr(lower(model), lower(:model)))
+            AND (:tag IS NULL OR id IN (SELECT run_id FROM tags WHERE tag = :tag))
+            AND (:text IS NULL OR instr(
+                lower(name || ' ' || model || ' ' || data || ' ' || coalesce(note, '') || ' ' || coalesce(tags, '')),
+                lower(:text)
+            ))
+        ORDER BY {_order(db, order)}
+        LIMIT :limit
+        """,
+        {"status": status, "model": model, "tag": tag, "text": text, "limit": -1 if limit is None else limit},
+    )
+
+
+def _order(db: Registry, order: str | None) -> str:
+    if order is None:
+        return "id DESC"
+    column = order.removeprefix("-")
+    columns = [row["name"] for row in db.rows("SELECT name FROM pragma_table_info('run_summary')")]
+    if column not in columns:
+        near = nearest(column, columns)
+        raise BadRequest(
+            f"runs have no column {column!r} to order by",
+            hint=f"did you mean {near!r}?" if near else f"there are {', '.join(columns)}",
+        )
+    return f'"{column}" {"DESC" if order.startswith("-") else "ASC"} NULLS LAST, id DESC'
+
+
+def find_run(db: Registry, name: str) -> dict[str, Any]:
+    """All columns of a run (its config parsed, its status with `lost`) and its `tags`; `latest` is the newest.
+
+    Raises `NotFound` with the names most like it.
+    """
+    where = "ORDER BY runs.id DESC LIMIT 1" if name == "latest" else "WHERE runs.name = :name"
+    found = db.rows(
+        f"""
+        SELECT runs.*, (SELECT status FROM run_summary WHERE run_summary.id = runs.id) AS status
+        FROM runs {where}
+        """,
+        {"name": name},
+        parsed=["config"],
+    )
+    if not found:
+        raise _no_run(db, name)
+    (run,) = found
+    run["tags"] = [row["tag"] for row in db.rows("SELECT tag FROM tags WHERE run_id = ? ORDER BY tag", (run["id"],))]
+    return run
+
+
+def _no_run(db: Registry, name: str) -> NotFound:
+    names = [row["name"] for row in db.rows("SELECT name FROM runs ORDER BY id DESC")]
+    if not names:
+        return NotFound("there are no runs yet", hint="inv lora --model MODEL --data DATA starts the first")
+    near = difflib.get_close_matches(name, names, n=3) or [each for each in names if name.lower() in each.lower()][:3]
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "inv runs shows the runs there are"
+    return NotFound(f"no run {name!r}", hint=hint)
+
+
+def candidate_runs(db: Registry) -> list[dict[str, Any]]:
+    """What deciding between new, resume and finished needs of every run, the newest first, the config parsed."""
+    return db.rows(
+        """
+        SELECT runs.id, runs.name, run_summary.status, runs.fingerprint, runs.config, runs.model_identity,
+            runs.data_identity, runs.iteration, runs.target_iterations, runs.adapter_path, runs.created_at
+        FROM runs JOIN run_summary ON run_summary.id = runs.id
+        ORDER BY runs.id DESC
+        """,
+        parsed=["config"],
+    )
+
+
+def to_json(value: object) -> str:
+    """JSON text that SQLite takes as valid: NaN and the infinities raise ValueError."""
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def _id_of(db: Registry, name: str) -> int | None:
+    found = db.connection.execute("SELECT id FROM runs WHERE name = ?", (name,)).fetchall()
+    return found[0][0] if found else None

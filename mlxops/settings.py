@@ -1,0 +1,21 @@
+"""What a job is told about where it works: paths and switches, read once by the task and passed on as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The folder a command was typed in, its project, and the environment's say in it. Paths are absolute.
+
+    `blas` is MLXOPS_BLAS and `cache` MLXOPS_CACHE, None where they are not set; `command` is the command as typed.
+    """
+
+    cwd: Path
+    root: Path
+    registry_path: Path
+    blas: str | None = None
+    cache: Path | None = None
+    command: str | None = None

@@ -1,0 +1,29 @@
+"""The namespace: one collection a noun, and the short names of the root.
+
+A project's `tasks.py` takes it with `from mlxops.tasks import namespace` and may add its own tasks to it.
+"""
+
+from __future__ import annotations
+
+from invoke import Collection
+
+from mlxops.tasks import model, run, train
+from mlxops.tasks.help import help_page
+
+namespace = Collection(
+    Collection("model", model.list_models, model.import_model),
+    Collection("train", train.lora, train.monitor),
+    Collection("run", run.list_runs, run.show, run.sql),
+)
+namespace.add_task(help_page, default=True)
+
+# default=False: a task that is its collection's default would else become the root's.
+for name, alias in {
+    "lora": train.lora,
+    "models": model.list_models,
+    "monitor": train.monitor,
+    "train-monitor": train.monitor,
+    "runs": run.list_runs,
+    "sql": run.sql,
+}.items():
+    namespace.add_task(alias, name, default=False)

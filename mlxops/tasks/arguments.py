@@ -1,0 +1,160 @@
+"""The arguments of a house task as Invoke's parser sees them: typed by their option, and clear about what is wrong.
+
+Invoke guesses a type from a default and lets `int("abc")` end in a traceback; here the option decides, and a bad value
+ends the parse with one sentence and exit code 2.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from invoke.exceptions import Exit
+from invoke.parser import Argument
+from invoke.parser.parser import ParseMachine
+
+from mlxops.errors import BadRequest
+from mlxops.options import Option, nearest
+from mlxops.tasks import failures
+
+_LIKE_A_FLAG = re.compile(r"--?[^\W\d_][\w-]*")
+
+
+class OptionArgument(Argument):
+    """An option of a house task. Its value is None until it is given, so that weaker layers can fill it."""
+
+    def __init__(self, option: Option, flags: Iterable[str] = ()) -> None:
+        # To Invoke all that take a value are lists: only those may stand several times on a command line.
+        super().__init__(
+            names=(option.name.replace("_", "-"), *option.aliases),
+            kind=bool if option.kind is bool else list,
+            default=True if option.default is True else None,
+            help=option.full_help,
+            positional=option.positional,
+            attr_name=option.name if "_" in option.name else None,
+        )
+        self.option = option
+        self.flags = tuple(flags)
+        self.raw_value = self._value = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OptionArgument:
+        # The parser copies every argument of every task a few times; only the value differs between copies.
+        return copy.copy(self)
+
+    @property
+    def value(self) -> Any:
+        """What was given, or None."""
+        return self._value
+
+    @value.setter
+    def value(self, text: Any) -> None:
+        self.set_value(text)
+
+    @property
+    def got_value(self) -> bool:
+        """Whether it was given."""
+        return self._value is not None
+
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        """Take a value from the command line; of several the last counts, save for lists, which grow."""
+        self.raw_value = value
+        if self.option.kind is bool:
+            self._value = value
+            return
+        try:
+            parsed = self._parse(value)
+        except BadRequest as error:
+            raise failures.exit_for(error) from None
+        self._value = [*(self._value or []), *parsed] if self.option.kind is list else parsed
+
+    def _parse(self, text: str) -> Any:
+        if _LIKE_A_FLAG.fullmatch(text):
+            near = nearest(text, self.flags)
+            raise BadRequest(
+                f"{self.label} takes {self.option.takes}, not the option {text!r}",
+                hint=f"did you mean {near}?" if near else None,
+            )
+        return self.option.parse(text)
+
+    @property
+    def label(self) -> str:
+        """The option as a person types it."""
+        return self.option.name.upper() if self.option.positional else self.option.flag
+
+
+class HelpArgument(Argument):
+    """`--help` behind a task's name. It prints the page and ends the parse, so that nothing is run.
+
+    Invoke's own would be swallowed as the value of a positional that is missing, and the task would run.
+    """
+
+    def __init__(self, print_page: Callable[[], None]) -> None:
+        super().__init__(names=("help", "h"), kind=bool, default=False, help="show this page and exit")
+        self.print_page = print_page
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HelpArgument:
+        return copy.copy(self)
+
+    @property
+    def value(self) -> Any:
+        """A thing unlike any other: Invoke drops a call equal to an earlier one, but what is typed twice is meant."""
+        return object()
+
+    @value.setter
+    def value(self, given: Any) -> None:
+        self.print_page()
+        raise Exit(code=0)
+
+
+# Invoke's errors ----------------------------------------------------------------------------------------------------
+#
+# The one place where Invoke is changed and not extended. It makes the parser's machine itself, so a better sentence
+# for an unknown word or a missing value can only be said where the machine reports it. What is no house task's
+# business is reported as before, with the nearest name added.
+
+_report = ParseMachine.error
+
+
+def _explain(machine: Any, message: str) -> None:
+    argument = machine.flag if isinstance(machine.flag, OptionArgument) else None
+    if message.startswith("Flag ") and argument:
+        message = f"{argument.label} takes {argument.option.takes}, and none is given"
+    elif message.startswith("No idea what "):
+        word = ast.literal_eval(message.removeprefix("No idea what ").removesuffix(" is!"))
+        message = _explain_unknown(machine, word)
+    elif "did not receive required positional" in message:
+        missing = machine.context.missing_positional_args
+        if all(isinstance(each, OptionArgument) and not each.option.required for each in missing):
+            return
+        message = _explain_missing(machine.context.name, missing)
+    _report(machine, message)
+
+
+def _explain_unknown(machine: Any, word: str) -> str:
+    context, argument = machine.context, machine.flag
+    name = getattr(context, "name", None)
+    if word.startswith("-"):
+        flags = [*context.flags, *context.flags.aliases, *context.inverse_flags, *machine.initial.flags]
+        sentence = f"{name or 'the program'} has no option {word}"
+        near = nearest(word, flags)
+        hint = f"did you mean {near}?" if near else f"inv {name} --help shows its options" if name else None
+    else:
+        names = [*machine.contexts, *machine.contexts.aliases]
+        sentence = f"there is no task {word!r}"
+        if isinstance(argument, OptionArgument):
+            taken = "no value" if argument.option.kind is bool else "one value"
+            sentence = f"{argument.label} takes {taken}, and {sentence} after it"
+        near = nearest(word, names)
+        hint = f"did you mean {near!r}?" if near else "inv --list shows the tasks there are"
+    return failures.in_words(BadRequest(sentence, hint=hint))
+
+
+def _explain_missing(task: str, missing: Iterable[Argument]) -> str:
+    names = " and ".join(str(each.name).upper() for each in missing)
+    return failures.in_words(BadRequest(f"{task} needs {names}", hint=f"inv {task} --help explains it"))
+
+
+ParseMachine.error = _explain

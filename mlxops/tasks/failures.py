@@ -1,0 +1,78 @@
+"""What went wrong, in words and as an exit code: the only place where an error becomes text.
+
+A `MlxopsError` is one sentence and a hint. Anything else is a bug: one line says so, and the traceback is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from invoke.exceptions import Exit
+
+import mlxops
+from mlxops.errors import InvalidData, MlxopsError, SettingsDiffer
+
+
+def exit_for(error: MlxopsError) -> Exit:
+    """The exit that says an error and carries its code."""
+    return Exit(in_words(error), code=error.exit_code)
+
+
+def in_words(error: MlxopsError) -> str:
+    """The error as lines: its sentence, what it lists, and the hint with the command of the program in use."""
+    lines = [error.message]
+    if isinstance(error, InvalidData):
+        lines += [f"  {problem}" for problem in error.problems[: error.shown]]
+        more = len(error.problems) - error.shown
+        if more > 0:
+            lines.append(f"  … and {more:,} more")
+    if isinstance(error, SettingsDiffer):
+        lines += [f"  {setting}: was {there}, now {asked}" for setting, there, asked in error.differences]
+    if error.hint:
+        lines.append(f"hint: {_with_this_program(error.hint)}")
+    return "\n".join(lines)
+
+
+def program() -> str:
+    """The program that was typed: `mlx-toolkit`, else `inv`."""
+    started = Path(sys.argv[0])
+    is_toolkit = started.name == "mlx-toolkit" or (started.name == "__main__.py" and started.parent.name == "mlxops")
+    return "mlx-toolkit" if is_toolkit else "inv"
+
+
+def _with_this_program(hint: str) -> str:
+    words = hint.split(" ")
+    return " ".join(program() if word == "inv" else word for word in words)
+
+
+def exit_for_a_bug(error: BaseException, folders: Iterable[Path]) -> Exit:
+    """The exit for what nobody foresaw: one line; the traceback goes into `.mlxops/` of the first folder that takes it.
+
+    MLXOPS_DEBUG=1 shows the traceback at once.
+    """
+    trace = "".join(traceback.format_exception(error))
+    if os.environ.get("MLXOPS_DEBUG", "0") not in ("", "0"):
+        print(trace, end="", file=sys.stderr)
+    reason = next(iter(traceback.format_exception_only(error)[-1].strip().splitlines()), type(error).__name__)
+    file = _keep(trace, folders)
+    return Exit(f"this is a bug in mlxops: {reason}\nhint: the traceback is in {file}", code=1)
+
+
+def _keep(trace: str, folders: Iterable[Path]) -> str:
+    now = datetime.now(UTC)
+    head = f"mlxops {mlxops.__version__}, Python {sys.version.split()[0]}, {sys.platform}\n{now.isoformat()}\n"
+    for folder in [*folders, Path(tempfile.gettempdir())]:
+        file = folder / ".mlxops" / f"crash-{now:%Y%m%dT%H%M%S.%fZ}.txt"
+        try:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"{head}{sys.argv!r}\n\n{trace}", encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+        return str(file)
+    return "no file: none could be written; MLXOPS_DEBUG=1 shows it"

@@ -1,0 +1,246 @@
+"""The house `@task`: a task whose options are the fields of one dataclass, and whose errors are sentences.
+
+    @task
+    def lora(c: Context, config: LoraConfig) -> None: ...
+
+Settings come in layers, the strongest first: the command line; the recipe given with `--config`; the project's
+`invoke.yaml`, section `mlxops:`; the dataclass. In `invoke.yaml` a command's settings stand under its name, that of
+its dataclass without `Config` (`mlxops: {lora: {iters: 500}, runs: {limit: 20}}`). A setting of a run may also stand
+directly under `mlxops:` and then holds for every command that trains; `registry: {path: …}` is where the registry is.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+import invoke
+from invoke import Context
+from invoke.exceptions import Exit, Failure, ParseError
+from invoke.parser import Argument
+
+from mlxops import config as configs
+from mlxops.errors import BadRequest, MlxopsError
+from mlxops.options import Option, nearest, options_of, resolve
+from mlxops.projects import project
+from mlxops.settings import Settings
+from mlxops.tasks import failures, pages
+from mlxops.tasks.arguments import HelpArgument, OptionArgument
+
+Values = Mapping[str, Any]
+
+
+def task(*bodies: Callable[..., Any], **options: Any) -> Any:
+    """Make a function `(c, config: SomeConfig)` a task; `name` is its name where that is a word of Python."""
+    return invoke.task(*bodies, klass=Task, auto_shortflags=False, **options)
+
+
+def settings(c: Context) -> Settings:
+    """Where this command works, read once from the environment and the project's `invoke.yaml`."""
+    registry = _section(c).get("registry") or {}
+    found = project.find(
+        Path.cwd(), registry=os.environ.get("MLXOPS_DB"), registry_setting=_registry_path(registry, _name_of_file(c))
+    )
+    cache = os.environ.get("MLXOPS_CACHE")
+    return Settings(
+        cwd=found.cwd,
+        root=found.root,
+        registry_path=found.registry_path,
+        blas=os.environ.get("MLXOPS_BLAS"),
+        cache=Path(cache).expanduser().absolute() if cache else None,
+        command=shlex.join([failures.program(), *sys.argv[1:]]),
+    )
+
+
+class Task(invoke.Task):
+    """Invoke's task with the options of a dataclass; everything else about it is Invoke's."""
+
+    @cached_property
+    def config_class(self) -> type:
+        """The dataclass of the parameter `config`."""
+        found: type = get_type_hints(self.body)["config"]
+        return found
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The options that a person may type."""
+        return tuple(option for option in options_of(self.config_class) if option.on_command_line)
+
+    def fill_implicit_positionals(self, positional: Any) -> list[str]:
+        """None: the options say which they are."""
+        return []
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """One argument an option."""
+        flags = [option.flag for option in self.options]
+        return [
+            HelpArgument(self.print_help),
+            *(OptionArgument(option, flags) for option in self.options),
+        ]
+
+    def print_help(self) -> None:
+        """Print the page of this task."""
+        from mlxops.tasks import namespace
+
+        pages.print_task(self, pages.shortest_name(namespace, self) or self.name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        return self
+
+    def __call__(self, c: Context, **given: Any) -> Any:
+        """Settle the options, run the body, and turn what goes wrong into an exit.
+
+        In tests and scripts `config` may be the finished dataclass: `lora(c, config=LoraConfig(model="m"))`.
+        """
+        given.pop("help", None)
+        try:
+            config = given.get("config")
+            if not isinstance(config, self.config_class):
+                typed = {name: value for name, value in given.items() if value is not None}
+                config = settle(c, self.config_class, typed)
+            result = self.body(c, config)
+            sys.stdout.flush()
+        except BaseException as error:
+            _leave(error)
+        self.times_called += 1
+        return result
+
+
+def settle(c: Context, config_class: type, given: Values) -> Any:
+    """The dataclass from all layers; what is said about a recipe goes to stderr."""
+    cwd = Path.cwd()
+    root = project.find(cwd).root
+    names = {option.name for option in options_of(config_class)}
+    weaker = _layers_of_the_project(c, config_class, root)
+    recipe: list[tuple[str, Values]] = []
+    if "config" in names:
+        below = {name: value for _, layer in weaker for name, value in layer.items()}
+        path = given.get("config") or below.get("config")
+        if path:
+            recipe = [_read_recipe(_find_recipe(path, cwd, root), config_class, root, below=below, above=given)]
+    return resolve(config_class, [*weaker, *recipe, ("", given)])
+
+
+def _layers_of_the_project(c: Context, config_class: type, root: Path) -> list[tuple[str, Values]]:
+    section, file = _section(c), _name_of_file(c)
+    _check_names(section, file)
+    own = section.get(_name_of(config_class)) or {}
+    if not isinstance(own, dict):
+        raise BadRequest(f"{file}: mlxops.{_name_of(config_class)} takes settings, not {own!r}")
+    shared = {
+        option.name: section[option.name]
+        for option in options_of(config_class)
+        if option.role and option.name in section
+    }
+    return [
+        (f"{file}: mlxops", _from_root(shared, config_class, root)),
+        (f"{file}: mlxops.{_name_of(config_class)}", _from_root(own, config_class, root)),
+    ]
+
+
+def _check_names(section: Values, file: str) -> None:
+    classes = [each for name, each in vars(configs).items() if inspect.isclass(each) and name.endswith("Config")]
+    known = {"registry", *map(_name_of, classes)}
+    known |= {option.name for each in classes for option in options_of(each) if option.role}
+    for name in section:
+        if name not in known:
+            near = nearest(name, known)
+            raise BadRequest(
+                f"{file}: mlxops: {name!r} is no setting", hint=f"did you mean {near!r}?" if near else None
+            )
+
+
+def _section(c: Context) -> dict[str, Any]:
+    section = _plain(c.config.get("mlxops") or {})
+    if not isinstance(section, dict):
+        raise BadRequest(f"{_name_of_file(c)}: mlxops takes settings, not {section!r}")
+    return section
+
+
+def _registry_path(registry: Any, file: str) -> str | None:
+    path = registry.get("path") if isinstance(registry, dict) else registry
+    if not isinstance(registry, dict) or set(registry) - {"path"} or not isinstance(path, str | None):
+        raise BadRequest(f"{file}: mlxops.registry takes path, a text, not {registry!r}")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """The dict that Invoke's proxy of one stands for."""
+    if hasattr(value, "keys"):
+        return {name: _plain(value[name]) for name in value}
+    return value
+
+
+def _name_of_file(c: Context) -> str:
+    # Invoke keeps the path of the file it has read in a private attribute and nowhere else.
+    path = getattr(c.config, "_project_path", None)
+    return Path(path).name if path else "invoke.yaml"
+
+
+def _name_of(config_class: type) -> str:
+    words = re.findall(r"[A-Z][a-z0-9]*", config_class.__name__.removesuffix("Config"))
+    return "_".join(words).lower()
+
+
+def _find_recipe(path: str, cwd: Path, root: Path) -> Path:
+    typed = Path(path).expanduser()
+    return next((found for found in (cwd / typed, root / typed) if found.exists()), cwd / typed)
+
+
+def _read_recipe(
+    file: Path, config_class: type, root: Path, *, below: Values, above: Values
+) -> tuple[str, dict[str, Any]]:
+    from mlxops import recipe
+
+    read = recipe.read(file, below=below, above=above)
+    for note in read.notes:
+        print(f"{file.name}: {note}", file=sys.stderr)
+    return file.name, _from_root(read.values, config_class, root)
+
+
+def _from_root(values: Values, config_class: type, root: Path) -> dict[str, Any]:
+    """The values with their paths, which stand in a file, read from the project's root and not the current folder."""
+    found = dict(values)
+    if root == Path.cwd():
+        return found
+    for option in options_of(config_class):
+        path = found.get(option.name)
+        # A model may be a name or an id, and then stays what it is.
+        if option.path and isinstance(path, str) and (option.name != "model" or (root / path).exists()):
+            found[option.name] = str(root / Path(path).expanduser())
+    return found
+
+
+# what goes wrong ----------------------------------------------------------------------------------------------------
+
+
+def _leave(error: BaseException) -> NoReturn:
+    if isinstance(error, MlxopsError):
+        raise failures.exit_for(error) from error
+    if isinstance(error, KeyboardInterrupt):
+        raise Exit(code=130) from error
+    if isinstance(error, (BrokenPipeError, SystemExit)) and _reader_has_gone(error):
+        raise Exit(code=0) from error
+    if isinstance(error, (Exit, Failure, ParseError, SystemExit, GeneratorExit)):
+        raise error
+    cwd = Path.cwd()
+    raise failures.exit_for_a_bug(error, [project.find(cwd).root, cwd]) from error
+
+
+def _reader_has_gone(error: BaseException) -> bool:
+    """Whether whoever read our stdout has enough, as `head` has; what is left is then written to nowhere."""
+    if isinstance(error, SystemExit):
+        return isinstance(error.__context__, BrokenPipeError)  # Rich leaves so, having done the rest
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -1,0 +1,48 @@
+"""The runs there are, and questions to their registry."""
+
+from __future__ import annotations
+
+from invoke import Context
+
+from mlxops.config import RunConfig, RunsConfig, SqlConfig
+from mlxops.tasks import house
+from mlxops.tasks.house import task
+
+
+@task(name="list")
+def list_runs(c: Context, config: RunsConfig) -> None:
+    """List the runs, the newest first: status, progress, losses, speed."""
+    from mlxops.jobs import history
+    from mlxops.ui import console, show
+
+    rows = history.runs(house.settings(c), config)
+    if config.json:
+        show.json_out(rows, console.make())
+    else:
+        show.runs(rows, console.make(), history.now())
+
+
+@task
+def show(c: Context, config: RunConfig) -> None:
+    """Show one run in full: settings, attempts, checkpoints, losses, events."""
+    from mlxops.jobs import history
+    from mlxops.ui import console, show
+
+    details = history.run(house.settings(c), config.name)
+    if config.json:
+        show.json_out(details, console.make())
+    else:
+        show.run(details, console.make(), history.now())
+
+
+@task
+def sql(c: Context, config: SqlConfig) -> None:
+    """Ask the registry: SQL that reads, @NAME for a saved query, .queries or .schema for what there is.
+
+    It cannot write. Parameters are :name in the text and --param name=value on the command line.
+    """
+    from mlxops.jobs import history
+    from mlxops.ui import console, show
+
+    table = history.ask(house.settings(c), config)
+    show.table(table.columns, table.rows, console.make(), format="json" if config.json else config.format)

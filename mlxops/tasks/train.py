@@ -1,0 +1,53 @@
+"""Training, and watching it."""
+
+from __future__ import annotations
+
+from invoke import Context
+
+from mlxops.config import LoraConfig, MonitorConfig
+from mlxops.tasks import house
+from mlxops.tasks.house import task
+
+
+@task
+def lora(c: Context, config: LoraConfig) -> None:
+    """Fine-tune a model and record the run; the same command again goes on where it stopped.
+
+    Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal. --preview says what would happen.
+    """
+    from mlxops.jobs import train
+    from mlxops.ui import console, live, outcome, progress
+
+    screen = console.make(stderr=True)
+    with progress.bars(screen) as advance:
+        training = train.check(house.settings(c), config, advance)
+    if config.preview:
+        return outcome.preview(train.preview(training), console.make(), as_json=config.json)
+    with train.begin(training) as run:
+        if not run.is_finished:
+            with live.screen(
+                screen,
+                run_name=run.claim.name,
+                target=training.prepared.target,
+                iteration=run.iteration,
+                lines=run.lines,
+                curve=run.curve(),
+            ) as shown:
+                run.work(listeners=[shown.show], before_leaving=live.restore)
+        return outcome.trained(run.summary(), console.make(), was_finished=run.is_finished)
+
+
+@task
+def monitor(c: Context, config: MonitorConfig) -> None:
+    """Watch a run from any terminal: progress, losses, time left, last events."""
+    from mlxops.jobs import history
+    from mlxops.ui import console, monitor, show
+
+    settings = house.settings(c)
+    screen = console.make()
+    if config.json:
+        show.json_out(history.state(settings, config.run), screen)
+    elif config.live or (screen.is_terminal and not config.once):
+        monitor.live(history.follow(settings, config.run), screen, refresh=config.refresh)
+    else:
+        monitor.once(history.state(settings, config.run), screen)

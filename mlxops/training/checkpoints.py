@@ -1,0 +1,286 @@
+"""Checkpoints on disk: written so that they are whole or absent, and verified without MLX before they are used.
+
+A checkpoint is two files. `NNNNNNN_adapters.safetensors` holds the weights and is what mlx-lm reads;
+`NNNNNNN_state.safetensors` holds what else is needed to go on: the optimizer's state, gradients accumulated and not
+yet applied, and in its metadata the counters, the fingerprint, the run's settings and the SHA-256 of the adapter file.
+The state file is renamed into place last, so where it stands, its adapter file is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxops import files
+from mlxops.errors import Failed
+from mlxops.events import Saved
+from mlxops.training.state import Counters
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+OFFERED = "adapters.safetensors"
+SETTINGS = "adapter_config.json"
+FORMAT = "mlxops-state-1"
+
+_NUMBERED = re.compile(r"^(\d{7,})_(adapters|state)\.safetensors$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A whole checkpoint: both files read through and equal to their hashes."""
+
+    folder: Path
+    iteration: int
+    counters: Counters
+    fingerprint: str
+    environment: dict[str, Any]
+    run: dict[str, Any]
+    adapter_sha256: str
+    state_sha256: str
+    bytes: int
+
+    @property
+    def adapter_path(self) -> Path:
+        """The file of its weights."""
+        return self.folder / adapter_name(self.iteration)
+
+    @property
+    def state_path(self) -> Path:
+        """The file of all else."""
+        return self.folder / state_name(self.iteration)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damaged:
+    """A checkpoint that cannot be used, and why."""
+
+    iteration: int
+    reason: str
+
+
+def adapter_name(iteration: int) -> str:
+    """The name of an iteration's adapter file, as mlx-lm numbers it."""
+    return f"{iteration:07d}_adapters.safetensors"
+
+
+def state_name(iteration: int) -> str:
+    """The name of an iteration's state file."""
+    return f"{iteration:07d}_state.safetensors"
+
+
+def write(
+    folder: Path,
+    *,
+    weights: Mapping[str, mx.array],
+    weights_to_go_on: Mapping[str, mx.array] | None,
+    optimizer: Mapping[str, mx.array],
+    accumulated: Mapping[str, mx.array],
+    counters: Counters,
+    random: int,
+    fingerprint: str,
+    environment: Mapping[str, Any],
+    run: Mapping[str, Any],
+) -> Saved:
+    """Write a checkpoint and offer its weights as `adapters.safetensors`.
+
+    `weights_to_go_on` is given where `weights` contain a closing update that a longer run would not make; it goes
+    into the state file. On return both files are on the disk. Raises `Failed`, with nothing half-written left, where
+    the disk does not take them.
+    """
+    started = time.perf_counter()
+    iteration = counters.iteration
+    partial = [
+        folder / f".{name}.partial.safetensors" for name in (adapter_name(iteration), state_name(iteration), OFFERED)
+    ]
+    beside_adapter, beside_state, beside_offered = partial
+    try:
+        _save(beside_adapter, weights, {"format": "mlx", "iteration": str(iteration), "fingerprint": fingerprint})
+        adapter_sha256 = files.sha256(beside_adapter)
+        arrays = {f"optimizer.{name}": value for name, value in optimizer.items()}
+        arrays |= {f"accumulated.{name}": value for name, value in accumulated.items()}
+        arrays |= {f"weights.{name}": value for name, value in (weights_to_go_on or {}).items()}
+        metadata = {
+            "format": FORMAT,
+            "counters": counters.to_json(),
+            "random": str(random),
+            "fingerprint": fingerprint,
+            "environment": json.dumps(environment),
+            "run": json.dumps(run),
+            "adapter_sha256": adapter_sha256,
+            "content_sha256": _digest((name, value.shape, _bytes(value)) for name, value in arrays.items()),
+        }
+        _save(beside_state, arrays, metadata)
+        state_sha256 = files.sha256(beside_state)
+        size = beside_adapter.stat().st_size + beside_state.stat().st_size
+        beside_adapter.replace(folder / adapter_name(iteration))
+        beside_state.replace(folder / state_name(iteration))
+        shutil.copyfile(folder / adapter_name(iteration), beside_offered)
+        files.sync(beside_offered)
+        beside_offered.replace(folder / OFFERED)
+        files.sync(folder)
+    except (OSError, RuntimeError) as error:  # RuntimeError is how MLX reports a write that failed
+        for path in partial:
+            path.unlink(missing_ok=True)
+        raise Failed(
+            f"the checkpoint of iteration {iteration} could not be written to {str(folder)!r}: {error}",
+            hint="make room there; the same command then goes on from the checkpoint before it",
+        ) from error
+    return Saved(
+        iteration=iteration,
+        adapter_file=adapter_name(iteration),
+        state_file=state_name(iteration),
+        bytes=size,
+        adapter_sha256=adapter_sha256,
+        state_sha256=state_sha256,
+        train_loss=counters.train_loss,
+        validation_loss=counters.validation_loss,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def offer(checkpoint: Checkpoint) -> None:
+    """Make `adapters.safetensors` a copy of this checkpoint's weights."""
+    beside = checkpoint.folder / f".{OFFERED}.partial.safetensors"
+    shutil.copyfile(checkpoint.adapter_path, beside)
+    files.sync(beside)
+    beside.replace(checkpoint.folder / OFFERED)
+
+
+def iterations(folder: Path) -> list[int]:
+    """The iterations of which a state file stands in the folder, newest first."""
+    found = (_NUMBERED.match(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
+    return sorted({int(match[1]) for match in found if match and match[2] == "state"}, reverse=True)
+
+
+def newest(
+    folder: Path, *, fingerprint: str | None = None, known: Mapping[int, tuple[str, str]] | None = None
+) -> tuple[Checkpoint | None, list[Damaged]]:
+    """The newest whole checkpoint of a folder, and the newer ones that are damaged.
+
+    `known` holds the (adapter, state) SHA-256 that the registry has by iteration.
+    """
+    damaged: list[Damaged] = []
+    for iteration in iterations(folder):
+        found = read(folder, iteration, fingerprint=fingerprint, known=(known or {}).get(iteration))
+        if isinstance(found, Checkpoint):
+            return found, damaged
+        damaged.append(found)
+    return None, damaged
+
+
+def read(
+    folder: Path, iteration: int, *, fingerprint: str | None = None, known: tuple[str, str] | None = None
+) -> Checkpoint | Damaged:
+    """Read a checkpoint through, verifying every byte of it; what is wrong comes back as `Damaged`."""
+    import safetensors
+
+    def damaged(reason: str) -> Damaged:
+        return Damaged(iteration=iteration, reason=reason)
+
+    adapter, state = folder / adapter_name(iteration), folder / state_name(iteration)
+    try:
+        with safetensors.safe_open(state, framework="np") as opened:
+            metadata = opened.metadata() or {}
+        tensors = safetensors.deserialize(state.read_bytes())
+        if metadata.get("format") != FORMAT:
+            return damaged(f"{state.name} is of the unknown format {metadata.get('format')!r}")
+        counters = Counters.from_json(metadata["counters"])
+        content = _digest((name, tensor["shape"], tensor["data"]) for name, tensor in tensors)
+        environment, run = json.loads(metadata["environment"]), json.loads(metadata["run"])
+        adapter_sha256, state_sha256 = files.sha256(adapter), files.sha256(state)
+        size = adapter.stat().st_size + state.stat().st_size
+    except FileNotFoundError as error:
+        return damaged(f"{Path(str(error.filename or adapter)).name} is missing")
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        return damaged(f"{state.name} cannot be read: {error}")
+    if content != metadata.get("content_sha256") or (known and known[1] != state_sha256):
+        return damaged(f"{state.name} is not what was written (SHA-256)")
+    if adapter_sha256 != metadata["adapter_sha256"]:
+        return damaged(f"{adapter.name} is not what was written (SHA-256)")
+    if counters.iteration != iteration:
+        return damaged(f"{state.name} holds iteration {counters.iteration}")
+    if fingerprint is not None and metadata["fingerprint"] != fingerprint:
+        return damaged(f"{state.name} belongs to a run of other settings")
+    return Checkpoint(
+        folder=folder,
+        iteration=iteration,
+        counters=counters,
+        fingerprint=metadata["fingerprint"],
+        environment=environment,
+        run=run,
+        adapter_sha256=adapter_sha256,
+        state_sha256=state_sha256,
+        bytes=size,
+    )
+
+
+def set_aside(folder: Path, iteration: int) -> list[str]:
+    """Rename a damaged checkpoint's files to `.corrupt`, so that nothing takes them for whole; returns their names."""
+    names = []
+    for name in (state_name(iteration), adapter_name(iteration)):
+        if (folder / name).exists():
+            (folder / name).replace(folder / f"{name}.corrupt")
+            names.append(name)
+    return names
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill left half-written."""
+    for path in folder.glob(".*.partial*"):
+        path.unlink(missing_ok=True)
+
+
+def load(checkpoint: Checkpoint) -> tuple[dict[str, mx.array], dict[str, mx.array], dict[str, mx.array]]:
+    """The arrays to go on with, by name: weights, optimizer state, accumulated gradients."""
+    import mlx.core as mx
+
+    parts: dict[str, dict[str, mx.array]] = {"weights": {}, "optimizer": {}, "accumulated": {}}
+    for name, value in _arrays(checkpoint.state_path).items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = value
+    weights = parts["weights"] or _arrays(checkpoint.adapter_path)
+    # loading is lazy and file-backed: read now, before anything replaces the files
+    mx.eval(weights, parts["optimizer"], parts["accumulated"])
+    return weights, parts["optimizer"], parts["accumulated"]
+
+
+def _arrays(path: Path) -> dict[str, mx.array]:
+    import mlx.core as mx
+
+    loaded = mx.load(str(path))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def _save(path: Path, arrays: Mapping[str, mx.array], metadata: dict[str, str]) -> None:
+    import mlx.core as mx
+
+    mx.save_safetensors(str(path), dict(arrays), metadata)
+    expected = sum(value.nbytes for value in arrays.values())
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if path.stat().st_size != 8 + header + expected:
+        raise OSError(f"{path.name} is shorter than what was written")
+    files.sync(path)
+
+
+def _bytes(value: mx.array) -> memoryview:
+    import mlx.core as mx
+
+    return memoryview(value.reshape(-1).view(mx.uint8))  # type: ignore[arg-type]  # it has the buffer protocol
+
+
+def _digest(tensors: Iterable[tuple[str, Any, Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, shape, data in sorted(tensors, key=lambda tensor: tensor[0]):
+        digest.update(json.dumps([name, list(shape)]).encode())
+        digest.update(data)
+    return digest.hexdigest()

@@ -1,0 +1,191 @@
+"""What a command to train does: a pure function of what was asked for and what there is.
+
+Nothing here reads or writes a file; the job gathers the facts and acts on the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlxops.config import LoraConfig
+from mlxops.options import options_of
+
+Kind = Literal["new", "resume", "extend", "finished", "refuse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A run that is there. `iteration` is that of its newest whole checkpoint, 0 without one.
+
+    `closed` tells that a target was reached and closed at that iteration; `has_folder` is False where the row is all
+    that is left.
+    """
+
+    name: str
+    folder: str
+    fingerprint: str
+    settings: Mapping[str, Any]
+    iteration: int
+    target: int
+    closed: bool
+    has_folder: bool = True
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its target is reached."""
+        return self.closed and self.iteration >= self.target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for. `occupied` says what stands in the folder asked for, where that is no run of ours."""
+
+    fingerprint: str
+    settings: Mapping[str, Any]
+    target: int
+    name: str | None = None
+    folder: str | None = None
+    new: bool = False
+    occupied: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What will be done, with which run, from which iteration, and why."""
+
+    kind: Kind
+    reason: str
+    run: str | None = None
+    iteration: int = 0
+    differences: tuple[tuple[str, Any, Any], ...] = ()
+    similar: str | None = None
+    hint: str | None = None
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """The SHA-256 of all that decides the weights."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def deciding_settings(config: LoraConfig, *, model: str, data: str, target: int) -> dict[str, Any]:
+    """All that decides the weights: the settings of that class and the identities of model and data.
+
+    The target belongs to it only where the schedule runs over the whole training.
+    """
+    settings = {each.name: getattr(config, each.name) for each in options_of(LoraConfig) if each.role == "weights"}
+    settings["optimizer_config"] = config.optimizer_config.get(config.optimizer) or {}
+    settings["lora_keys"] = sorted(config.lora_keys)
+    return settings | {
+        "model_identity": model,
+        "data_identity": data,
+        "schedule_iterations": target if uses_total(config) else None,
+    }
+
+
+def uses_total(config: LoraConfig) -> bool:
+    """Whether the schedule runs over the whole training, so that another target is another training."""
+    return config.lr_schedule in ("cosine_decay", "linear_schedule") and not config.lr_schedule_arguments
+
+
+def decide(request: Request, candidates: Sequence[Candidate]) -> Decision:
+    """What to do for a request, `candidates` being the runs there are, newest first."""
+    if request.name is not None or request.folder is not None:
+        return _decide_named(request, candidates)
+    if request.new:
+        return Decision(kind="new", reason="a new run was asked for")
+    same = [each for each in candidates if each.fingerprint == request.fingerprint and each.has_folder]
+    chosen = next((each for each in same if not each.is_finished), same[0] if same else None)
+    if chosen is not None:
+        return _go_on(request, chosen)
+    gone = next((each for each in candidates if each.fingerprint == request.fingerprint), None)
+    if gone is not None:
+        return Decision(kind="new", reason=f"the folder of {gone.name} ({gone.folder}) is gone")
+    unfinished = [each for each in candidates if not each.is_finished and each.has_folder]
+    if not unfinished:
+        return Decision(kind="new", reason="no run of these settings is there")
+    similar = min(unfinished, key=lambda each: len(differences(each.settings, request.settings)))
+    return Decision(
+        kind="new",
+        reason="no run of these settings is there",
+        similar=similar.name,
+        differences=differences(similar.settings, request.settings),
+    )
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[tuple[str, Any, Any], ...]:
+    """Each setting in which two runs differ: (name, there, asked for)."""
+    names = [*there, *(name for name in asked if name not in there)]
+    return tuple((name, there.get(name), asked.get(name)) for name in names if there.get(name) != asked.get(name))
+
+
+def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision:
+    by_name = next((each for each in candidates if each.name == request.name), None)
+    by_folder = next((each for each in candidates if each.folder == request.folder), None)
+    if by_name and request.folder is not None and by_name.folder != request.folder:
+        return _refuse(
+            f"the run {by_name.name!r} is in {by_name.folder!r}, not in {request.folder!r}",
+            hint="leave out --adapter-path, or choose another --name",
+        )
+    if by_folder and request.name is not None and by_folder.name != request.name:
+        return _refuse(
+            f"{request.folder!r} is the folder of the run {by_folder.name!r}, not of {request.name!r}",
+            hint="leave out --name, or choose another --adapter-path",
+        )
+    there = by_name or by_folder
+    if there is None:
+        if request.occupied:
+            return _refuse(f"{request.folder!r} {request.occupied}", hint="choose another --adapter-path")
+        return Decision(kind="new", reason="nothing is there yet")
+    if request.new:
+        return _refuse(
+            f"the run {there.name!r} is there already, in {there.folder!r}",
+            hint="another --name or --adapter-path starts a new run; without --new this one goes on",
+        )
+    if there.fingerprint != request.fingerprint:
+        found = differences(there.settings, request.settings)
+        return _refuse(
+            f"the run {there.name!r} in {there.folder!r} has other settings",
+            hint=_why_not(found) or "give its settings to go on with it, or another --name to start a new run",
+            differences=found,
+        )
+    if not there.has_folder:
+        return Decision(
+            kind="resume", run=there.name, reason=f"its folder {there.folder!r} is gone: it starts from the beginning"
+        )
+    return _go_on(request, there)
+
+
+def _go_on(request: Request, there: Candidate) -> Decision:
+    if there.iteration > request.target or (there.iteration == request.target and there.closed):
+        return Decision(
+            kind="finished",
+            run=there.name,
+            iteration=there.iteration,
+            reason=f"already at iteration {there.iteration:,} of {request.target:,}",
+        )
+    if there.is_finished:
+        return Decision(
+            kind="extend",
+            run=there.name,
+            iteration=there.iteration,
+            reason=f"finished at {there.target:,}, goes on to {request.target:,}",
+        )
+    where = f"from its checkpoint at iteration {there.iteration:,}" if there.iteration else "from the beginning"
+    return Decision(kind="resume", run=there.name, iteration=there.iteration, reason=f"goes on {where}")
+
+
+def _refuse(reason: str, *, hint: str | None = None, differences: tuple[tuple[str, Any, Any], ...] = ()) -> Decision:
+    return Decision(kind="refuse", reason=reason, hint=hint, differences=differences)
+
+
+def _why_not(found: tuple[tuple[str, Any, Any], ...]) -> str | None:
+    if [name for name, _, _ in found] == ["schedule_iterations"]:
+        return (
+            "its learning rate runs over the whole training, so a longer one is another run: "
+            "give the schedule its own length in a recipe, or another --name"
+        )
+    return None

@@ -1,0 +1,60 @@
+"""The lock on a run's folder: held by the attempt at work, freed by the kernel when that process ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlxops.errors import Busy
+
+NAME = ".lock"
+
+
+@contextmanager
+def hold(path: Path, holder: Mapping[str, Any], *, what: str, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file at `path` and say in it who does.
+
+    Raises `Busy` naming the holder where another live process has it, unless told to wait.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise _busy(path, what) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(dict(holder)).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a live process holds the lock file at `path`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _busy(path: Path, what: str) -> Busy:
+    try:
+        holder = json.loads(path.read_text())
+        words = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        words = "another process"
+    return Busy(
+        f"{what} is being worked on by {words}", hint="inv monitor shows it; --new starts another run beside it"
+    )

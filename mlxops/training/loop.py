@@ -1,0 +1,217 @@
+"""The training loop: set up, go on, close. It emits events and knows neither the database nor the screen."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from mlxops.config import LoraConfig
+from mlxops.errors import Diverged
+from mlxops.events import Event, Report, Skipped, Started, Step, Stopped
+from mlxops.training import schedule
+from mlxops.training.batches import Batch
+from mlxops.training.signals import StopRequest
+from mlxops.training.state import Counters, Window
+from mlxops.training.step import Trainer, Work
+
+GIVE_UP_AFTER = 5
+"""Batches left out in a row before a run is taken to have diverged."""
+
+GIB = 2**30
+
+
+def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopped:
+    """Train until the target is reached or a stop is asked for, with a whole checkpoint on disk on return.
+
+    Weights, and metrics that are no wall-clock figures, are a function of model, rows and settings alone, wherever
+    training was interrupted. Raises `Diverged` when `GIVE_UP_AFTER` batches in a row were not finite; the newest
+    checkpoint is then one from before them.
+    """
+    # ---- set up -------------------------------------------------------------------------------------------------
+    config, plan = work.config, work.plan
+    _set_limits(config)
+    trainer = Trainer(work)
+    counters = trainer.counters
+    rate = schedule.learning_rates(config, target=work.target)
+    group = config.grad_accumulation_steps
+    clock = _Clock()
+    saved_at = counters.iteration if work.start else None
+
+    def report(window: Window, *, closing: bool) -> None:
+        if window.tokens:
+            counters.train_loss = window.loss / window.tokens
+        metrics = _metrics(counters, window, rate(counters.iteration)) | clock.rates() | work.probe()
+        epoch = (counters.iteration - 1) // len(plan) + 1
+        emit(Report(iteration=counters.iteration, epoch=epoch, metrics=metrics, closing=closing))
+
+    def validate_if_due() -> None:
+        if counters.validation_due and work.validation and not stop:
+            counters.validation_due = not trainer.validate(emit, stop, closing=False)
+
+    emit(
+        Started(
+            iteration=counters.iteration,
+            target=work.target,
+            batches_per_epoch=len(plan),
+            trained_tokens=counters.trained_tokens,
+        )
+    )
+    validate_if_due()
+
+    # ---- go on --------------------------------------------------------------------------------------------------
+    while counters.iteration < work.target and not stop:
+        clock.start()
+        iteration = counters.iteration = counters.iteration + 1
+        counters.closed_at, counters.closing = None, []
+        first = iteration - (iteration - 1) % group
+        group_tokens = plan.trained_in(first, first + group - 1)
+
+        batch = plan.batch(iteration)
+        loss, finite = trainer.accumulate(batch, group_tokens)
+        _count(counters, batch, loss if finite else None)
+        if iteration % group == 0 and counters.group_tokens:
+            trainer.update(rate(iteration), group_tokens)
+        clock.stop(batch.trained if finite else 0)
+        emit(
+            Step(
+                iteration=iteration,
+                loss=loss / batch.trained if finite and batch.trained else None,
+                tokens=batch.trained,
+                seconds=clock.last,
+            )
+        )
+
+        if not finite:
+            emit(_skipped(counters, batch, loss))
+            if counters.skipped_in_a_row >= GIVE_UP_AFTER:
+                emit(Stopped(iteration=saved_at or 0, reason="diverged"))
+                raise _diverged(counters, batch, saved_at)
+        if iteration % config.steps_per_report == 0:
+            report(counters.window, closing=False)
+            counters.window = Window()
+            clock.reset()
+        counters.validation_due = iteration % config.steps_per_eval == 0
+        validate_if_due()
+        # weights may be spoilt while updates are being skipped: what was saved before then stays the newest
+        if iteration % config.save_every == 0 and iteration < work.target and not counters.skipped_in_a_row:
+            emit(trainer.save())
+            saved_at = iteration
+
+    # ---- stop short: what is saved is where to go on --------------------------------------------------------------
+    if stop:
+        if counters.iteration not in (0, saved_at):
+            emit(trainer.save())
+        return _stopped(emit, counters.iteration, stop)
+
+    # ---- close: a report, an update and a validation off their grids are for this target alone, and a longer run
+    # ---- goes on from before them ---------------------------------------------------------------------------------
+    if counters.closed_at is None:
+        go_on = trainer.snapshot()
+        if counters.iteration % config.steps_per_report and counters.window.positions:
+            report(counters.window, closing=True)
+            go_on.counters.closing += [*_metrics(counters, counters.window, 0.0), *clock.rates(), *work.probe()]
+        if counters.group_tokens:
+            first = counters.iteration - (counters.iteration - 1) % group
+            trainer.update(rate(counters.iteration), plan.trained_in(first, first + group - 1))
+        if counters.iteration % config.steps_per_eval and work.validation:
+            if not trainer.validate(emit, stop, closing=True):
+                emit(trainer.save(go_on))
+                return _stopped(emit, counters.iteration, stop)
+            go_on.counters.closing += ["validation_loss", "validation_standard_error"]
+        go_on.counters.closed_at = work.target
+        emit(trainer.save(go_on))
+    stopped = Stopped(iteration=counters.iteration, reason="finished")
+    emit(stopped)
+    return stopped
+
+
+def _stopped(emit: Callable[[Event], None], iteration: int, stop: StopRequest) -> Stopped:
+    name = signal.Signals(stop.signal_number).name if stop.signal_number else None
+    stopped = Stopped(iteration=iteration, reason="signal", signal_name=name)
+    emit(stopped)
+    return stopped
+
+
+class _Clock:
+    """Seconds and trained tokens of this attempt since the last report: rates never mix attempts."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        self.seconds, self.tokens, self.iterations = 0.0, 0, 0
+
+    def start(self) -> None:
+        self._started = time.perf_counter()
+
+    def stop(self, tokens: int) -> None:
+        self.last = time.perf_counter() - self._started
+        self.seconds += self.last
+        self.tokens += tokens
+        self.iterations += 1
+
+    def rates(self) -> dict[str, float]:
+        if not self.iterations:
+            return {}
+        return {
+            "tokens_per_second": self.tokens / self.seconds,
+            "iterations_per_second": self.iterations / self.seconds,
+        }
+
+
+def _set_limits(config: LoraConfig) -> None:
+    if config.memory_limit is not None:
+        mx.set_memory_limit(int(config.memory_limit * GIB))
+    if config.cache_limit is not None:
+        mx.set_cache_limit(int(config.cache_limit * GIB))
+
+
+def _count(counters: Counters, batch: Batch, loss: float | None) -> None:
+    counters.window.real += batch.real
+    counters.window.positions += batch.tokens.size
+    if loss is None:
+        counters.skipped_in_a_row += 1
+        return
+    counters.skipped_in_a_row = 0
+    counters.window.loss += loss
+    counters.window.tokens += batch.trained
+    counters.trained_tokens += batch.trained
+
+
+def _metrics(counters: Counters, window: Window, learning_rate: float) -> dict[str, float]:
+    return {
+        "train_loss": window.loss / window.tokens if window.tokens else float("nan"),
+        "learning_rate": learning_rate,
+        "gradient_norm": counters.gradient_norm if counters.gradient_norm is not None else float("nan"),
+        "trained_tokens": counters.trained_tokens,
+        "padding_share": 1 - window.real / window.positions,
+        "peak_memory": mx.get_peak_memory(),
+        "active_memory": mx.get_active_memory(),
+    }
+
+
+def _skipped(counters: Counters, batch: Batch, loss: float) -> Skipped:
+    what = "gradient" if loss == loss and abs(loss) != float("inf") else "loss"
+    return Skipped(
+        iteration=counters.iteration,
+        reason=f"the {what} was not finite",
+        origins=batch.origins,
+        in_a_row=counters.skipped_in_a_row,
+    )
+
+
+def _diverged(counters: Counters, batch: Batch, saved_at: int | None) -> Diverged:
+    where = (
+        f"goes back to iteration {saved_at}, the last checkpoint before"
+        if saved_at
+        else "has no checkpoint from before"
+    )
+    return Diverged(
+        f"loss or gradient was not finite {counters.skipped_in_a_row} times in a row, up to iteration "
+        f"{counters.iteration} (rows {', '.join(batch.origins)}); the run {where}",
+        hint=f"a smaller --learning-rate, --warmup or --max-grad-norm 1 with --new; or look at {batch.origins[0]}",
+    )

@@ -1,0 +1,54 @@
+"""What training needs to go on: one dataclass of counters, which a checkpoint stores beside the arrays."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Window:
+    """Sums over the iterations since the last report on the grid."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    real: int = 0
+    positions: int = 0
+
+
+@dataclass
+class Counters:
+    """Where training is. Every sum is a Python float, which JSON keeps to the last bit."""
+
+    iteration: int = 0
+    trained_tokens: int = 0
+    updates: int = 0
+    window: Window = field(default_factory=Window)
+    group_tokens: int = 0
+    """Trained tokens whose gradients are accumulated and not yet applied."""
+    gradient_norm: float | None = None
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    validation_due: bool = True
+    """A validation belongs here (the first one before the first step) and has not been made yet."""
+    skipped_in_a_row: int = 0
+    closed_at: int | None = None
+    """The target that was reached and closed at this iteration."""
+    closing: list[str] = field(default_factory=list)
+    """The metrics that closing added at this iteration, off their grid: a longer run would not have them."""
+
+    def to_json(self) -> str:
+        """As text that `from_json` turns back into equal counters."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Counters:
+        """The counters that `to_json` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        values["window"] = Window(**values["window"])
+        return cls(**values)
+
+    def copy(self) -> Counters:
+        """Counters that go their own way from here."""
+        return Counters.from_json(self.to_json())

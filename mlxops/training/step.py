@@ -1,0 +1,235 @@
+"""One step of training: the gradient of a batch, the update, a validation, a checkpoint of where it all stands."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlxops.config import LoraConfig
+from mlxops.errors import Failed
+from mlxops.events import Event, Saved, Validating, Validation
+from mlxops.training import batches, checkpoints, layers, objective, optimizers
+from mlxops.training.batches import Batch, Plan
+from mlxops.training.checkpoints import Checkpoint
+from mlxops.training.signals import StopRequest
+from mlxops.training.state import Counters
+
+Objective = Callable[[nn.Module, mx.array, mx.array], mx.array]
+Arrays = dict[str, mx.array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is trained on what, how far, and what a checkpoint says of it.
+
+    `model` is as `layers.prepare` left it; `probe` gives facts of the machine for every report.
+    """
+
+    model: nn.Module
+    config: LoraConfig
+    plan: Plan
+    validation: Sequence[Batch]
+    target: int
+    folder: Path
+    fingerprint: str
+    environment: Mapping[str, Any]
+    run: Mapping[str, Any]
+    start: Checkpoint | None = None
+    objective: Objective = objective.row_losses
+    probe: Callable[[], dict[str, float]] = field(default=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where training stood at one instant: arrays by name, and counters."""
+
+    weights: Arrays
+    optimizer: Arrays
+    accumulated: Arrays
+    counters: Counters
+
+
+class Trainer:
+    """A model, its optimizer and its counters, moved on one batch at a time.
+
+    The steps are compiled, so what a checkpoint holds is restored here before they are.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.model = work.model
+        self.optimizer = optimizers.make(work.config)
+        self.optimizer.init(self.model.trainable_parameters())
+        self.accumulated: Arrays | None = None
+        self.counters = Counters()
+        if work.start is not None:
+            self._restore(work.start)
+        mx.eval(self.model.parameters(), self.optimizer.state)
+        self._dropouts = layers.dropouts(self.model)
+        # the model is an output too: tracing leaves its own arrays in the module, and outputs are put back
+        self._gradient = mx.compile(self._gradient_of, inputs=[self.model.state], outputs=[self.model.state])
+        state = [self.model.state, self.optimizer.state]
+        self._update = mx.compile(self._apply, inputs=state, outputs=state)
+        self.model.train()
+
+    def accumulate(self, batch: Batch, group_tokens: int) -> tuple[float, bool]:
+        """Add the gradient of a batch to the group's; returns the loss summed over tokens, and whether all was finite.
+
+        The loss is divided by the trained tokens of the whole group before the backward pass, so that every token
+        weighs the same and a sum over many tokens stays in the range of half precision. Nothing is added where loss
+        or gradient is not finite.
+        """
+        key = mx.random.key(batches.step_key(self.work.config.seed, self.counters.iteration))
+        loss, norm, gradient = self._gradient(
+            mx.array(batch.tokens), mx.array(batch.mask), mx.array(1 / max(group_tokens, 1)), key, self.accumulated
+        )
+        mx.eval(loss, norm, gradient)
+        total, size = float(loss.item()), float(norm.item())  # type: ignore[arg-type]  # neither is complex
+        finite = math.isfinite(total) and math.isfinite(size)
+        if finite:
+            self.accumulated = gradient
+            self.counters.group_tokens += batch.trained
+            self.counters.gradient_norm = size
+        return total, finite
+
+    def update(self, learning_rate: float, group_tokens: int) -> None:
+        """Apply what is accumulated, as the gradient of the mean loss over its tokens, clipped where asked for."""
+        counters, limit = self.counters, self.work.config.max_grad_norm
+        factor = group_tokens / counters.group_tokens
+        counters.gradient_norm = (counters.gradient_norm or 0.0) * factor
+        if limit is not None and counters.gradient_norm > limit:
+            factor *= limit / counters.gradient_norm
+        self.optimizer.learning_rate = learning_rate
+        self._update(self.accumulated or {}, mx.array(factor))
+        # the host prepares the next batch meanwhile
+        mx.async_eval(self.model.trainable_parameters(), self.optimizer.state)
+        self.accumulated = None
+        counters.group_tokens = 0
+        counters.updates += 1
+
+    def validate(self, emit: Callable[[Event], None], stop: StopRequest, *, closing: bool) -> bool:
+        """Measure the loss on the validation batches; False where a stop was asked for before the last of them.
+
+        The standard error is that of a ratio of sums over rows (Cochran, Sampling Techniques, §2.11): rows are drawn,
+        tokens are not.
+        """
+        started = time.perf_counter()
+        losses: list[np.ndarray] = []
+        tokens: list[np.ndarray] = []
+        self.model.eval()
+        for done, batch in enumerate(self.work.validation, start=1):
+            rows = self.work.objective(self.model, mx.array(batch.tokens), mx.array(batch.mask))
+            losses.append(np.array(rows, dtype=np.float64))
+            tokens.append(batch.mask.sum(axis=1))
+            emit(Validating(iteration=self.counters.iteration, done=done, total=len(self.work.validation)))
+            if stop:
+                break
+        self.model.train()
+        if len(losses) < len(self.work.validation):
+            return False
+        loss, error = ratio(np.concatenate(losses), np.concatenate(tokens))
+        self.counters.validation_loss = loss if math.isfinite(loss) else None
+        emit(
+            Validation(
+                iteration=self.counters.iteration,
+                loss=loss,
+                standard_error=error,
+                rows=sum(len(each) for each in tokens),
+                tokens=int(sum(each.sum() for each in tokens)),
+                seconds=time.perf_counter() - started,
+                closing=closing,
+            )
+        )
+        return True
+
+    def snapshot(self) -> Snapshot:
+        """Where training stands now. What comes later leaves it as it is."""
+        return Snapshot(
+            weights=layers.trainable(self.model),
+            optimizer=dict(tree_flatten(self.optimizer.state)),
+            accumulated=self.accumulated or {},
+            counters=self.counters.copy(),
+        )
+
+    def save(self, go_on: Snapshot | None = None) -> Saved:
+        """Write a checkpoint of the weights as they are; `go_on` is where to go on, if that is not here."""
+        here = self.snapshot()
+        there = go_on or here
+        saved = checkpoints.write(
+            self.work.folder,
+            weights=here.weights,
+            weights_to_go_on=None if there.counters.updates == here.counters.updates else there.weights,
+            optimizer=there.optimizer,
+            accumulated=there.accumulated,
+            counters=there.counters,
+            random=batches.step_key(self.work.config.seed, there.counters.iteration + 1),
+            fingerprint=self.work.fingerprint,
+            environment=self.work.environment,
+            run=self.work.run,
+        )
+        return replace(saved, train_loss=here.counters.train_loss, validation_loss=here.counters.validation_loss)
+
+    def _restore(self, start: Checkpoint) -> None:
+        weights, optimizer, accumulated = checkpoints.load(start)
+        for what, found, wanted in (
+            ("weights", weights, layers.trainable(self.model)),
+            ("optimizer state", optimizer, dict(tree_flatten(self.optimizer.state))),
+        ):
+            if {name: value.shape for name, value in found.items()} != {
+                name: value.shape for name, value in wanted.items()
+            }:
+                raise Failed(
+                    f"the {what} of {start.state_path.name} do not fit this model",
+                    hint="inv lora --new starts a run of its own",
+                )
+        self.model.load_weights(list(weights.items()), strict=False)
+        self.optimizer.state = tree_unflatten(list(optimizer.items()))
+        self.optimizer.init(self.model.trainable_parameters())
+        self.accumulated = accumulated or None
+        self.counters = start.counters.copy()
+
+    def _gradient_of(
+        self, tokens: mx.array, mask: mx.array, scale: mx.array, key: mx.array, accumulated: Arrays | None
+    ) -> tuple[mx.array, mx.array, Arrays]:
+        if self._dropouts:
+            for each, part in zip(self._dropouts, mx.random.split(key, len(self._dropouts)), strict=True):
+                each.take(part)
+
+        def scaled(tokens: mx.array, mask: mx.array) -> tuple[mx.array, mx.array]:
+            total = self.work.objective(self.model, tokens, mask).sum()
+            return total * scale, total
+
+        (_, total), tree = nn.value_and_grad(self.model, scaled)(tokens, mask)
+        gradient = dict(tree_flatten(tree))
+        if accumulated is not None:
+            gradient = {name: each + accumulated[name] for name, each in gradient.items()}
+        squares = [mx.square(each.astype(mx.float32)).sum() for each in gradient.values()]
+        return total, mx.sqrt(mx.stack(squares).sum()), gradient
+
+    def _apply(self, gradient: Arrays, factor: mx.array) -> None:
+        scaled = [(name, (each * factor).astype(each.dtype)) for name, each in gradient.items()]
+        self.optimizer.update(self.model, tree_unflatten(scaled))
+
+
+def ratio(losses: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
+    """The loss a token over rows, and its standard error; 0 where one row cannot tell.
+
+    >>> ratio(np.array([2.0, 4.0]), np.array([1, 2]))
+    (2.0, 0.0)
+    """
+    total = tokens.sum()
+    mean = float(losses.sum() / total)
+    count = len(losses)
+    if count < 2:
+        return mean, 0.0
+    spread = float(np.square(losses - mean * tokens).sum())
+    return mean, math.sqrt(spread * count / (count - 1)) / float(total)

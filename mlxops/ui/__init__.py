@@ -1,0 +1,1 @@
+"""What people see in the terminal: rows and events in, rich renderables out."""

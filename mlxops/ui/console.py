@@ -1,0 +1,69 @@
+"""The one place where a Console is made, and what it is told about the stream it writes to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, TextIO, cast
+
+from rich.console import Console
+
+_PLAIN = str.maketrans("…·×±–—━─│┌┐└┘╴╶→", "~.x~--=-|++++--" + ">")
+
+
+def make(*, stderr: bool = False, file: TextIO | None = None, width: int | None = None) -> Console:
+    """A Console on stdout (results), on stderr (progress, hints, errors) or on a given stream.
+
+    Not a terminal, or a dumb one: plain lines without control codes. NO_COLOR is honoured. A stream that is not
+    Unicode gets ASCII. Texts are taken as they are: a bracket in a run's name is no markup.
+    """
+    stream = file or (sys.stderr if stderr else sys.stdout)
+    is_terminal = stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+    if not (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf"):
+        stream = cast("TextIO", _Ascii(stream))
+    if stderr:
+        stream = cast("TextIO", _Progress(stream))
+    return Console(
+        file=stream, width=width, force_terminal=is_terminal, markup=False, emoji=False, highlight=False, stderr=stderr
+    )
+
+
+def is_unicode(console: Console) -> bool:
+    """Whether the console can show more than ASCII."""
+    return not console.options.ascii_only
+
+
+class _Ascii:
+    """A stream in a narrow encoding: drawing characters become ASCII ones, what else it lacks a `?`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        encoding = self._stream.encoding
+        return self._stream.write(text.translate(_PLAIN).encode(encoding, "replace").decode(encoding))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Progress:
+    """The stream of progress: where its terminal is gone or its disk full, the work behind it still goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return 0
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

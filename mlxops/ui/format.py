@@ -1,0 +1,151 @@
+"""Values as words: numbers, durations, sizes and ages as a person reads them. All of it is pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+NOTHING = "-"
+"""What stands where there is no value."""
+
+
+def count(value: float | None) -> str:
+    """A whole number with its thousands apart.
+
+    >>> count(118204)
+    '118,204'
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING if value is None else "not finite"
+    return f"{value:,.0f}"
+
+
+def number(value: float | None) -> str:
+    """A loss or another number of everyday size, to three decimals.
+
+    >>> number(2.34567), number(1e-5), number(None)
+    ('2.346', '1e-05', '-')
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING if value is None else "not finite"
+    return f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def short(value: float | None) -> str:
+    """A number of any size to three digits that count, as a learning rate is written.
+
+    >>> short(0.00001), short(0.5)
+    ('1e-05', '0.5')
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING if value is None else "not finite"
+    return f"{value:.3g}"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction of one, rounded down so that 100 % means all of it.
+
+    >>> percent(0.9999)
+    '99 %'
+    """
+    return NOTHING if fraction is None or not math.isfinite(fraction) else f"{math.floor(fraction * 100 + 1e-9)} %"
+
+
+def size(number_of_bytes: float | None) -> str:
+    """Bytes in the largest unit that fits, in powers of 1000.
+
+    >>> size(3_200_000_000)
+    '3.2 GB'
+    """
+    from rich.filesize import decimal
+
+    return NOTHING if number_of_bytes is None else decimal(int(number_of_bytes))
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time in its two largest units.
+
+    >>> duration(3_860), duration(61), duration(2.5)
+    ('1 h 04 m', '1 m 01 s', '2.5 s')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} m"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
+
+
+def time_of(text: str) -> datetime:
+    """The moment that a time of the registry names."""
+    return datetime.fromisoformat(text)
+
+
+def age(text: str | None, now: datetime) -> str:
+    """How long ago a time of the registry was; `now` knows its time zone.
+
+    >>> age("2026-11-22T10:00:00.000Z", time_of("2026-11-22T10:02:10Z"))
+    '2 minutes ago'
+    """
+    if text is None:
+        return NOTHING
+    seconds = int((now - time_of(text)).total_seconds())
+    if seconds < 1:
+        return "just now"
+    for unit, length, up_to in (("second", 1, 60), ("minute", 60, 3600), ("hour", 3600, 86_400)):
+        if seconds < up_to:
+            return _plural(seconds // length, unit) + " ago"
+    return _plural(seconds // 86_400, "day") + " ago"
+
+
+def visible(value: Any) -> str:
+    """Any value on one line, control characters shown and not obeyed.
+
+    >>> visible("two\\nlines"), visible(None), visible(b"\\x00\\x01")
+    ('two\\\\nlines', 'NULL', '2 bytes')
+    """
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        return _plural(len(value), "byte")
+    text = str(value)
+    return text if text.isprintable() else "".join(map(_show_character, text))
+
+
+def metric(name: str, value: float | None) -> str:
+    """A metric of the registry in its unit."""
+    return _METRICS.get(name, number)(value)
+
+
+def _show_character(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+
+
+def _plural(amount: int, unit: str) -> str:
+    return f"{amount} {unit}" if amount == 1 else f"{amount:,} {unit}s"
+
+
+def _whole_percent(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.0f} %"
+
+
+_METRICS: Mapping[str, Callable[[float | None], str]] = {
+    "learning_rate": short,
+    "gradient_norm": short,
+    "tokens_per_second": count,
+    "iterations_per_second": short,
+    "trained_tokens": count,
+    "padding_share": percent,
+    "peak_memory": size,
+    "active_memory": size,
+    "system_memory_percent": _whole_percent,
+    "cpu_percent": _whole_percent,
+}

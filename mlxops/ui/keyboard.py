@@ -1,0 +1,53 @@
+"""Single keys from a terminal, which is as it was once this is over."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import tty
+from types import TracebackType
+from typing import Any
+
+_ARROWS = {b"\x1b[C": "right", b"\x1b[D": "left", b"\x1bOC": "right", b"\x1bOD": "left"}
+
+
+class Keyboard:
+    """Keys without waiting for Enter; where standard input is no terminal there are none, and reading only waits."""
+
+    def __init__(self) -> None:
+        self._file = sys.stdin.fileno() if sys.stdin.isatty() else None
+        self._before: list[Any] = []
+        self._typed = b""
+
+    def __enter__(self) -> Keyboard:
+        if self._file is not None:
+            self._before = termios.tcgetattr(self._file)
+            tty.setcbreak(self._file)
+            # Stopped by Ctrl-Z, the shell would be left with the other screen and without an echo.
+            settings = termios.tcgetattr(self._file)
+            settings[6][termios.VSUSP] = b"\x00"
+            termios.tcsetattr(self._file, termios.TCSADRAIN, settings)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            try:
+                termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
+            except termios.error:  # the terminal is gone
+                self._file = None
+
+    def read(self, timeout: float) -> str:
+        """The key pressed within so many seconds, an arrow by its name, else an empty text."""
+        if not self._typed:
+            ready, _, _ = select.select([] if self._file is None else [self._file], [], [], timeout)
+            if ready and self._file is not None:
+                self._typed = os.read(self._file, 64)
+                if not self._typed:  # the terminal is gone: there will be no more keys
+                    self._file = None
+        length = 3 if self._typed[:3] in _ARROWS else 1
+        pressed, self._typed = self._typed[:length], self._typed[length:]
+        return _ARROWS.get(pressed) or pressed.decode("ascii", "ignore")

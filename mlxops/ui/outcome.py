@@ -1,0 +1,58 @@
+"""What a training says before it begins, where it only should, and when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from mlxops.ui import show
+from mlxops.ui.format import size
+
+_KINDS = {
+    "new": "starts a new run",
+    "resume": "goes on with {run} from iteration {iteration:,}",
+    "extend": "extends {run} from iteration {iteration:,}",
+    "finished": "does nothing: {run} is {reason}",
+    "refuse": "refuses: {reason}",
+}
+
+
+def preview(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+    """What the command would do."""
+    if as_json:
+        show.json_out(dict(facts), console)
+        return
+    pairs = [
+        ("target", f"iteration {facts['target']:,}"),
+        ("an epoch", f"{facts['batches_an_epoch']:,} batches, {facts['tokens_an_epoch']:,} trained tokens"),
+        ("rows", f"{facts['rows']:,} to train, {facts['validation_rows']:,} to validate"),
+        ("trained", f"{facts['trainable_parameters']:,} parameters"),
+        (
+            "checkpoints",
+            f"{facts['checkpoints_to_come']:,} of about {size(facts['checkpoint_bytes'])}, "
+            f"{size(facts['disk_bytes'])} in all; {size(facts['disk_free_bytes'])} are free",
+        ),
+    ]
+    if facts["similar"]:
+        pairs.append(("most similar", facts["similar"]))
+    pairs += [(f"  {each['setting']}", f"{each['there']} → {each['asked_for']}") for each in facts["differences"]]
+    notes = [note for note in (*facts["notes"], facts["hint"]) if note]
+    show.facts(f"This command {_KINDS[facts['decision']].format(**facts)}", pairs, notes, console)
+
+
+def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool) -> None:
+    """How a run ended, where its adapter is, and what can be done with it."""
+    state = "already" if was_finished else "finished"
+    losses = [f"training loss {run['train_loss']:.3f}"] if run["train_loss"] is not None else []
+    if run["validation_loss"] is not None:
+        losses.append(f"validation loss {run['validation_loss']:.3f}")
+    if run["best_validation_loss"] is not None:
+        losses.append(f"best {run['best_validation_loss']:.3f} at {run['best_iteration']:,}")
+    show.facts(
+        f"{run['name']}: {state} at iteration {run['iteration']:,} of {run['target_iterations']:,}",
+        [*([("losses", ", ".join(losses))] if losses else []), ("adapter", run["adapter_path"])],
+        [f"mlx_lm.generate --model {run['model']} --adapter-path {run['adapter_path']} --prompt '…' tries it"],
+        console,
+    )
