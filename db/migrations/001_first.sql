@@ -227,7 +227,7 @@ CREATE TABLE events (
     level TEXT NOT NULL DEFAULT 'info' CHECK (level IN ('info', 'warning', 'error')),
     kind TEXT NOT NULL,
     message TEXT NOT NULL,
-    detail TEXT CHECK (json_valid(detail))
+    detail TEXT CHECK (detail IS NULL OR json_valid(detail))
 ) STRICT;
 
 CREATE INDEX events_by_iteration ON events (run_id, iteration, kind);

@@ -122,7 +122,7 @@ def fine_tune(
         if stop.signal_number is not None and not finished:
             raise Interrupted(
                 stop.signal_number,
-                f"stopped by {stopped.signal_name} at iteration {stopped.iteration:,} of {prepared.target:,}, all saved",
+                f"saved and stopped by {stopped.signal_name} at iteration {stopped.iteration:,} of {prepared.target:,}",
                 hint="the same command goes on from there",
             )
         return stopped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlxops.errors import BadRequest
 from mlxops.models.folders import check_model
@@ -12,16 +12,27 @@ if TYPE_CHECKING:
     import mlx.nn
 
 
-def load_model(folder: Path) -> tuple[mlx.nn.Module, dict[str, Any]]:
-    """The model of a folder with all weights in memory, and its configuration. Raises `BadRequest` if it cannot be."""
+def load_model(
+    folder: Path, *, dtype: Literal["float32", "float16", "bfloat16"] | None = None
+) -> tuple[mlx.nn.Module, dict[str, Any]]:
+    """The model of a folder with all weights in memory, and its configuration. Raises `BadRequest` if it cannot be.
+
+    `dtype` changes all numbers that are not packed, scales included; None leaves them as the files have them. On a
+    processor (not a GPU) MLX multiplies packed matrices with scales in float16 some 40 times slower than in float32.
+    """
     info = check_model(folder)
+    import mlx.core as mx
     from mlx_lm import utils
 
     try:
-        return utils.load_model(folder, lazy=False)
+        model, config = utils.load_model(folder, lazy=False)
     except (ValueError, TypeError, KeyError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise BadRequest(
             f"mlx-lm cannot load {folder.name!r} (architecture {info.model_type!r}): {first_line}",
             hint="its configuration and its weights do not fit together; get the model again",
         ) from error
+    if dtype is not None:
+        model.set_dtype(getattr(mx, dtype))
+        mx.eval(model.parameters())
+    return model, config

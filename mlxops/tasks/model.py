@@ -12,21 +12,25 @@ from mlxops.tasks.house import task
 @task(name="list")
 def list_models(c: Context, config: ModelsConfig) -> None:
     """List the models in models/."""
-    from mlxops import jobs
+    from mlxops.jobs import model
     from mlxops.ui import console, show
 
-    rows = jobs.models(house.settings(c))
+    rows = model.models(house.settings(c))
     if config.json:
         show.json_out(rows, console.make())
     else:
-        show.table(["name", "type", "layers", "parameters", "bytes", "dtype"], rows, console.make())
+        show.table(("name", "type", "layers", "parameters", "bytes", "dtype", "problem"), rows, console.make())
 
 
 @task(name="import")
 def import_model(c: Context, config: ImportConfig) -> None:
-    """Import a model from a GGUF file into models/."""
-    from mlxops import jobs
+    """Import a model from a GGUF file, or the sample model, into models/."""
+    from mlxops.jobs import model
     from mlxops.ui import console, show
 
-    folder = jobs.import_model(house.settings(c), config)
-    show.facts(f"imported {folder}", [], [f"inv lora --model {folder.name} trains it"], console.make())
+    name, info = model.import_model(house.settings(c), config)
+    if config.json:
+        show.json_out({"name": name, "type": info.model_type, "parameters": info.parameters}, console.make())
+    else:
+        facts = [("type", info.model_type), ("parameters", f"{info.parameters:,}")]
+        show.facts(f"models/{name}", facts, [f"inv lora --model {name} trains it"], console.make())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import textwrap
 from collections.abc import Iterable
@@ -35,7 +36,7 @@ def print_task(task: Any, name: str) -> None:
     positionals = [option.name.upper() for option in options if option.required]
     positionals += [f"[{option.name.upper()}]" for option in options if option.positional and not option.required]
     print(" ".join([program(), name, *positionals, "[--options]"]))
-    print("\n" + textwrap.indent(textwrap.dedent(task.__doc__ or "").strip(), "  ") + "\n")
+    print("\n" + textwrap.indent(inspect.cleandoc(task.__doc__ or ""), "  ") + "\n")
     rows = [(_typed(option), option.full_help) for option in options]
     _print_columns([*rows, ("-h, --help", "show this page and exit")])
 
@@ -70,7 +71,10 @@ def _typed(option: Option) -> str:
     if option.kind is bool:
         names[0] = f"--[no-]{option.flag[2:]}" if option.default is True else option.flag
         return ", ".join(names)
-    return f"{', '.join(names)} {_VALUES[option.kind]}"
+    value = (
+        "CHOICE" if option.choices else "TEXT" if option.kind is list and not option.commas else _VALUES[option.kind]
+    )
+    return f"{', '.join(names)} {value}"
 
 
 def _print_columns(rows: Iterable[tuple[str, str]]) -> None:

@@ -11,7 +11,7 @@ from mlxops.tasks.house import task
 
 @task(name="list")
 def list_runs(c: Context, config: RunsConfig) -> None:
-    """List the runs, the newest first: status, progress, losses, speed."""
+    """List the runs: status, progress, losses, speed."""
     from mlxops.jobs import history
     from mlxops.ui import console, show
 
@@ -24,7 +24,7 @@ def list_runs(c: Context, config: RunsConfig) -> None:
 
 @task
 def show(c: Context, config: RunConfig) -> None:
-    """Show one run in full: settings, attempts, checkpoints, losses, events."""
+    """Show one run in full: settings, attempts, checkpoints, events."""
     from mlxops.jobs import history
     from mlxops.ui import console, show
 
@@ -37,9 +37,9 @@ def show(c: Context, config: RunConfig) -> None:
 
 @task
 def sql(c: Context, config: SqlConfig) -> None:
-    """Ask the registry: SQL that reads, @NAME for a saved query, .queries or .schema for what there is.
+    """Ask the registry in SQL, or with a saved query (@NAME).
 
-    It cannot write. Parameters are :name in the text and --param name=value on the command line.
+    .queries and .schema list what there is. It cannot write. Parameters are :name in the text and --param name=value on the command line.
     """
     from mlxops.jobs import history
     from mlxops.ui import console, show

@@ -11,9 +11,9 @@ from mlxops.tasks.house import task
 
 @task
 def lora(c: Context, config: LoraConfig) -> None:
-    """Fine-tune a model and record the run; the same command again goes on where it stopped.
+    """Fine-tune a model; the same command again goes on where it stopped.
 
-    Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal. --preview says what would happen.
+    Every run is a row of the registry. Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal. --preview says what would happen.
     """
     from mlxops.jobs import train
     from mlxops.ui import console, live, outcome, progress
@@ -39,15 +39,15 @@ def lora(c: Context, config: LoraConfig) -> None:
 
 @task
 def monitor(c: Context, config: MonitorConfig) -> None:
-    """Watch a run from any terminal: progress, losses, time left, last events."""
+    """Watch a run from any terminal: progress, losses, time left."""
     from mlxops.jobs import history
     from mlxops.ui import console, monitor, show
 
-    settings = house.settings(c)
     screen = console.make()
-    if config.json:
-        show.json_out(history.state(settings, config.run), screen)
-    elif config.live or (screen.is_terminal and not config.once):
-        monitor.live(history.follow(settings, config.run), screen, refresh=config.refresh)
-    else:
-        monitor.once(history.state(settings, config.run), screen)
+    with history.Watch(house.settings(c), config.run) as run:
+        if config.json:
+            show.json_out(run.state(), screen)
+        elif config.once:
+            monitor.once(run.state(), screen, history.now())
+        else:
+            monitor.live(run.state, screen, refresh=config.refresh, changed=run.changed, switch=run.switch)

@@ -1,0 +1,268 @@
+"""Reading a recipe: the YAML of `mlx_lm.lora`, and our own names for the same settings.
+
+mlx-lm nests some settings and counts its schedule in optimizer updates; here all are flat and count iterations. What
+changes on the way, or has no meaning here, is said in a note.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlxops.config import LoraConfig
+from mlxops.errors import BadRequest, InvalidData, NotFound
+from mlxops.options import nearest, options_of
+
+_OPTIONS = {option.name: option for option in options_of(LoraConfig)}
+_GIB = 2**30
+
+_WITHOUT_MEANING = {
+    "report_to": "every run is in the registry",
+    "project_name": "--name, --note and --tag say what a run is",
+    "trust_remote_code": "code from a model's folder is not run",
+    "test": "nothing is evaluated after training",
+    "test_batches": "nothing is evaluated after training",
+    "resume_adapter_file": "the same command again goes on with its run",
+}
+_NESTED = {
+    "lora_parameters": {
+        "rank": "lora_rank",
+        "scale": "lora_scale",
+        "dropout": "lora_dropout",
+        "keys": "lora_keys",
+    },
+    "lr_schedule": {
+        "name": "lr_schedule",
+        "warmup": "warmup",
+        "warmup_init": "warmup_init",
+        "arguments": "lr_schedule_arguments",
+    },
+}
+# Which of a schedule's arguments, the initial rate aside, count optimizer updates, and which is a factor an update.
+_COUNTS = {"cosine_decay": 0, "linear_schedule": 1, "step_decay": 1}
+_FACTORS = {"exponential_decay": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The settings in a recipe, by the names of `LoraConfig`, and what a person should know about them."""
+
+    values: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def read(file: Path, *, below: Mapping[str, Any] | None = None, above: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in a YAML file.
+
+    `below` and `above` are the weaker and stronger settings: a recipe alone does not say how many iterations make an
+    optimizer update. Raises `BadRequest` for one problem and `InvalidData` for several, each with its line.
+    """
+    reading = _Reading(file.name)
+    root = _compose(file)
+    if root is not None:
+        for key, line, node in reading.pairs(root, "the recipe"):
+            reading.take(key, line, node)
+    reading.raise_problems()
+    _count_iterations(reading, below or {}, above or {})
+    return Recipe(values=reading.values, notes=tuple(reading.notes))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as mlx-lm reads it: 1e-5 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
+def _compose(file: Path) -> yaml.Node | None:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound(f"there is no recipe {str(file)!r}", hint="--config takes a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the recipe {str(file)!r} cannot be read: {error}", hint="it is YAML in UTF-8") from None
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadRequest(f"{file.name}:{line}: not YAML: {error.problem}", hint="one `key: value` a line") from None
+    except yaml.YAMLError as error:
+        raise BadRequest(f"{file.name}: not YAML: {error}".replace("\n", " "), hint="one `key: value` a line") from None
+
+
+@dataclass
+class _Reading:
+    """What was read so far, and every problem met: they are raised together."""
+
+    name: str
+    values: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    schedule_lines: dict[str, int] = field(default_factory=dict)
+
+    def pairs(self, node: yaml.Node, what: str) -> list[tuple[str, int, yaml.Node]]:
+        """The keys of a table with their lines and values; a key that stands there twice is a problem."""
+        if not isinstance(node, yaml.MappingNode):
+            self.problem(node.start_mark.line + 1, f"{what} takes a table of settings, not {_value(node)!r}")
+            return []
+        seen: dict[str, int] = {}
+        found = []
+        for key_node, value_node in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in seen:
+                self.problem(line, f"{key} stands here again after line {seen[key]}")
+            else:
+                found.append((key, line, value_node))
+            seen.setdefault(key, line)
+        return found
+
+    def problem(self, line: int, text: str) -> None:
+        """Remember what is wrong at a line."""
+        self.problems.append(f"{self.name}:{line}: {text}")
+
+    def raise_problems(self) -> None:
+        """Raise what was wrong, if anything was."""
+        if len(self.problems) == 1:
+            raise BadRequest(self.problems[0])
+        if self.problems:
+            raise InvalidData(f"{self.name} has {len(self.problems)} problems", self.problems)
+
+    def take(self, key: str, line: int, node: yaml.Node) -> None:
+        """Take one setting, in mlx-lm's name for it or in ours."""
+        value = _value(node)
+        if key in _NESTED and not isinstance(value, str):
+            self._take_nested(key, node, value)
+        elif key in _WITHOUT_MEANING:
+            if value not in (None, False):
+                self.notes.append(f"{key} is ignored: {_WITHOUT_MEANING[key]}")
+        elif key == "clear_cache_threshold":
+            self._take_threshold(line, value)
+        elif key not in _OPTIONS:
+            known = [*_OPTIONS, *_NESTED, *_WITHOUT_MEANING, "clear_cache_threshold"]
+            self.problem(line, f"{key} is no setting{_did_you_mean(key, known)}")
+        elif key != "config" and value is not None:
+            self._set(key, line, value, key)
+
+    def _take_nested(self, key: str, node: yaml.Node, value: Any) -> None:
+        if value is None:
+            return
+        for name, line, inner in self.pairs(node, key):
+            inner_value = _value(inner)
+            if key == "lora_parameters" and name == "alpha":
+                self.problem(
+                    line, "lora_parameters takes scale, the factor itself, and not alpha: scale = alpha / rank"
+                )
+            elif name not in _NESTED[key]:
+                self.problem(line, f"{key} has no {name}{_did_you_mean(name, _NESTED[key])}")
+            elif inner_value is not None:
+                if key == "lr_schedule":
+                    self.schedule_lines[name] = line
+                self._set(_NESTED[key][name], line, inner_value, f"{key}.{name}")
+
+    def _set(self, setting: str, line: int, value: Any, where: str) -> None:
+        try:
+            self.values[setting] = _OPTIONS[setting].check(value, where)
+        except BadRequest as error:
+            self.problem(line, error.message + (f" ({error.hint})" if error.hint else ""))
+
+    def _take_threshold(self, line: int, value: Any) -> None:
+        size = _bytes(value)
+        if size is None:
+            self.problem(line, f"clear_cache_threshold takes a size such as 2GB, not {value!r}")
+        elif size:
+            self.notes.append(f"clear_cache_threshold is taken as cache_limit, {size / _GIB:.3g} GiB")
+            self.values.setdefault("cache_limit", size / _GIB)
+
+
+def _value(node: yaml.Node) -> Any:
+    loader = _Loader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    except yaml.YAMLError:
+        return getattr(node, "value", None)
+    finally:
+        loader.dispose()
+
+
+def _bytes(value: Any) -> int | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return int(value) if value >= 0 else None
+    found = re.fullmatch(r"(\d+\.?\d*)\s*([MG]B?)?", str(value or 0).strip(), re.IGNORECASE)
+    if not found:
+        return None
+    return int(float(found[1]) * {"": 1, "M": 10**6, "G": 10**9}[(found[2] or "")[:1].upper()])
+
+
+def _did_you_mean(word: str, known: Any) -> str:
+    near = nearest(word, known)
+    return f" (did you mean {near}?)" if near else ""
+
+
+# the schedule -------------------------------------------------------------------------------------------------------
+
+
+def _count_iterations(reading: _Reading, below: Mapping[str, Any], above: Mapping[str, Any]) -> None:
+    """Turn what mlx-lm's `lr_schedule` says in optimizer updates into iterations."""
+    lines, values = reading.schedule_lines, reading.values
+    if not lines:
+        return
+    updates_to_iterations = _accumulation(values, below, above)
+    if "arguments" in lines:
+        _split_arguments(reading, lines["arguments"])
+        reading.raise_problems()
+    if updates_to_iterations == 1:
+        return
+    changes = []
+    for setting, convert in _conversions(str(values.get("lr_schedule", ""))):
+        before = values.get(setting)
+        if before and (setting != "warmup" or "warmup" in lines):
+            values[setting] = convert(before, updates_to_iterations)
+            changes.append(f"{setting} {before} is {values[setting]}")
+    if changes:
+        reading.notes.append(
+            f"mlx-lm counts the schedule in optimizer updates of {updates_to_iterations} iterations each;"
+            f" in iterations {', '.join(changes)}"
+        )
+
+
+def _accumulation(values: Mapping[str, Any], below: Mapping[str, Any], above: Mapping[str, Any]) -> int:
+    option = _OPTIONS["grad_accumulation_steps"]
+    for layer in (above, values, below):
+        if option.name in layer:
+            return int(option.check(layer[option.name], option.name))
+    return int(option.default)
+
+
+def _split_arguments(reading: _Reading, line: int) -> None:
+    """The first argument of mlx-lm's schedules is the rate they start from: our learning rate."""
+    rate, *others = reading.values["lr_schedule_arguments"] or [None]
+    reading.values["lr_schedule_arguments"] = others
+    try:
+        rate = _OPTIONS["learning_rate"].check(rate, "the first of lr_schedule.arguments, the learning rate,")
+    except BadRequest as error:
+        reading.problem(line, error.message)
+        return
+    written = reading.values.get("learning_rate", rate)
+    if written != rate:
+        reading.notes.append(f"learning_rate is {rate:g}, the first of the schedule's arguments, and not {written:g}")
+    reading.values["learning_rate"] = rate
+
+
+def _conversions(schedule: str) -> list[tuple[str, Callable[[Any, int], Any]]]:
+    def in_arguments(index: int | None, convert: Callable[[float], float]) -> Callable[[list[float], int], list[float]]:
+        return lambda arguments, _: [
+            convert(value) if place == index else value for place, value in enumerate(arguments)
+        ]
+
+    def arguments(values: list[float], iterations: int) -> list[float]:
+        values = in_arguments(_COUNTS.get(schedule), lambda count: count * iterations)(values, iterations)
+        return in_arguments(_FACTORS.get(schedule), lambda factor: factor ** (1 / iterations))(values, iterations)
+
+    return [("warmup", lambda count, iterations: count * iterations), ("lr_schedule_arguments", arguments)]
