@@ -7,7 +7,7 @@ changes on the way, or has no meaning here, is said in a note.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,6 @@ _NESTED = {
         "arguments": "lr_schedule_arguments",
     },
 }
-# Which of a schedule's arguments, the initial rate aside, count optimizer updates, and which is a factor an update.
-_COUNTS = {"cosine_decay": 0, "linear_schedule": 1, "step_decay": 1}
-_FACTORS = {"exponential_decay": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +162,8 @@ class _Reading:
                 if key == "lr_schedule":
                     self.schedule_lines[name] = line
                 self._set(_NESTED[key][name], line, inner_value, f"{key}.{name}")
+        if key == "lr_schedule" and self.schedule_lines and "name" not in self.schedule_lines:
+            self.problem(node.start_mark.line + 1, "lr_schedule needs a name, e.g. cosine_decay")
 
     def _set(self, setting: str, line: int, value: Any, where: str) -> None:
         try:
@@ -211,24 +210,24 @@ def _did_you_mean(word: str, known: Any) -> str:
 def _count_iterations(reading: _Reading, below: Mapping[str, Any], above: Mapping[str, Any]) -> None:
     """Turn what mlx-lm's `lr_schedule` says in optimizer updates into iterations."""
     lines, values = reading.schedule_lines, reading.values
-    if not lines:
-        return
-    updates_to_iterations = _accumulation(values, below, above)
     if "arguments" in lines:
         _split_arguments(reading, lines["arguments"])
         reading.raise_problems()
-    if updates_to_iterations == 1:
+    iterations = _accumulation(values, below, above)
+    if not lines or iterations == 1:
         return
     changes = []
-    for setting, convert in _conversions(str(values.get("lr_schedule", ""))):
-        before = values.get(setting)
-        if before and (setting != "warmup" or "warmup" in lines):
-            values[setting] = convert(before, updates_to_iterations)
-            changes.append(f"{setting} {before} is {values[setting]}")
+    if values.get("warmup") and "warmup" in lines:
+        changes.append(f"warmup {values['warmup']} is {values['warmup'] * iterations}")
+        values["warmup"] *= iterations
+    arguments = values.get("lr_schedule_arguments", [])
+    place, convert = _PER_UPDATE.get(values.get("lr_schedule", ""), (len(arguments), _times))
+    if "arguments" in lines and place < len(arguments):
+        before, arguments[place] = arguments[place], convert(arguments[place], iterations)
+        changes.append(f"the schedule's {before:g} is {arguments[place]:g}")
     if changes:
         reading.notes.append(
-            f"mlx-lm counts the schedule in optimizer updates of {updates_to_iterations} iterations each;"
-            f" in iterations {', '.join(changes)}"
+            f"mlx-lm counts a schedule in optimizer updates, here of {iterations} iterations each: {', '.join(changes)}"
         )
 
 
@@ -255,14 +254,18 @@ def _split_arguments(reading: _Reading, line: int) -> None:
     reading.values["learning_rate"] = rate
 
 
-def _conversions(schedule: str) -> list[tuple[str, Callable[[Any, int], Any]]]:
-    def in_arguments(index: int | None, convert: Callable[[float], float]) -> Callable[[list[float], int], list[float]]:
-        return lambda arguments, _: [
-            convert(value) if place == index else value for place, value in enumerate(arguments)
-        ]
+def _times(count: float, iterations: int) -> float:
+    return count * iterations
 
-    def arguments(values: list[float], iterations: int) -> list[float]:
-        values = in_arguments(_COUNTS.get(schedule), lambda count: count * iterations)(values, iterations)
-        return in_arguments(_FACTORS.get(schedule), lambda factor: factor ** (1 / iterations))(values, iterations)
 
-    return [("warmup", lambda count, iterations: count * iterations), ("lr_schedule_arguments", arguments)]
+def _root(factor: float, iterations: int) -> float:
+    return factor ** (1 / iterations)
+
+
+# Which of a schedule's arguments, the initial rate aside, counts updates or is a factor an update.
+_PER_UPDATE = {
+    "cosine_decay": (0, _times),
+    "linear_schedule": (1, _times),
+    "step_decay": (1, _times),
+    "exponential_decay": (0, _root),
+}

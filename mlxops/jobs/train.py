@@ -146,6 +146,6 @@ def _like(decision: Any) -> tuple[str, ...]:
 
 def _short(difference: tuple[str, Any, Any]) -> tuple[str, Any, Any]:
     name, there, asked = difference
-    return name, *(
-        each[:12] if name.endswith("_identity") and isinstance(each, str) else each for each in (there, asked)
-    )
+    if name.endswith("_identity"):
+        return name, str(there)[:12], str(asked)[:12]
+    return difference

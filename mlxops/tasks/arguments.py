@@ -157,4 +157,4 @@ def _explain_missing(task: str, missing: Iterable[Argument]) -> str:
     return failures.in_words(BadRequest(f"{task} needs {names}", hint=f"inv {task} --help explains it"))
 
 
-ParseMachine.error = _explain
+ParseMachine.error = _explain  # type: ignore[assignment, method-assign]
