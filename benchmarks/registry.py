@@ -1,6 +1,6 @@
 """What the registry costs: prints a line for each bound of db/README.md, and ends with 1 where one does not hold.
 
-    python benchmarks/registry.py [--points 10000000]
+python benchmarks/registry.py [--points 10000000]
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ NAMES = (
     "train_loss", "learning_rate", "gradient_norm", "tokens_per_second", "iterations_per_second", "trained_tokens",
     "padding_share", "peak_memory", "active_memory", "system_memory_percent",
 )  # fmt: skip
+
+_LAST_AND_BEST = """
+    SELECT name, status, iteration, train_loss, validation_loss, best_validation_loss, best_iteration, created_at
+    FROM run_summary
+    ORDER BY id DESC
+"""
 
 
 def main() -> int:
@@ -82,6 +88,7 @@ def reading(path: Path, points: int) -> list[tuple[str, float, float, str]]:
     size = f"{points:,} points"
     run = long_runs // 2
     with registry.open_registry(path) as db:
+        last_and_best = median(lambda: db.rows(_LAST_AND_BEST))
         listed = median(lambda: registry.list_runs(db))
         decided = median(lambda: registry.candidate_runs(db))
         thinned = median(lambda: registry.metric_series(db, run, "train_loss", buckets=500))
@@ -91,8 +98,9 @@ def reading(path: Path, points: int) -> list[tuple[str, float, float, str]]:
         with registry.open_read_only(path) as db:
             cold.append(seconds(lambda db=db, run_id=run_id: registry.metric_series(db, run_id, "train_loss")))
     return [
-        (f"{size}: list of {RUNS:,} runs", listed * 1e3, 10, "ms"),
-        (f"{size}: the runs a decision looks at", decided * 1e3, 20, "ms"),
+        (f"{size}: last and best values of {RUNS:,} runs", last_and_best * 1e3, 10, "ms"),
+        (f"{size}: the same runs with every column", listed * 1e3, 30, "ms"),
+        (f"{size}: the runs a decision looks at", decided * 1e3, 50, "ms"),
         (f"{size}: a {length:,}-point series, cold", statistics.median(cold) * 1e3, 20, "ms"),
         (f"{size}: the same in 500 ranges, warm", thinned * 1e3, 20, "ms"),
         (f"{size}: a point on disk", path.stat().st_size / points, 30, "bytes"),

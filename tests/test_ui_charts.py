@@ -141,7 +141,7 @@ def test_pairs_stand_in_as_many_columns_as_fit():
         "train    2.345  best  2.1",
         "tokens/s 1,234  epoch 2",
     ]
-    assert [line.plain for line in lines.pairs(values, 16)][0] == "train    2.345"
+    assert lines.pairs(values, 16)[0].plain == "train    2.345"
 
 
 @pytest.mark.parametrize(

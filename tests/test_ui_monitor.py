@@ -71,10 +71,10 @@ def test_a_frame_shows_where_the_run_is():
     assert lines[:7] == [
         "smollm2-135m-20261122-quiet-heron  running   updated 3 seconds ago   run 1 of 2",
         "lora   model models/SmolLM2-135M-Instruct   data data",
-        "━━━━━━━━━━━━━━━━━━━──────────────────────────────  400/1,000  40 %  4 m 00 s left",
-        "train         1.790 falling  validation 1.890    best       1.850 at 300",
-        "tokens/s      1,234          tokens     204,800  time       2 m 40 s",
-        "learning rate 1e-05          gradient   1.25     memory     3.2 GB",
+        "━━━━━━━━━━━━━━━━━━━─────────────────────────────  400/1,000  40 %  4 m 00 s left",
+        "train         1.790 falling  validation 1.890    best        1.850 at 300",
+        "tokens/s      1,234          tokens     204,800  time        2 m 40 s",
+        "learning rate 1e-05          gradient   1.25     memory      3.2 GB",
         "epoch         2              best train 1.700    checkpoints 1, last 300",
     ]
     assert lines[7] == "loss   ⠤⠤ train"
@@ -119,12 +119,25 @@ def test_one_frame_is_printed_plain_without_keys():
     assert "q quit" not in console.file.getvalue()
 
 
+def watch(keyboard, keys, console, shot):
+    """The monitor while these keys are typed; gives what it asked for."""
+    asked = []
+
+    def fetch():
+        if "fetch" not in asked:
+            keyboard.write(keys)
+        asked.append("fetch")
+        return shot
+
+    monitor.live(fetch, console, refresh=60, changed=lambda: 1, switch=asked.append, now=lambda: NOW)
+    return asked
+
+
 def test_keys_switch_the_run_and_leave(keyboard):
-    switched, console = [], screen()
-    keyboard.write(b"nnp\x1b[C\x1b[Dl q")
-    monitor.live(snapshot, console, refresh=60, changed=lambda: 1, switch=switched.append, now=lambda: NOW)
+    console = screen()
+    asked = watch(keyboard, b"nnp\x1b[C\x1b[Dl q", console, snapshot())
     written = console.file.getvalue()
-    assert switched == [1, 1, -1, 1, -1]
+    assert asked == ["fetch", 1, "fetch", 1, "fetch", -1, "fetch", 1, "fetch", -1, "fetch"]
     assert "paused" in written
     assert "logarithmic" in written
     assert written.startswith("\x1b[?1049h")
@@ -132,12 +145,7 @@ def test_keys_switch_the_run_and_leave(keyboard):
 
 
 def test_rows_are_fetched_once_while_nothing_is_written(keyboard):
-    fetched = []
-    keyboard.write(b"llllq")
-    monitor.live(
-        lambda: fetched.append(1) or snapshot(), screen(), refresh=60, changed=lambda: 1, switch=print, now=lambda: NOW
-    )
-    assert len(fetched) == 1
+    assert watch(keyboard, b"llllq", screen(), snapshot()) == ["fetch"]
 
 
 def test_ctrl_c_leaves_cleanly(keyboard):

@@ -1,4 +1,4 @@
-"""Tiny real models, each made once a session; a test that changes a model's folder copies it first."""
+"""Models for the tests, each made once a session; a test that changes a model's folder copies it first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from mlxops.errors import Failed
+from mlxops.models.gguf import import_gguf
+from mlxops.models.sample import fetch_sample
 from mlxops.models.tiny import make_tiny
+from mlxops.projects.machine import user_cache
+
+# Read here, at import: no test sees the real home folder, and downloading once a machine is enough.
+_CACHE = user_cache()
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +26,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_quantized_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same tiny llama in 4 bits."""
     return make_tiny(tmp_path_factory.mktemp("models") / "tiny-4bit", quantized=True)
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """The real SmolLM2-135M-Instruct as a GGUF file."""
+    try:
+        return fetch_sample(_CACHE)
+    except Failed as error:
+        pytest.skip(error.message)
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real SmolLM2-135M-Instruct in fp32, as a model folder."""
+    folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
+    import_gguf(smollm2_gguf, folder, dtype="float32")
+    return folder

@@ -171,7 +171,7 @@ CREATE TABLE answers (
     prompt TEXT NOT NULL,
     expected TEXT,
     answer TEXT NOT NULL,
-    scores TEXT CHECK (json_valid(scores)),
+    scores TEXT CHECK (scores IS NULL OR json_valid(scores)),
     PRIMARY KEY (evaluation_id, row)
 ) STRICT;
 
@@ -200,7 +200,7 @@ CREATE TABLE trials (
     time_to_first_token REAL,
     prompt_tokens_per_second REAL,
     generation_tokens_per_second REAL,
-    token_latencies TEXT CHECK (json_valid(token_latencies)),
+    token_latencies TEXT CHECK (token_latencies IS NULL OR json_valid(token_latencies)),
     peak_memory INTEGER,
     active_memory INTEGER,
     seconds REAL NOT NULL,
@@ -239,7 +239,7 @@ CREATE TABLE models (
     revision TEXT,
     bytes INTEGER,
     quantization TEXT,
-    sha256 TEXT CHECK (json_valid(sha256)),
+    sha256 TEXT CHECK (sha256 IS NULL OR json_valid(sha256)),
     added_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     verified_at TEXT
 ) STRICT;

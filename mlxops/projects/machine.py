@@ -176,35 +176,6 @@ def cpu_percent() -> float:
     return float(psutil.cpu_percent(interval=None))
 
 
-def sync_file(file: int | Path) -> None:
-    """Have a file's bytes written to the disk itself, so that they survive a power cut."""
-    descriptor = file if isinstance(file, int) else os.open(file, os.O_RDONLY)
-    try:
-        _sync(descriptor)
-    finally:
-        if not isinstance(file, int):
-            os.close(descriptor)
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder written to the disk, after a file in it was made or renamed."""
-    sync_file(path)
-
-
-def _sync(descriptor: int) -> None:
-    import fcntl
-
-    # On macOS fsync stops at the drive's own cache; this goes through it.
-    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
-    if full_sync is not None:
-        try:
-            fcntl.fcntl(descriptor, full_sync)
-            return
-        except OSError:
-            pass  # network and foreign file systems lack it
-    os.fsync(descriptor)
-
-
 @contextmanager
 def keep_awake(pid: int) -> Iterator[None]:
     """Keep a Mac from sleeping inside the block, or until the process is gone. Elsewhere nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 import re
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -105,7 +106,12 @@ class HelpArgument(Argument):
 
     @value.setter
     def value(self, given: Any) -> None:
-        self.print_page()
+        try:
+            self.print_page()
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            if not failures.reader_has_gone(error):
+                raise
         raise Exit(code=0)
 
 

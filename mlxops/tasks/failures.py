@@ -64,6 +64,18 @@ def exit_for_a_bug(error: BaseException, folders: Iterable[Path]) -> Exit:
     return Exit(f"this is a bug in mlxops: {reason}\nhint: the traceback is in {file}", code=1)
 
 
+def reader_has_gone(error: BaseException) -> bool:
+    """Whether whoever reads our stdout has enough, as `head` has; what is left is then written to nowhere."""
+    if isinstance(error, SystemExit):
+        return isinstance(error.__context__, BrokenPipeError)  # Rich leaves so, having done the rest
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def _keep(trace: str, folders: Iterable[Path]) -> str:
     now = datetime.now(UTC)
     head = f"mlxops {mlxops.__version__}, Python {sys.version.split()[0]}, {sys.platform}\n{now.isoformat()}\n"

@@ -146,7 +146,9 @@ def _layers_of_the_project(c: Context, config_class: type, root: Path) -> list[t
 
 
 def _check_names(section: Values, file: str) -> None:
-    classes = [each for name, each in vars(configs).items() if inspect.isclass(each) and name.endswith("Config")]
+    classes: list[Any] = [
+        each for name, each in vars(configs).items() if inspect.isclass(each) and name.endswith("Config")
+    ]
     known = {"registry", *map(_name_of, classes)}
     known |= {option.name for each in classes for option in options_of(each) if option.role}
     for name in section:
@@ -226,21 +228,9 @@ def _leave(error: BaseException) -> NoReturn:
         raise failures.exit_for(error) from error
     if isinstance(error, KeyboardInterrupt):
         raise Exit(code=130) from error
-    if isinstance(error, (BrokenPipeError, SystemExit)) and _reader_has_gone(error):
+    if isinstance(error, (BrokenPipeError, SystemExit)) and failures.reader_has_gone(error):
         raise Exit(code=0) from error
     if isinstance(error, (Exit, Failure, ParseError, SystemExit, GeneratorExit)):
         raise error
     cwd = Path.cwd()
     raise failures.exit_for_a_bug(error, [project.find(cwd).root, cwd]) from error
-
-
-def _reader_has_gone(error: BaseException) -> bool:
-    """Whether whoever read our stdout has enough, as `head` has; what is left is then written to nowhere."""
-    if isinstance(error, SystemExit):
-        return isinstance(error.__context__, BrokenPipeError)  # Rich leaves so, having done the rest
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False

@@ -39,7 +39,8 @@ def show(c: Context, config: RunConfig) -> None:
 def sql(c: Context, config: SqlConfig) -> None:
     """Ask the registry in SQL, or with a saved query (@NAME).
 
-    .queries and .schema list what there is. It cannot write. Parameters are :name in the text and --param name=value on the command line.
+    .queries and .schema list what there is. It cannot write. Parameters are :name in the text and --param name=value
+    on the command line.
     """
     from mlxops.jobs import history
     from mlxops.ui import console, show

@@ -13,7 +13,8 @@ from mlxops.tasks.house import task
 def lora(c: Context, config: LoraConfig) -> None:
     """Fine-tune a model; the same command again goes on where it stopped.
 
-    Every run is a row of the registry. Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal. --preview says what would happen.
+    Every run is a row of the registry. Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal.
+    --preview says what would happen and starts nothing.
     """
     from mlxops.jobs import train
     from mlxops.ui import console, live, outcome, progress

@@ -52,6 +52,16 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+def ascii_json(text: str) -> str:
+    """The same JSON in ASCII.
+
+    >>> ascii_json('{"name": "grün"}')
+    '{"name": "gr\\\\u00fcn"}'
+    """
+    # Outside its strings JSON is ASCII already, and inside them an escape is the same letter.
+    return "".join(each if each.isascii() else json.dumps(each)[1:-1] for each in text)
+
+
 WRITERS = {"csv": csv_text, "json": json_rows, "jsonl": json_lines, "md": markdown}
 
 

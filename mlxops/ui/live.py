@@ -216,7 +216,7 @@ class _Drawing:
         self._state = state
         self._console = console
         self._unicode = is_unicode(console)
-        self._chart = Text()
+        self._chart: list[Text] = []
         self._chart_of: tuple[int, int, int] | None = None
         self._chart_at = -math.inf
 
@@ -230,7 +230,7 @@ class _Drawing:
         room = min(height - len(drawn) - len(notices) - 2, height // 2, 14)
         if room >= 8 and state.curve:
             drawn.extend(self._loss(width, room))
-        return Group(*drawn, *notices)
+        return Group(*[*drawn, *notices][: height - 1])
 
     def _bar(self, width: int) -> Text:
         progress = self._state.progress
@@ -246,11 +246,11 @@ class _Drawing:
         wanted = (self._state.version, width, height)
         is_resized = self._chart_of is None or self._chart_of[1:] != wanted[1:]
         if is_resized or (wanted != self._chart_of and self._state.clock() - self._chart_at >= _CHART_SECONDS):
-            self._chart = charts.loss_chart(
-                list(self._state.curve), min(width, 100), height, unicode=self._unicode, title="loss"
-            )
+            curve = list(self._state.curve)
+            chart = charts.loss_chart(curve, min(width, 100), height, unicode=self._unicode, title="loss")
+            self._chart = list(chart.split("\n"))
             self._chart_of, self._chart_at = wanted, self._state.clock()
-        return [self._chart]
+        return self._chart
 
 
 def _best(curve: Iterable[Mapping[str, Any]]) -> tuple[float, int] | None:

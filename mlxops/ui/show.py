@@ -94,7 +94,7 @@ def table(
     if format == "table":
         _print_table(columns, values, console)
     else:
-        _write(exact.WRITERS[format](columns, values), console)
+        _write(exact.WRITERS[format](columns, values), console, is_json=format in ("json", "jsonl"))
 
 
 def facts(title: str, pairs: Sequence[tuple[str, str]], notes: Sequence[str], console: Console) -> None:
@@ -115,7 +115,7 @@ def facts(title: str, pairs: Sequence[tuple[str, str]], notes: Sequence[str], co
 
 def json_out(value: Any, console: Console) -> None:
     """A value as JSON that any reader takes: what is not finite becomes null."""
-    _write(exact.json_text(value, indent=2) + "\n", console)
+    _write(exact.json_text(value, indent=2) + "\n", console, is_json=True)
 
 
 # the list of runs ---------------------------------------------------------------------------------------------------
@@ -305,8 +305,10 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else words.visible(value)
 
 
-def _write(text: str, console: Console) -> None:
+def _write(text: str, console: Console, *, is_json: bool) -> None:
     """Past Rich, which would expand tabs and fold lines; escaped where the stream's encoding lacks a character."""
+    if is_json and not is_unicode(console):
+        text = exact.ascii_json(text)
     encoding = console.encoding
     console.file.write(text.encode(encoding, "backslashreplace").decode(encoding))
     console.file.flush()

@@ -1,0 +1,100 @@
+"""The program `mlx-toolkit`: the tasks of `inv` as an installed program, in any folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from invoke import Program
+from invoke.exceptions import Exit, ParseError, UnexpectedExit
+
+from mlxops import __version__
+from mlxops.projects import project
+from mlxops.tasks import failures, namespace, pages, spelling
+
+_HANDED_OVER = "MLXOPS_HANDED_OVER_TO"
+
+
+class Toolkit(Program):
+    """Invoke's program over our namespace: it reads the project's `invoke.yaml`, and a wrong request is exit code 2."""
+
+    def normalize_argv(self, argv: list[str] | None) -> None:
+        """Take what was typed, in the older toolkit's spelling or ours."""
+        typed = sys.argv if argv is None else argv
+        self.argv = [typed[0], *spelling.rewrite(typed[1:], namespace)]
+
+    def parse_collection(self) -> None:
+        """Load the project's settings, which a program with a namespace of its own leaves out."""
+        super().parse_collection()
+        self.config.set_project_location(project.find(Path.cwd()).root)
+        self.config.load_project()
+
+    def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
+        """Parse, then execute. Ends in `SystemExit`, whatever `exit` says, unless all went well."""
+        try:
+            self.create_config()
+            self.parse_core(argv)
+            self.parse_collection()
+            self.parse_tasks()
+            self.parse_cleanup()
+            self.update_config()
+            self.execute()
+            sys.stdout.flush()
+        except ParseError as error:
+            print(error, file=sys.stderr)
+            sys.exit(2)
+        except Exit as error:
+            if error.message:
+                print(error.message, file=sys.stderr)
+            sys.exit(error.code)
+        except UnexpectedExit as error:
+            if error.result.hide:
+                print(error, file=sys.stderr, end="")
+            sys.exit(error.result.exited)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except BrokenPipeError as error:
+            if not failures.reader_has_gone(error):
+                raise
+
+    def print_help(self) -> None:
+        """Print the list of tasks: what Invoke's own options are is not what a person asks here."""
+        pages.print_tasks(namespace)
+
+    def print_task_help(self, name: str) -> None:
+        """Print a task's page, as `TASK --help` does."""
+        pages.print_task(self.collection[name], name)
+
+
+program = Toolkit(name="mlx-toolkit", binary="mlx-toolkit", version=__version__, namespace=namespace)
+
+
+def main() -> None:
+    """Run what was typed, in the project's own environment where it has one with mlxops in it."""
+    python = _python_of_the_project(project.find(Path.cwd()).root)
+    if python is not None:
+        _hand_over(python)
+    program.run()
+
+
+def _python_of_the_project(root: Path) -> Path | None:
+    """The project's Python, so that its version of mlxops opens its registry; None where this is it already."""
+    environment = root / ".venv"
+    python = environment / "bin" / "python"
+    has_mlxops = any(environment.glob("lib/python*/site-packages/mlxops*"))
+    if not python.exists() or not has_mlxops or Path(sys.prefix).resolve() == environment.resolve():
+        return None
+    # An environment that takes itself for another one would be handed over to for ever.
+    return None if os.environ.get(_HANDED_OVER) == str(environment) else python
+
+
+def _hand_over(python: Path) -> NoReturn:
+    sys.stdout.flush()
+    os.environ[_HANDED_OVER] = str(python.parents[1])
+    os.execv(python, [str(python), "-m", "mlxops", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

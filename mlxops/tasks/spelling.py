@@ -1,0 +1,104 @@
+"""The older toolkit's spellings, rewritten to ours before Invoke parses them: positionals, lists, short flags.
+
+Only `mlx-toolkit` does this. A spelling is one line in a table; a task without one is left as it was typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from invoke import Collection
+
+from mlxops.options import Option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spelling:
+    """How a task could be typed: `positionals` are options given as bare words, `flags` other names of options."""
+
+    positionals: tuple[str, ...] = ()
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+
+_LORA = Spelling(positionals=("model", "data"), flags={"-m": "--model", "-o": "--output", "-i": "--iters"})
+_MONITOR = Spelling(flags={"-l": "--live", "-r": "--refresh"})
+
+SPELLINGS: Mapping[str, Spelling] = {
+    "lora": _LORA,
+    "train.lora": _LORA,
+    "monitor": _MONITOR,
+    "train-monitor": _MONITOR,
+    "train.monitor": _MONITOR,
+    "sql": Spelling(flags={"-p": "--param", "-f": "--format"}),
+}
+
+
+def rewrite(argv: Sequence[str], namespace: Collection) -> list[str]:
+    """The arguments, without the program's name, in the spelling that Invoke parses.
+
+    A word that is both a path and a task is what the task before it still lacks: `lora models` trains the model
+    `models` if such a folder is there, and lists the models else.
+    """
+    words = list(argv)
+    starts = [place for place, word in enumerate(words) if _is_task(word, namespace)]
+    if not starts:
+        return words
+    rewritten, place = words[: starts[0]], starts[0]
+    while place < len(words):
+        task = namespace[words[place]]
+        rewritten.append(words[place])
+        spelling = SPELLINGS.get(words[place], Spelling())
+        place = _rewrite_task(words, place + 1, task, spelling, namespace, rewritten)
+    return rewritten
+
+
+def _rewrite_task(
+    words: Sequence[str], place: int, task: Any, spelling: Spelling, namespace: Collection, rewritten: list[str]
+) -> int:
+    """Rewrite the arguments of one task; returns the place of the next task's name."""
+    flags = _flags(task)
+    required = [option for option in getattr(task, "options", ()) if option.positional]
+    positionals = list(spelling.positionals)
+    repeating: Option | None = None
+    while place < len(words):
+        word = words[place]
+        place += 1
+        if word.startswith("-") and word != "-":
+            flag, equals, value = word.partition("=")
+            flag = spelling.flags.get(flag, flag)
+            option = flags.get(flag)
+            rewritten.append(flag + equals + value)
+            repeating = None
+            if option and option.name in positionals:
+                positionals.remove(option.name)
+            if option and option.kind is not bool and not equals and place < len(words):
+                rewritten.append(words[place])
+                place += 1
+                repeating = option if option.kind is list else None
+        elif required:
+            required.pop(0)
+            rewritten.append(word)
+        elif _is_task(word, namespace) and not (positionals and Path(word).exists()):
+            return place - 1
+        elif repeating:
+            rewritten += [repeating.flag, word]
+        elif positionals:
+            rewritten += [f"--{positionals.pop(0).replace('_', '-')}", word]
+        else:
+            rewritten.append(word)
+    return place
+
+
+def _flags(task: Any) -> dict[str, Option]:
+    found = {}
+    for option in getattr(task, "options", ()):
+        found[option.flag] = option
+        found.update({f"--{alias}": option for alias in option.aliases})
+    return found
+
+
+def _is_task(word: str, namespace: Collection) -> bool:
+    return not word.startswith("-") and word in namespace.task_names

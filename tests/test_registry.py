@@ -1,0 +1,482 @@
+"""The nine promises of db/README.md, each a test of that name; and that every public write works as it says."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mlxops import registry
+from mlxops.errors import BadRequest, NotFound, Refused
+from mlxops.registry import Registry
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def db(path: Path) -> Iterator[Registry]:
+    with registry.open_registry(path) as opened:
+        yield opened
+
+
+def new_run(db: Registry, name: str | None = "heron", **values: object) -> registry.RunRow:
+    settings = {
+        "kind": "lora",
+        "fingerprint": "f1",
+        "model": "models/SmolLM2-135M-Instruct",
+        "model_identity": "m1",
+        "data": "data",
+        "data_identity": "d1",
+        "config": {"iters": 100},
+        "target_iterations": 100,
+        "adapter_path": None,
+    }
+    return registry.create_run(db, name=name, **settings | values)  # type: ignore[arg-type]
+
+
+def new_attempt(db: Registry, run_id: int, from_iteration: int = 0, **values: object) -> int:
+    settings = {
+        "start_kind": "exact" if from_iteration else "fresh",
+        "trained_tokens": from_iteration * 10,
+        "target_iterations": 100,
+        "device": "cpu",
+        "environment": {"threads": 2},
+        "command": "inv lora",
+    }
+    return registry.start_attempt(db, run_id, from_iteration=from_iteration, **settings | values)  # type: ignore[arg-type]
+
+
+def report(db: Registry, run_id: int, attempt_id: int | None, iteration: int, **metrics: float) -> None:
+    registry.record_report(
+        db, run_id, attempt_id, iteration=iteration, epoch=1, trained_tokens=iteration * 10, metrics=metrics
+    )
+
+
+def save(db: Registry, run_id: int, attempt_id: int | None, iteration: int, **values: object) -> int:
+    files = {
+        "adapter_file": f"{iteration:07d}_adapters.safetensors",
+        "state_file": f"{iteration:07d}_state.safetensors",
+        "bytes": 1000,
+        "adapter_sha256": "a" * 64,
+        "state_sha256": "b" * 64,
+    }
+    return registry.add_checkpoint(db, run_id, attempt_id, iteration=iteration, **files | values)  # type: ignore[arg-type]
+
+
+def status(db: Registry, name: str = "heron") -> str:
+    return str(registry.find_run(db, name)["status"])
+
+
+# -- 1 --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_row_exists_before_the_first_step(db: Registry) -> None:
+    run = new_run(db)
+
+    (row,) = registry.list_runs(db)
+    assert (row["id"], row["name"], row["status"], row["iteration"]) == (run.id, "heron", "created", 0)
+
+
+# -- 2 --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_row_needs_the_hashes_that_only_whole_files_have(db: Registry) -> None:
+    run = new_run(db)
+
+    with pytest.raises(sqlite3.IntegrityError):
+        save(db, run.id, None, 10, adapter_sha256=None)
+    assert registry.checkpoints_of(db, run.id) == []
+
+
+def test_a_checkpoint_row_is_written_with_synchronous_full_and_metrics_with_normal(db: Registry) -> None:
+    run = new_run(db)
+    levels = []
+    db.connection.create_function(
+        "level", 0, lambda: levels.append(db.connection.execute("PRAGMA synchronous").fetchone())
+    )
+    db.connection.execute("CREATE TEMP TRIGGER a AFTER INSERT ON checkpoints BEGIN SELECT level(); END")
+    db.connection.execute("CREATE TEMP TRIGGER b AFTER INSERT ON metrics BEGIN SELECT level(); END")
+
+    save(db, run.id, None, 10)
+    report(db, run.id, None, 20, train_loss=1.0)
+
+    assert levels == [(2,), (1,)]
+
+
+# -- 3 --------------------------------------------------------------------------------------------------------------
+
+WRITES: dict[str, Callable[[Registry, int, int], object]] = {
+    "create_run": lambda db, run, attempt: new_run(db, None, tags=["a", "b"]),
+    "update_run": lambda db, run, attempt: registry.update_run(db, run, note="new", config={"iters": 5}),
+    "set_tags": lambda db, run, attempt: registry.set_tags(db, run, ["b", "c"]),
+    "start_attempt": lambda db, run, attempt: new_attempt(db, run, 5, config={"iters": 7}),
+    "record_report": lambda db, run, attempt: report(db, run, attempt, 10, train_loss=1.0, a_new_one=2.0),
+    "record_validation": lambda db, run, attempt: registry.record_validation(
+        db, run, attempt, iteration=10, loss=1.0, standard_error=0.1
+    ),
+    "add_checkpoint": lambda db, run, attempt: save(db, run, attempt, 10),
+    "mark_checkpoint": lambda db, run, attempt: registry.mark_checkpoint(db, run, 5, "corrupt"),
+    "add_event": lambda db, run, attempt: registry.add_event(db, run, attempt, kind="note", message="hello"),
+    "end_attempt": lambda db, run, attempt: registry.end_attempt(
+        db, attempt, reason="finished", status="completed", iteration=100
+    ),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_every_public_write_is_one_transaction_committed_on_return(db: Registry, path: Path, write: str) -> None:
+    run = new_run(db)
+    attempt = new_attempt(db, run.id)
+    save(db, run.id, attempt, 5)
+    statements: list[str] = []
+    with registry.open_read_only(path) as other:
+        before = registry.data_version(other)
+        db.connection.set_trace_callback(statements.append)
+        WRITES[write](db, run.id, attempt)
+        assert registry.data_version(other) > before
+
+    ends = [text for text in statements if text.split()[0] in ("BEGIN", "COMMIT", "ROLLBACK")]
+    assert ends == ["BEGIN IMMEDIATE", "COMMIT"]
+
+
+def test_an_error_inside_a_transaction_leaves_nothing_of_it(db: Registry) -> None:
+    run = new_run(db)
+
+    with pytest.raises(BadRequest, match="comma"):
+        registry.set_tags(db, run.id, ["a", "b,c"])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        registry.update_run(db, run.id, note="half", config={"learning_rate": math.nan})
+
+    assert registry.find_run(db, "heron")["tags"] == []
+    assert registry.find_run(db, "heron")["note"] is None
+
+
+def test_a_metric_named_in_a_lost_transaction_gets_its_points_all_the_same(db: Registry) -> None:
+    run = new_run(db)
+    with pytest.raises(KeyError):
+        report(db, run.id, None, 10, new_one=1.0, another=Broken())  # type: ignore[arg-type]
+
+    report(db, run.id, None, 20, another=2.0, new_one=3.0)
+
+    assert registry.latest_metrics(db, run.id) == {"another": 2.0, "new_one": 3.0}
+
+
+class Broken:
+    def __float__(self) -> float:
+        raise KeyError
+
+
+# -- 4 --------------------------------------------------------------------------------------------------------------
+
+_WRITER = """
+import sys
+from pathlib import Path
+from mlxops import registry
+with registry.open_registry(Path(sys.argv[1])) as db:
+    for iteration in range(1, 1_000_000):
+        registry.record_report(db, 1, None, iteration=iteration, epoch=1, trained_tokens=1, metrics={"train_loss": 1.0})
+        print(iteration, flush=True)
+"""
+
+
+def test_a_metric_is_there_when_its_call_returns_and_kill_9_loses_none(db: Registry, path: Path) -> None:
+    run = new_run(db)
+    with subprocess.Popen([sys.executable, "-c", _WRITER, path], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline() for _ in range(200)]
+        writer.kill()
+        lines += writer.stdout.read().splitlines(keepends=True)
+        # the last line may be cut short
+        last = max(int(line) for line in lines if line.endswith("\n"))
+
+    points = registry.metric_series(db, run.id, "train_loss")
+    assert [point["iteration"] for point in points] == list(range(1, len(points) + 1))
+    assert len(points) >= last
+    assert db.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+# -- 5 --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_process_died_is_shown_as_lost_never_as_running_in_plain_sql(db: Registry, path: Path) -> None:
+    run = new_run(db)
+    new_attempt(db, run.id)
+    assert status(db) == "running"
+
+    age_heartbeats(db, 61)
+
+    shown = subprocess.run(
+        ["sqlite3", path, "SELECT status, eta_seconds FROM run_summary"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == "lost|\n"
+    assert status(db) == "lost"
+    assert registry.candidate_runs(db)[0]["status"] == "lost"
+
+
+def test_a_heartbeat_of_50_seconds_ago_still_counts(db: Registry) -> None:
+    new_attempt(db, new_run(db).id)
+
+    age_heartbeats(db, 50)
+
+    assert status(db) == "running"
+
+
+def test_the_heartbeat_goes_on_inside_a_long_native_call(db: Registry, path: Path) -> None:
+    run = new_run(db)
+    attempt = new_attempt(db, run.id)
+    age_heartbeats(db, 100)
+    with registry.Heartbeat(path, attempt, every=0.001) as heartbeat, registry.open_registry(path) as other:
+        # ends when the thread has beaten: SQLite runs it without giving control back to this thread's Python
+        other.connection.execute(
+            """
+            WITH RECURSIVE waiting (beats) AS (
+                SELECT 0 UNION ALL SELECT beats + 1 FROM waiting WHERE beats < 600000
+            )
+            SELECT max(beats) FROM waiting
+            """
+        ).fetchall()
+        assert heartbeat.beaten.is_set()
+
+    assert status(db) == "running"
+
+
+def test_a_heartbeat_that_cannot_be_written_is_tried_again_and_disturbs_nobody(db: Registry, path: Path) -> None:
+    attempt = new_attempt(db, new_run(db).id)
+    age_heartbeats(db, 100)
+
+    with registry.Heartbeat(path, attempt, every=0.001) as heartbeat:
+        with db.transaction():
+            assert not heartbeat.beaten.wait(0.05)
+        assert heartbeat.beaten.wait(30)
+
+
+def test_an_ended_attempt_does_not_beat(db: Registry, path: Path) -> None:
+    attempt = new_attempt(db, new_run(db).id)
+    registry.end_attempt(db, attempt, reason="finished", status="completed", iteration=100)
+    age_heartbeats(db, 100)
+    before = registry.attempts_of(db, 1)
+
+    with registry.Heartbeat(path, attempt, every=0.001) as heartbeat:
+        assert heartbeat.beaten.wait(30)
+
+    assert registry.attempts_of(db, 1) == before
+
+
+def age_heartbeats(db: Registry, seconds: int) -> None:
+    db.connection.execute(
+        "UPDATE attempts SET heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?)", (f"-{seconds} seconds",)
+    )
+
+
+# -- 6 --------------------------------------------------------------------------------------------------------------
+
+
+_CROWD = """
+import multiprocessing, sys
+from pathlib import Path
+from mlxops import registry
+
+def work(barrier, number):
+    barrier.wait()
+    with registry.open_registry(Path(sys.argv[1]), sql=Path(sys.argv[2])) as db:
+        run = registry.create_run(
+            db, name=None, kind="lora", fingerprint="f", model="m", model_identity="m", data="d", data_identity="d",
+            config={}, target_iterations=9, adapter_path=None, word_seed=0,
+        )
+        for iteration in range(1, 26):
+            registry.record_report(
+                db, run.id, None, iteration=iteration, epoch=1, trained_tokens=1,
+                metrics={"train_loss": 1.0, f"own_{number}": 2.0},
+            )
+
+context = multiprocessing.get_context("fork")
+barrier = context.Barrier(8)
+processes = [context.Process(target=work, args=(barrier, number)) for number in range(8)]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
+sys.exit(any(process.exitcode for process in processes))
+"""
+
+
+@pytest.mark.parametrize("age", ["new", "old"])
+def test_any_number_of_processes_may_open_a_database_at_once_and_write_to_it(
+    path: Path, next_schema: Path, age: str
+) -> None:
+    if age == "old":
+        with registry.open_registry(path) as db:
+            new_run(db, "before")
+
+    subprocess.run([sys.executable, "-c", _CROWD, path, next_schema], check=True)
+
+    with registry.open_registry(path, sql=next_schema) as db:
+        assert len(registry.list_runs(db, order="train_loss")) == 8 + (age == "old")
+        assert db.connection.execute("SELECT count(*) FROM metrics").fetchone() == (8 * 25 * 2,)
+    assert len(list(path.parent.glob(".mlxops/backups/*"))) == (age == "old")
+
+
+@pytest.fixture
+def next_schema(tmp_path: Path) -> Path:
+    """The shipped SQL and one migration after it, which rebuilds a table that others point at."""
+    from mlxops.resources import folder
+
+    copy = tmp_path / "sql"
+    for file in folder("db").glob("*/*.sql"):
+        (copy / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (copy / file.parent.name / file.name).write_text(file.read_text())
+    number = 1 + len(list((copy / "migrations").iterdir()))
+    (copy / "migrations" / f"{number:03d}_colour.sql").write_text(
+        "ALTER TABLE runs ADD COLUMN colour TEXT NOT NULL DEFAULT 'grey';\n"
+        "-- a comment; with a semicolon\n"
+        "CREATE TABLE tags_again (run_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE, tag TEXT NOT NULL,\n"
+        "    PRIMARY KEY (run_id, tag)) STRICT, WITHOUT ROWID;\n"
+        "INSERT INTO tags_again SELECT run_id, upper(tag) FROM tags;\n"
+        "DROP TABLE tags;\n"
+        "ALTER TABLE tags_again RENAME TO tags;\n"
+    )
+    return copy
+
+
+# -- 7 --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_older_mlxops_refuses_a_newer_database(path: Path, next_schema: Path) -> None:
+    with registry.open_registry(path, sql=next_schema):
+        pass
+    before = path.read_bytes()
+
+    for opening in (registry.open_registry, registry.open_read_only):
+        with pytest.raises(Refused, match="newer mlxops"):
+            opening(path)
+    assert path.read_bytes() == before
+
+
+def test_a_migration_is_applied_once_and_whole_after_a_copy_and_keeps_all_rows(path: Path, next_schema: Path) -> None:
+    with registry.open_registry(path) as db:
+        run = new_run(db, tags=["a"])
+        report(db, run.id, new_attempt(db, run.id), 10, train_loss=1.5)
+
+    for _ in range(2):
+        with registry.open_registry(path, sql=next_schema) as db:
+            assert registry.find_run(db, "heron")["colour"] == "grey"
+            assert registry.list_runs(db)[0]["tags"] == "A"
+            assert registry.list_runs(db)[0]["train_loss"] == 1.5
+
+    (backup,) = path.parent.glob(".mlxops/backups/*")
+    with registry.open_read_only(backup) as db:
+        assert registry.find_run(db, "heron")["tags"] == ["a"]
+        assert "colour" not in registry.find_run(db, "heron")
+
+
+@pytest.mark.parametrize(
+    "fault", ["CREATE TABEL x (y);", "DELETE FROM metric_names;", "INSERT INTO runs (id) VALUES (1);"]
+)
+def test_a_failing_migration_leaves_nothing(path: Path, next_schema: Path, fault: str) -> None:
+    with registry.open_registry(path) as db:
+        run = new_run(db, tags=["a"])
+        report(db, run.id, None, 10, train_loss=1.5)
+        before = list(db.connection.iterdump())
+    migration = sorted((next_schema / "migrations").iterdir())[-1]
+    migration.write_text(migration.read_text() + fault)
+
+    with pytest.raises(Exception, match=r"syntax error|rows that point|NOT NULL|FOREIGN KEY"):
+        registry.open_registry(path, sql=next_schema)
+
+    with registry.open_registry(path) as db:
+        assert list(db.connection.iterdump()) == before
+
+
+# -- 8 --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_start_of_an_attempt_removes_the_metrics_beyond_it_and_nothing_else(db: Registry) -> None:
+    run, other = new_run(db), new_run(db, "other")
+    first = new_attempt(db, run.id)
+    for iteration in (10, 20, 25, 30):
+        report(db, run.id, first, iteration, train_loss=iteration / 10)
+        registry.record_validation(db, run.id, first, iteration=iteration, loss=40 - iteration, standard_error=0.1)
+        save(db, run.id, first, iteration, validation_loss=40 - iteration)
+        registry.add_event(db, run.id, first, kind="saved", message="saved", iteration=iteration)
+        report(db, other.id, None, iteration, train_loss=1.0)
+
+    new_attempt(db, run.id, 25, closing=["train_loss"])
+
+    row = registry.find_run(db, "heron")
+    assert (row["iteration"], row["trained_tokens"], row["best_iteration"], row["best_validation_loss"]) == (
+        25,
+        250,
+        25,
+        15,
+    )
+    assert [point["iteration"] for point in registry.metric_series(db, run.id, "train_loss")] == [10, 20]
+    assert [point["iteration"] for point in registry.metric_series(db, run.id, "validation_loss")] == [10, 20, 25]
+    assert registry.latest_metrics(db, run.id) == {
+        "train_loss": 2.0, "validation_loss": 15.0, "validation_standard_error": 0.1,
+    }  # fmt: skip
+    assert len(registry.checkpoints_of(db, run.id)) == 4
+    assert len(registry.events_of(db, run.id)) == 4
+    assert len(registry.metric_series(db, other.id, "train_loss")) == 4
+
+
+def test_starting_at_0_removes_every_metric_and_the_best(db: Registry) -> None:
+    run = new_run(db)
+    registry.record_validation(db, run.id, None, iteration=0, loss=3.0, standard_error=0.1)
+    report(db, run.id, None, 10, train_loss=1.0)
+
+    new_attempt(db, run.id)
+
+    assert registry.loss_curve(db, run.id) == []
+    assert registry.latest_metrics(db, run.id) == {}
+    assert registry.find_run(db, "heron")["best_iteration"] is None
+
+
+def test_an_event_told_again_by_a_redone_iteration_is_shown_once(db: Registry) -> None:
+    run = new_run(db)
+    for number, start in enumerate((0, 10, 10), start=1):
+        attempt = new_attempt(db, run.id, start)
+        registry.add_event(db, run.id, attempt, kind="resumed", message=f"start {number}", iteration=start)
+        registry.add_event(db, run.id, attempt, kind="skipped", message=f"skip {number}", iteration=15)
+        registry.add_event(db, run.id, attempt, kind="skipped", message=f"again {number}", iteration=15)
+        registry.add_event(db, run.id, attempt, kind="memory", message=f"memory {number}")
+    registry.add_event(db, run.id, 1, kind="skipped", message="only once", iteration=18)
+
+    told = [event["message"] for event in registry.events_of(db, run.id)]
+    assert told == [
+        "start 1", "memory 1", "start 2", "memory 2", "start 3", "skip 3", "again 3", "memory 3", "only once",
+    ]  # fmt: skip
+    assert db.connection.execute("SELECT count(*) FROM events").fetchone() == (13,)
+
+
+# -- 9: the views and SQL that a person types: test_registry_queries.py ---------------------------------------------
+
+
+def test_a_value_that_is_not_finite_is_a_point_without_a_value(db: Registry) -> None:
+    run = new_run(db)
+    for iteration, loss in enumerate((2.0, math.nan, 1.0, math.inf), start=1):
+        report(db, run.id, None, iteration, train_loss=loss)
+
+    ((count, not_finite, last, lowest, highest),) = db.connection.execute(
+        "SELECT count, not_finite, last_value, min_value, max_value FROM series"
+    ).fetchall()
+    assert (count, not_finite, last, lowest, highest) == (4, 2, None, 1.0, 2.0)
+    assert [row["train_loss"] for row in registry.loss_curve(db, run.id)] == [2.0, None, 1.0, None]
+
+
+def test_what_is_not_there_is_named(db: Registry) -> None:
+    with pytest.raises(NotFound, match="no runs yet"):
+        registry.find_run(db, "latest")
+    new_run(db, "smollm2-quiet-heron")
+    with pytest.raises(NotFound, match="no run 'smollm2-quiet-hero'") as caught:
+        registry.find_run(db, "smollm2-quiet-hero")
+    assert "'smollm2-quiet-heron'" in str(caught.value.hint)
+    with pytest.raises(NotFound):
+        report(db, 99, None, 1, train_loss=1.0)
