@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from invoke import Program
+from invoke import Collection, Program
 from invoke.exceptions import Exit, ParseError, UnexpectedExit
+from invoke.util import yaml
 
 from mlxops import __version__
 from mlxops.projects import project
@@ -20,16 +21,22 @@ _HANDED_OVER = "MLXOPS_HANDED_OVER_TO"
 class Toolkit(Program):
     """Invoke's program over our namespace: it reads the project's `invoke.yaml`, and a wrong request is exit code 2."""
 
+    namespace: Collection
+
     def normalize_argv(self, argv: list[str] | None) -> None:
         """Take what was typed, in the older toolkit's spelling or ours."""
         typed = sys.argv if argv is None else argv
-        self.argv = [typed[0], *spelling.rewrite(typed[1:], namespace)]
+        self.argv = [typed[0], *spelling.rewrite(typed[1:], self.namespace)]
 
     def parse_collection(self) -> None:
         """Load the project's settings, which a program with a namespace of its own leaves out."""
         super().parse_collection()
         self.config.set_project_location(project.find(Path.cwd()).root)
-        self.config.load_project()
+        try:
+            self.config.load_project()
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise Exit(f"invoke.yaml:{line}: not YAML: {error.problem}", code=2) from error
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
         """Parse, then execute. Ends in `SystemExit`, whatever `exit` says, unless all went well."""
@@ -61,7 +68,7 @@ class Toolkit(Program):
 
     def print_help(self) -> None:
         """Print the list of tasks: what Invoke's own options are is not what a person asks here."""
-        pages.print_tasks(namespace)
+        pages.print_tasks(self.namespace)
 
     def print_task_help(self, name: str) -> None:
         """Print a task's page, as `TASK --help` does."""

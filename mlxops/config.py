@@ -80,6 +80,9 @@ class LoraConfig:
     )
     mask_prompt: bool = option(True, "train only on the assistant's words", role="weights")
     grad_checkpoint: bool = option(False, "recompute layers in the backward pass to save memory", role="weights")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = option(
+        "auto", "numbers to compute with; auto is the model's own, and float32 on a CPU", role="weights"
+    )
     seed: int = option(0, "seed of everything random", role="weights", at_least=0, at_most=2**63 - 1)
 
     # watching and keeping

@@ -6,6 +6,8 @@ cut by llama.cpp's own expression and merged by the rule of byte-level BPE.
 
 from __future__ import annotations
 
+import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,7 @@ def _as_letters(piece: str) -> str:
 def _merged(parts: list[str], ranks: dict[tuple[str, ...], int]) -> list[str]:
     """The pair that was learned first is merged first, wherever it stands."""
     while len(parts) > 1:
-        pairs = list(zip(parts, parts[1:], strict=False))
+        pairs = list(itertools.pairwise(parts))
         best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             break
@@ -116,8 +118,6 @@ def write_tiny_gguf(
 
     `changes` replaces metadata that are texts, `left_out` a tensor.
     """
-    import json
-
     config = json.loads((model / "config.json").read_text())
     tokenizer = json.loads((model / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]

@@ -116,9 +116,9 @@ def test_what_cannot_be_imported_is_named_and_leaves_nothing(
     write_tiny_gguf(tiny_model, tmp_path / "tiny.gguf", packing=packing, changes=changes)
 
     with pytest.raises(BadRequest, match=message):
-        import_gguf(tmp_path / "tiny.gguf", tmp_path / "imported", dtype="float32")
+        import_gguf(tmp_path / "tiny.gguf", tmp_path / "models" / "imported", dtype="float32")
 
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_a_missing_tensor_is_named(tiny_model: Path, tmp_path: Path) -> None:

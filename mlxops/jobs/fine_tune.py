@@ -41,7 +41,7 @@ class Environment:
     notes: tuple[str, ...]
 
 
-def set_up(claim: Claim, *, cache: Path, blas_setting: str | None) -> Environment:
+def set_up(prepared: Prepared, claim: Claim, *, cache: Path, blas_setting: str | None) -> Environment:
     """Load the BLAS as this run's first attempt had it, then MLX."""
     wanted = claim.config.get("automatic", {})
     loaded = blas.load(
@@ -58,9 +58,23 @@ def set_up(claim: Claim, *, cache: Path, blas_setting: str | None) -> Environmen
         "blas_threads": loaded.threads,
         "core_type": loaded.core_type,
     }
-    automatic = dict(wanted) or {"blas_threads": loaded.threads, "core_type": loaded.core_type}
+    automatic = {
+        "blas_threads": loaded.threads,
+        "core_type": loaded.core_type,
+        "dtype": _dtype(prepared, device["kind"]),
+    }
+    automatic |= wanted
     notes = (loaded.note,) if loaded.note else ()
     return Environment(exact=exact, automatic=automatic, device=device["kind"], notes=notes)
+
+
+def _dtype(prepared: Prepared, device: str) -> str | None:
+    """The type to load the model in, None for its own."""
+    asked = prepared.config.dtype
+    if asked != "auto":
+        return asked
+    # MLX's own loops for half precision are many times slower on a CPU than the BLAS is in float32
+    return "float32" if device == "cpu" else None
 
 
 def fine_tune(
@@ -103,13 +117,19 @@ def fine_tune(
         for listener in listeners:
             listener(event)
 
+    def say_stopping(signal_number: int) -> None:
+        for listener in listeners:
+            listener(Notice(kind="stopping", message="stopping after this step; once more leaves at once"))
+
     status, reason, iteration, error = "failed", "error", _iteration(claim), None
     try:
         with (
             registry.Heartbeat(db.path, attempt),
-            signals.listen(before_leaving=before_leaving) as stop,
+            signals.listen(say_stopping, before_leaving) as stop,
             nullcontext() if prepared.config.allow_sleep else machine.keep_awake(os.getpid()),
         ):
+            for note in prepared.notes if claim.decision.kind == "new" else ():
+                record(Notice(kind="note", message=note))  # the screen has said it at every start
             for notice in _notices(claim, prepared, environment, start_note, changes):
                 emit(notice)
             work = _work(project, prepared, claim, environment, emit)
@@ -181,7 +201,7 @@ def _keep_words(db: registry.Registry, claim: Claim, config: LoraConfig) -> None
 def _notices(
     claim: Claim, prepared: Prepared, environment: Environment, start_note: str | None, changes: Mapping[str, Any]
 ) -> list[Notice]:
-    said = [Notice(kind="note", message=note) for note in (*prepared.notes, *environment.notes)]
+    said = [Notice(kind="note", message=note) for note in environment.notes]
     for each in claim.damaged:
         message = f"the checkpoint at iteration {each.iteration:,} was damaged and is set aside: {each.reason}"
         said.append(Notice(kind="set aside", message=message, level="warning", iteration=each.iteration))
@@ -204,7 +224,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
     from mlxops.training.step import Work
 
     config = prepared.config
-    model, _ = load_model(prepared.model_folder)
+    model, _ = load_model(prepared.model_folder, dtype=environment.automatic.get("dtype"))
     layers.prepare(model, config)
     _check_room(prepared, claim, layers.trainable(model), emit)
     run = _describe(project, prepared, claim, environment)

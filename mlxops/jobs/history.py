@@ -27,14 +27,15 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def runs(settings: Settings, config: RunsConfig) -> list[dict[str, Any]]:
-    """Rows of `run_summary`, the newest first; none where there is no registry yet."""
+def runs(settings: Settings, config: RunsConfig) -> tuple[list[dict[str, Any]], bool]:
+    """Rows of `run_summary`, the newest first, and whether the limit left some out; none without a registry."""
     if not settings.registry_path.exists():
-        return []
+        return [], False
     with _reading(settings.registry_path) as db:
-        return registry.list_runs(
-            db, status=config.status, model=config.model, tag=config.tag, text=config.text, limit=config.limit
+        rows = registry.list_runs(
+            db, status=config.status, model=config.model, tag=config.tag, text=config.text, limit=config.limit + 1
         )
+    return rows[: config.limit], len(rows) > config.limit
 
 
 def run(settings: Settings, name: str) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class Recorder:
                     detail=event.detail,
                 )
             case Stopped():
+                if event.reason == "diverged":
+                    self.saved_at = event.iteration
                 how = f"by {event.signal_name}" if event.signal_name else event.reason
                 registry.add_event(
                     *self._to,

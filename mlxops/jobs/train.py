@@ -50,21 +50,20 @@ class Begun:
     def lines(self) -> tuple[str, ...]:
         """What to say before the first step."""
         decision, where = self.claim.decision, self.training.project.relative(self.claim.folder)
-        first = f"run {self.claim.name} in {where}"
-        if decision.kind != "new":
-            return (f"{first}: {decision.reason}", *self.training.prepared.lines)
-        like = _like(decision)
-        return (f"{first}: a new run, {decision.reason}", *like, *self.training.prepared.lines)
+        prepared = self.training.prepared
+        how = f"a new run, {decision.reason}" if decision.kind == "new" else decision.reason
+        return (f"run {self.claim.name} in {where}: {how}", *_like(decision), *prepared.lines, *prepared.notes)
 
     def curve(self) -> list[dict[str, Any]]:
-        """The losses so far."""
-        return registry.loss_curve(self.db, self.claim.run_id, buckets=1000)
+        """The losses up to where it goes on."""
+        rows = registry.loss_curve(self.db, self.claim.run_id, buckets=1000)
+        return [row for row in rows if row["iteration"] <= self.iteration and self.iteration > 0]
 
     def work(self, listeners: Sequence[Listener] = (), before_leaving: Any = None) -> Stopped:
         """Train to the target; see `fine_tune.fine_tune` for what it raises."""
         settings, prepared = self.training.settings, self.training.prepared
         environment = fine_tune.set_up(
-            self.claim, cache=settings.cache or machine.user_cache(), blas_setting=settings.blas
+            prepared, self.claim, cache=settings.cache or machine.user_cache(), blas_setting=settings.blas
         )
         return fine_tune.fine_tune(
             self.training.project,
@@ -100,8 +99,7 @@ def begin(training: Training) -> Iterator[Begun]:
 
 def preview(training: Training) -> dict[str, Any]:
     """What beginning would do, without doing it: the decision, the tokens of an epoch, the disk for checkpoints."""
-    from mlx_lm.utils import load_model
-
+    from mlxops.models.loading import load_model
     from mlxops.training import layers
 
     prepared = training.prepared

@@ -11,6 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,10 @@ def _remember(cache_file: Path, entries: dict[Path, dict[str, Any]]) -> None:
     # Read again: another process may have added to it meanwhile. What is lost between the two is hashed again.
     content = json.dumps({**_read_cache(cache_file), **fresh}, indent=1)
     unfinished = cache_file.with_name(f".{cache_file.name}.{secrets.token_hex(4)}")
-    try:
+    with suppress(OSError):
         cache_file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(content, encoding="utf-8")
-        unfinished.replace(cache_file)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
+        try:
+            unfinished.write_text(content, encoding="utf-8")
+            unfinished.replace(cache_file)
+        finally:
+            unfinished.unlink(missing_ok=True)

@@ -79,9 +79,9 @@ def load(*, threads: int | None, core_type: str | None, cache: Path, setting: st
     try:
         path = _renamed_copy(cache)
         notes = _load_globally(path, threads or _chosen_threads(), core_type)
+        return _in_use(path, threads, core_type, notes)
     except (_Unavailable, OSError) as error:
         return replace(reference, note=str(error))
-    return _in_use(path, threads, core_type, notes)
 
 
 def threads_in_effect(blas: Blas) -> int | None:
@@ -105,7 +105,7 @@ def _renamed_copy(cache: Path) -> Path:
     copy.parent.mkdir(parents=True, exist_ok=True)
     # Several processes may make it at once: each makes its own, and the renames put equal files over each other.
     unfinished = copy.with_name(f".{copy.name}.{secrets.token_hex(4)}")
-    names = unfinished.with_suffix(".names")
+    names = unfinished.with_name(f"{unfinished.name}.names")
     try:
         shutil.copyfile(original, unfinished)
         unfinished.chmod(0o755)
@@ -114,6 +114,8 @@ def _renamed_copy(cache: Path) -> Path:
         done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             raise _Unavailable(f"patchelf failed: {done.stderr.decode('utf-8', 'replace').strip()}")
+        if not all(_has_name(unfinished, name) for name in _RENAMED.values()):
+            raise _Unavailable("patchelf did not rename the functions of OpenBLAS")
         files.sync(unfinished)
         unfinished.replace(copy)
     finally:
@@ -190,23 +192,29 @@ def _binds_to(library: ctypes.CDLL) -> bool:
     """Whether MLX's library asks for the names we offer, and a search of the process for them ends at ours."""
     everything = ctypes.CDLL(None)
     return _mlx_asks_for("cblas_sgemm") and all(
-        _address(everything, name) == _address(library, name) for name in _RENAMED.values()
+        _address(everything, name) == _address(library, name) is not None for name in _RENAMED.values()
     )
 
 
-def _mlx_asks_for(symbol: str) -> bool:
+def _mlx_asks_for(name: str) -> bool:
     """Whether the name is among those of MLX's library; false for one with a BLAS of its own inside."""
     specification = importlib.util.find_spec("mlx")
     for folder in (specification and specification.submodule_search_locations) or []:
         library = Path(folder) / "lib" / "libmlx.so"
         if library.is_file():
-            with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return content.find(b"\0" + symbol.encode("ascii") + b"\0") >= 0
+            return _has_name(library, name)
     return False
 
 
+def _has_name(library: Path, name: str) -> bool:
+    """Whether a library's file has this among its strings, where the names it offers and asks for are."""
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"\0" + name.encode("ascii") + b"\0") >= 0
+
+
 def _address(library: ctypes.CDLL, name: str) -> int | None:
-    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    function = getattr(library, name, None)
+    return ctypes.cast(function, ctypes.c_void_p).value if function is not None else None
 
 
 def _threads(library: ctypes.CDLL) -> int:

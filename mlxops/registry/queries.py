@@ -67,7 +67,7 @@ def query(
                     raise Failed(f"the query took longer than {timeout:g} s", hint="narrow it with WHERE") from None
                 # the exception of the signal's handler ended in SQLite's callback
                 raise KeyboardInterrupt from None
-            if code == sqlite3.SQLITE_AUTH or (code is not None and code & 0xFF == sqlite3.SQLITE_READONLY):
+            if str(error) == "not authorized" or code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_READONLY):
                 raise Refused(
                     f"SQL here only reads, and {_first_word(sql)} would do more",
                     hint=f"sqlite3 {path.name} '.backup copy.db' makes a copy to try things on",
@@ -99,6 +99,8 @@ def _only_reading(action: int, first: str | None, second: str | None, database: 
         action in _READING
         or (action == sqlite3.SQLITE_FUNCTION and second != "load_extension")
         or (action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS and (second is None or first in _WITH_ARGUMENT))
+        # asked while json_each() or pragma_table_info() declare their columns; the connection cannot write it
+        or (action == sqlite3.SQLITE_UPDATE and first == "sqlite_master")
     )
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +54,8 @@ def exit_for_a_bug(error: BaseException, folders: Iterable[Path]) -> Exit:
 
     MLXOPS_DEBUG=1 shows the traceback at once.
     """
+    import traceback
+
     trace = "".join(traceback.format_exception(error))
     if os.environ.get("MLXOPS_DEBUG", "0") not in ("", "0"):
         print(trace, end="", file=sys.stderr)
@@ -68,15 +68,23 @@ def reader_has_gone(error: BaseException) -> bool:
     """Whether whoever reads our stdout has enough, as `head` has; what is left is then written to nowhere."""
     if isinstance(error, SystemExit):
         return isinstance(error.__context__, BrokenPipeError)  # Rich leaves so, having done the rest
+    import select
+
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # stdout is no file, as under a test
+        return False
+    waiting = select.poll()
+    waiting.register(descriptor, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in waiting.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return True
 
 
 def _keep(trace: str, folders: Iterable[Path]) -> str:
+    import tempfile
+
     now = datetime.now(UTC)
     head = f"mlxops {mlxops.__version__}, Python {sys.version.split()[0]}, {sys.platform}\n{now.isoformat()}\n"
     for folder in [*folders, Path(tempfile.gettempdir())]:

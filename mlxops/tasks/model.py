@@ -24,7 +24,7 @@ def list_models(c: Context, config: ModelsConfig) -> None:
 
 @task(name="import")
 def import_model(c: Context, config: ImportConfig) -> None:
-    """Import a model from a GGUF file, or the sample model, into models/."""
+    """Import a GGUF file, or the sample model, into models/."""
     from mlxops.jobs import model
     from mlxops.ui import console, show
 

@@ -15,11 +15,13 @@ def list_runs(c: Context, config: RunsConfig) -> None:
     from mlxops.jobs import history
     from mlxops.ui import console, show
 
-    rows = history.runs(house.settings(c), config)
+    rows, more = history.runs(house.settings(c), config)
     if config.json:
         show.json_out(rows, console.make())
     else:
         show.runs(rows, console.make(), history.now())
+    if more:
+        console.make(stderr=True).print(f"these are the newest {config.limit}: --limit shows more")
 
 
 @task

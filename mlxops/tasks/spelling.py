@@ -74,7 +74,8 @@ def _rewrite_task(
             repeating = None
             if option and option.name in positionals:
                 positionals.remove(option.name)
-            if option and option.kind is not bool and not equals and place < len(words):
+            has_value = place < len(words) and words[place].partition("=")[0] not in {*flags, *spelling.flags}
+            if option and option.kind is not bool and not equals and has_value:
                 rewritten.append(words[place])
                 place += 1
                 repeating = option if option.kind is list else None

@@ -115,9 +115,9 @@ def write(
             "environment": json.dumps(environment),
             "run": json.dumps(run),
             "adapter_sha256": adapter_sha256,
-            "content_sha256": _digest((name, value.shape, _bytes(value)) for name, value in arrays.items()),
         }
-        _save(beside_state, arrays, metadata)
+        content = _digest(metadata, ((name, value.shape, _bytes(value)) for name, value in arrays.items()))
+        _save(beside_state, arrays, metadata | {"content_sha256": content})
         state_sha256 = files.sha256(beside_state)
         size = beside_adapter.stat().st_size + beside_state.stat().st_size
         beside_adapter.replace(folder / adapter_name(iteration))
@@ -152,6 +152,11 @@ def offer(checkpoint: Checkpoint) -> None:
     shutil.copyfile(checkpoint.adapter_path, beside)
     files.sync(beside)
     beside.replace(checkpoint.folder / OFFERED)
+
+
+def offer_nothing(folder: Path) -> None:
+    """Take back what the folder offers."""
+    (folder / OFFERED).unlink(missing_ok=True)
 
 
 def iterations(folder: Path) -> list[int]:
@@ -193,7 +198,8 @@ def read(
         if metadata.get("format") != FORMAT:
             return damaged(f"{state.name} is of the unknown format {metadata.get('format')!r}")
         counters = Counters.from_json(metadata["counters"])
-        content = _digest((name, tensor["shape"], tensor["data"]) for name, tensor in tensors)
+        said = {name: value for name, value in metadata.items() if name != "content_sha256"}
+        content = _digest(said, ((name, tensor["shape"], tensor["data"]) for name, tensor in tensors))
         environment, run = json.loads(metadata["environment"]), json.loads(metadata["run"])
         adapter_sha256, state_sha256 = files.sha256(adapter), files.sha256(state)
         size = adapter.stat().st_size + state.stat().st_size
@@ -278,8 +284,8 @@ def _bytes(value: mx.array) -> memoryview:
     return memoryview(value.reshape(-1).view(mx.uint8))  # type: ignore[arg-type]  # it has the buffer protocol
 
 
-def _digest(tensors: Iterable[tuple[str, Any, Any]]) -> str:
-    digest = hashlib.sha256()
+def _digest(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Any, Any]]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, shape, data in sorted(tensors, key=lambda tensor: tensor[0]):
         digest.update(json.dumps([name, list(shape)]).encode())
         digest.update(data)

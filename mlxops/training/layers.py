@@ -21,9 +21,9 @@ class KeyedDropout(nn.Module):
     global random state its gradients are wrong.
     """
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, keep: float) -> None:
         super().__init__()
-        self._keep = 1 - p
+        self._keep = keep
         self._holder = _Holder()
 
     @property
@@ -66,8 +66,7 @@ def prepare(model: nn.Module, config: LoraConfig) -> nn.Module:
         _unfreeze(model, config.num_layers)
     else:
         _adapt(model, config)
-    if config.lora_dropout and config.fine_tune_type != "full":
-        _key_dropouts(model, config.lora_dropout)
+    _key_dropouts(model)
     if config.grad_checkpoint:
         for layer in model.layers:
             if tree_flatten(layer.trainable_parameters()):
@@ -123,13 +122,11 @@ def _adapt(model: nn.Module, config: LoraConfig) -> None:
         ) from error
 
 
-def _key_dropouts(model: nn.Module, p: float) -> None:
-    found = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
-    model.update_modules(tree_unflatten([(name, KeyedDropout(p)) for name in found if _is_adapter(name)]))
-
-
-def _is_adapter(name: str) -> bool:
-    return name.rsplit(".", 1)[-1] == "dropout"
+def _key_dropouts(model: nn.Module) -> None:
+    """Have every dropout that drops anything draw by key, the model's own too: else resuming would draw others."""
+    # mlx's layer keeps the share that stays, in a private attribute and nowhere else
+    found = {name: each._p_1 for name, each in model.named_modules() if isinstance(each, nn.Dropout)}
+    model.update_modules(tree_unflatten([(name, KeyedDropout(keep)) for name, keep in found.items() if keep < 1]))
 
 
 def _recompute(layer: nn.Module) -> None:

@@ -10,8 +10,8 @@ import mlx.core as mx
 
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged
-from mlxops.events import Event, Report, Skipped, Started, Step, Stopped
-from mlxops.training import schedule
+from mlxops.events import Event, Notice, Report, Skipped, Started, Step, Stopped
+from mlxops.training import checkpoints, schedule
 from mlxops.training.batches import Batch
 from mlxops.training.signals import StopRequest
 from mlxops.training.state import Counters, Window
@@ -28,7 +28,7 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
 
     Weights, and metrics that are no wall-clock figures, are a function of model, rows and settings alone, wherever
     training was interrupted. Raises `Diverged` when `GIVE_UP_AFTER` batches in a row were not finite; the newest
-    checkpoint is then one from before them.
+    checkpoint, and what the folder offers, is then one from before them whose weights are not spoilt.
     """
     # ---- set up -------------------------------------------------------------------------------------------------
     config, plan = work.config, work.plan
@@ -87,8 +87,9 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         if not finite:
             emit(_skipped(counters, batch, loss))
             if counters.skipped_in_a_row >= GIVE_UP_AFTER:
-                emit(Stopped(iteration=saved_at or 0, reason="diverged"))
-                raise _diverged(counters, batch, saved_at)
+                good = _go_back(trainer, emit)
+                emit(Stopped(iteration=good, reason="diverged"))
+                raise _diverged(counters, batch, good)
         if iteration % config.steps_per_report == 0:
             report(counters.window, closing=False)
             counters.window = Window()
@@ -204,12 +205,35 @@ def _skipped(counters: Counters, batch: Batch, loss: float) -> Skipped:
     )
 
 
-def _diverged(counters: Counters, batch: Batch, saved_at: int | None) -> Diverged:
-    where = (
-        f"goes back to iteration {saved_at}, the last checkpoint before"
-        if saved_at
-        else "has no checkpoint from before"
-    )
+def _go_back(trainer: Trainer, emit: Callable[[Event], None]) -> int:
+    """Have the newest good checkpoint be what the folder offers, and return its iteration, 0 without one.
+
+    Weights can be spoilt by an update whose gradient was finite. Then even the last batch that was finite no longer
+    is, and the checkpoints since are set aside; else the rows are to blame, and they are kept.
+    """
+    work, counters = trainer.work, trainer.counters
+    last_finite = counters.iteration - counters.skipped_in_a_row
+    if last_finite and not _is_finite(trainer, work.plan.batch(last_finite)):
+        for iteration in checkpoints.iterations(work.folder):
+            if iteration >= last_finite:
+                checkpoints.set_aside(work.folder, iteration)
+                message = f"the checkpoint at iteration {iteration:,} is set aside: its weights give nothing finite"
+                emit(Notice(kind="set aside", message=message, level="warning", iteration=iteration))
+    newest, _ = checkpoints.newest(work.folder, fingerprint=work.fingerprint)
+    if newest is None:
+        checkpoints.offer_nothing(work.folder)
+        return 0
+    checkpoints.offer(newest)
+    return newest.iteration
+
+
+def _is_finite(trainer: Trainer, batch: Batch) -> bool:
+    trainer.accumulated = None
+    return trainer.accumulate(batch, batch.trained)[1]
+
+
+def _diverged(counters: Counters, batch: Batch, good: int) -> Diverged:
+    where = f"goes back to iteration {good}, the last good checkpoint" if good else "has no checkpoint from before"
     return Diverged(
         f"loss or gradient was not finite {counters.skipped_in_a_row} times in a row, up to iteration "
         f"{counters.iteration} (rows {', '.join(batch.origins)}); the run {where}",

@@ -16,16 +16,17 @@ def learning_rates(config: LoraConfig, *, target: int) -> Callable[[int], float]
     """The learning rate as a function of the iteration, counted from 1.
 
     It rises linearly over the warm-up, reaching `learning_rate` at its last iteration (no update is made at the
-    starting rate), and follows the schedule from there. A schedule without arguments takes all that is left.
-    Raises `BadRequest` where the schedule cannot take its arguments.
+    starting rate), and follows the schedule from there. A schedule without arguments takes all that is left, and would
+    reach 0 at the iteration after the last. Raises `BadRequest` where the schedule cannot take its arguments.
     """
-    curve = _curve(config, remaining=max(1, target - config.warmup))
+    peak = max(1, config.warmup)
+    curve = _curve(config, remaining=max(1, target - peak + 1))
 
     def at(iteration: int) -> float:
         if iteration <= config.warmup:
             rise = config.learning_rate - config.warmup_init
             return config.warmup_init + rise * iteration / config.warmup
-        return curve(iteration - config.warmup - (0 if config.warmup else 1))
+        return curve(iteration - peak)
 
     return at
 

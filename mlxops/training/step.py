@@ -212,6 +212,9 @@ class Trainer:
         gradient = dict(tree_flatten(tree))
         if accumulated is not None:
             gradient = {name: each + accumulated[name] for name, each in gradient.items()}
+        if self.work.config.grad_accumulation_steps > 1:
+            # as they come back from a file: the order of a sum, and so its last bit, follows the layout in memory
+            gradient = {name: mx.contiguous(each) for name, each in gradient.items()}
         squares = [mx.square(each.astype(mx.float32)).sum() for each in gradient.values()]
         return total, mx.sqrt(mx.stack(squares).sum()), gradient
 

@@ -195,7 +195,9 @@ def _settings(config: Row, defaults: Row) -> list[tuple[str, str]]:
     return [
         (name, words.visible(value) + ("*" if name in defaults and defaults[name] != value else ""))
         for name, value in config.items()
-        if not (value is None or value is False or value in ([], {})) or (name in defaults and defaults[name] != value)
+        # what is no setting (what decides the weights, what was chosen) is in the registry for those who ask
+        if (name in defaults or not defaults)
+        and not (value is None or value is False or value in ([], {})) or (name in defaults and defaults[name] != value)
     ]
 
 

@@ -1,0 +1,105 @@
+"""What every test stands on: folders of its own, no network, and the two programs as a person types them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+Ended = tuple[int, str, str]
+
+pytest_plugins = ["tiny_models"]
+
+_TASKS = "from mlxops.tasks import namespace\n"
+_OURS = ("MLXOPS_DB", "MLXOPS_BLAS", "MLXOPS_DEBUG", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "INVOKE_RUNTIME_CONFIG")
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Home, caches and the current folder are the test's own; what it does to the environment ends with it."""
+    before = dict(os.environ)
+    home, project = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("project")
+    for name in _OURS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    monkeypatch.setenv("MLXOPS_CACHE", str(home / "mlxops-cache"))
+    monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # For processes that tests start: this checkout, installed or not, and the words the tests share.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    monkeypatch.chdir(project)
+    yield
+    monkeypatch.undo()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to any other machine fails the test; this one's own sockets work."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test reached for the network: {address!r}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def mlxops(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """`mlx-toolkit`, run in this process: `code, out, err = mlxops("lora m --iters abc")`.
+
+    Another namespace than the toolkit's own goes in as `namespace`.
+    """
+    from mlxops.__main__ import Toolkit
+    from mlxops.tasks import namespace as ours
+
+    def run(command: str, *, namespace: Any = None) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["mlx-toolkit", *shlex.split(command)])
+        monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
+        code = 0
+        try:
+            Toolkit(name="mlx-toolkit", binary="mlx-toolkit", version="1", namespace=namespace or ours).run()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def inv() -> Callable[..., Ended]:
+    """The real `inv`, in a process of its own and below a folder with a `tasks.py`: `code, out, err = inv("runs")`."""
+
+    def run(command: str, *, tasks: str = _TASKS, environment: dict[str, str] | None = None) -> Ended:
+        file = Path("tasks.py")
+        if not any((folder / file).exists() for folder in [Path.cwd(), Path.cwd().parent]):
+            file.write_text(tasks, encoding="utf-8")
+        return run_python("-m", "invoke", *shlex.split(command), environment=environment)
+
+    return run
+
+
+def run_python(*arguments: str, environment: dict[str, str] | None = None) -> Ended:
+    """This Python in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+    )
+    return ended.returncode, ended.stdout, ended.stderr

@@ -1,0 +1,98 @@
+"""The arrows between modules point up the list of DESIGN §2 only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from conftest import ROOT, run_python
+
+PACKAGE = ROOT / "mlxops"
+ROWS = [
+    {"errors", "resources", "options", "config", "events", "rows", "settings", "files", "recipe"},
+    {"registry", "projects", "models", "data", "training", "evaluation", "chat", "web", "ui"},
+    {"jobs"},
+    {"tasks"},
+    {"__main__"},
+]
+ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
+HEAVY = ["mlx", "mlx_lm", "transformers", "rich", "numpy", "sqlite_utils", "huggingface_hub", "gguf"]
+
+
+def imports_of(file: Path) -> set[str]:
+    """Every module that a file imports, also inside functions, by its full name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are written in full"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part_of(module: str) -> str | None:
+    """The first part of a name inside mlxops, None for what is outside or the package itself."""
+    words = module.split(".")
+    return words[1] if words[0] == "mlxops" and len(words) > 1 and words[1] in ROW_OF else None
+
+
+FILES = {
+    file: file.relative_to(PACKAGE).with_suffix("").parts[0]
+    for file in PACKAGE.rglob("*.py")
+    if file != PACKAGE / "__init__.py"
+}
+ARROWS = {
+    (file.relative_to(ROOT).as_posix(), importer, imported)
+    for file, importer in FILES.items()
+    for imported in filter(None, map(part_of, imports_of(file)))
+}
+
+
+def test_every_module_stands_in_a_row() -> None:
+    assert set(FILES.values()) <= set(ROW_OF)
+
+
+def test_arrows_point_up_only() -> None:
+    assert [arrow for arrow in ARROWS if ROW_OF[arrow[1]] < ROW_OF[arrow[2]]] == []
+
+
+def test_packages_of_row_1_do_not_import_each_other() -> None:
+    inside = [arrow for arrow in ARROWS if {arrow[1], arrow[2]} <= ROWS[1]]
+
+    assert [arrow for arrow in inside if arrow[1] != arrow[2]] == []
+
+
+def test_only_the_registry_opens_sqlite() -> None:
+    users = {
+        importer
+        for file, importer in FILES.items()
+        if {name.split(".")[0] for name in imports_of(file)} & {"sqlite3", "sqlite_utils"}
+    }
+
+    assert users == {"registry"}
+
+
+def test_only_tasks_and_the_program_know_invoke() -> None:
+    users = {
+        importer for file, importer in FILES.items() if any(name.split(".")[0] == "invoke" for name in imports_of(file))
+    }
+
+    assert users == {"tasks", "__main__"}
+
+
+def test_modules_are_shorter_than_400_lines() -> None:
+    lengths = {file.relative_to(ROOT).as_posix(): len(file.read_text(encoding="utf-8").splitlines()) for file in FILES}
+
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_listing_the_tasks_imports_nothing_heavy() -> None:
+    Path("tasks.py").write_text("from mlxops.tasks import namespace\n")
+    program = "import sys, invoke.main; invoke.main.program.run(['inv', '--list'], exit=False)"
+
+    code, out, _ = run_python("-c", f"{program}; print('loaded:', *set(sys.modules) & set({HEAVY!r}))")
+
+    assert code == 0
+    assert "train.lora" in out
+    assert out.splitlines()[-1] == "loaded:"

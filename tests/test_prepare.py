@@ -1,0 +1,345 @@
+"""Bad input gets one sentence and a hint before anything is made; odd names and small data work end to end."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlxops.config import LoraConfig
+from mlxops.jobs.prepare import prepare
+from mlxops.models.tiny import make_tiny
+from mlxops.projects.project import Project
+
+
+def question(number: int, words: int = 3) -> dict:
+    answer = " ".join(["word"] * words)
+    return {
+        "messages": [
+            {"role": "user", "content": f"What is {number}?"},
+            {"role": "assistant", "content": f"{answer} {number}."},
+        ]
+    }
+
+
+def write_data(path: Path, count: int = 8, words: int = 3) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(question(number, words)) for number in range(count)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def project(tiny_model) -> Path:
+    """The current folder with a model and data in it."""
+    root = Path.cwd()
+    shutil.copytree(tiny_model, root / "models" / "tiny")
+    write_data(root / "data" / "train.jsonl")
+    write_data(root / "data" / "valid.jsonl", 2)
+    return root
+
+
+def there_is(root: Path) -> list[str]:
+    """Everything in a folder but what may be thrown away at any time."""
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if ".mlxops" not in path.parts)
+
+
+# bad input ----------------------------------------------------------------------------------------------------------
+
+
+def no_model(root):
+    return "--model nothing", "no model 'nothing'"
+
+
+def no_model_given(root):
+    return "", "no model given"
+
+
+def foreign_folder(root):
+    (root / "foreign").mkdir()
+    return "--model foreign", "has no config.json"
+
+
+def adapter_for_a_model(root):
+    (root / "adapter").mkdir()
+    (root / "adapter" / "adapter_config.json").write_text('{"model": "models/tiny"}')
+    return "--model adapter", "holds an adapter, not a model"
+
+
+def model_that_is_a_file(root):
+    (root / "model.gguf").write_bytes(b"GGUF")
+    return "--model model.gguf", "is a file, not a folder"
+
+
+def unsupported_architecture(root):
+    config = json.loads((root / "models/tiny/config.json").read_text()) | {"model_type": "mindreader"}
+    (root / "models/tiny/config.json").write_text(json.dumps(config))
+    return "--model tiny", "mlx-lm does not support the architecture 'mindreader'"
+
+
+def truncated_model(root):
+    weights = root / "models/tiny/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    return "--model tiny", "bytes where its header says"
+
+
+def no_data(root):
+    return "--model tiny --data elsewhere", "no data at elsewhere"
+
+
+def no_training_data(root):
+    (root / "data" / "train.jsonl").unlink()
+    return "--model tiny", "no train.jsonl in data"
+
+
+def empty_file(root):
+    (root / "data" / "train.jsonl").write_text("")
+    return "--model tiny", "data/train.jsonl has no rows"
+
+
+def blank_lines_alone(root):
+    (root / "data" / "train.jsonl").write_text("\n\n \n")
+    return "--model tiny", "data/train.jsonl has no rows"
+
+
+def broken_json(root):
+    with (root / "data" / "train.jsonl").open("a") as file:
+        file.write('{"messages": [\n')
+    return "--model tiny", "data/train.jsonl:9: broken JSON"
+
+
+def broken_validation(root):
+    (root / "data" / "valid.jsonl").write_text("{}\n")
+    return "--model tiny", "data/valid.jsonl:1: no known row format"
+
+
+def other_encoding(root):
+    (root / "data" / "train.jsonl").write_bytes('{"text": "Größe"}\n'.encode("latin-1"))
+    return "--model tiny", "data/train.jsonl:1: not UTF-8"
+
+
+def unknown_role(root):
+    (root / "data" / "train.jsonl").write_text('{"messages": [{"role": "robot", "content": "hi"}]}\n')
+    return "--model tiny", "data/train.jsonl:1: turn 1 has the unknown role 'robot'"
+
+
+def nobody_answers(root):
+    (root / "data" / "train.jsonl").write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
+    return "--model tiny", "data/train.jsonl:1: no turn of the assistant"
+
+
+def every_row_too_long(root):
+    return "--model tiny --max-seq-length 5", "within 5 tokens no row has a word to train on"
+
+
+def too_many_layers(root):
+    return "--model tiny --num-layers 5", "--num-layers 5 is more than the 4 layers of tiny"
+
+
+def adapter_path_that_is_a_file(root):
+    (root / "taken").write_text("mine")
+    return "--model tiny --adapter-path taken", "--adapter-path 'taken' is a file"
+
+
+def adapter_path_below_a_file(root):
+    (root / "taken").write_text("mine")
+    return "--model tiny --adapter-path taken/run", "'taken' is a file"
+
+
+def adapters_that_is_a_file(root):
+    (root / "adapters").write_text("mine")
+    return "--model tiny", "'adapters' is a file"
+
+
+def name_with_a_slash(root):
+    return "--model tiny --name a/b", "--name 'a/b' cannot be the name of a folder"
+
+
+def full_training_of_packed_weights(root):
+    make_tiny(root / "models" / "packed", quantized=True)
+    return "--model packed --fine-tune-type full", "packed is quantized"
+
+
+BAD = [
+    no_model,
+    no_model_given,
+    foreign_folder,
+    adapter_for_a_model,
+    model_that_is_a_file,
+    unsupported_architecture,
+    truncated_model,
+    no_data,
+    no_training_data,
+    empty_file,
+    blank_lines_alone,
+    broken_json,
+    broken_validation,
+    other_encoding,
+    unknown_role,
+    nobody_answers,
+    every_row_too_long,
+    too_many_layers,
+    adapter_path_that_is_a_file,
+    adapter_path_below_a_file,
+    adapters_that_is_a_file,
+    name_with_a_slash,
+    full_training_of_packed_weights,
+]
+
+
+@pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
+def test_bad_input_gets_a_sentence_and_a_hint_and_makes_nothing(project, mlxops, spoil):
+    options, said = spoil(project)
+    before = there_is(project)
+
+    code, out, err = mlxops(f"lora --num-layers 2 --iters 2 {options}")
+
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.splitlines()[-1].startswith("hint: ")
+    assert there_is(project) == before
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--iters 0",
+        "--iters -5",
+        "--iters 1e400",
+        "--iters nan",
+        "--batch-size 0",
+        "--learning-rate 0",
+        "--learning-rate -1e-5",
+        "--learning-rate nan",
+        "--learning-rate inf",
+        "--lora-rank 0",
+        "--lora-dropout 1",
+        "--num-layers 0",
+        "--num-layers -2",
+        "--max-seq-length 1",
+        "--save-every 0",
+        "--max-grad-norm 0",
+        "--seed -1",
+        "--batch-size 99999999999999999999",
+    ],
+)
+def test_an_absurd_number_is_refused_by_its_option_and_makes_nothing(project, mlxops, option):
+    before = there_is(project)
+
+    code, _, err = mlxops(f"lora --model tiny {option}")
+
+    assert code == 2
+    assert f"{option.split()[0]} takes a" in err
+    assert there_is(project) == before
+
+
+def test_all_that_is_wrong_with_the_data_is_said_at_once(project, mlxops):
+    (project / "data" / "train.jsonl").write_text("{\n" * 25)
+    (project / "data" / "valid.jsonl").write_text("[]x\n")
+
+    _, _, err = mlxops("lora --model tiny --num-layers 2")
+
+    assert err.count("data/train.jsonl:") + err.count("data/valid.jsonl:") >= 1
+    assert "data cannot be used" in err
+
+
+# what works ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_larger_than_the_data_works_with_fewer(project, mlxops):
+    code, _, err = mlxops("lora --model tiny --num-layers 2 --batch-size 1000 --iters 2 --name few")
+
+    assert code == 0, err
+    assert (project / "adapters" / "few" / "0000002_adapters.safetensors").is_file()
+
+
+NAMES = ["with spaces", "it's \"quoted\"", "größe-日本-👩", "$(echo no);&", "-dash", "50%"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paths_with_odd_letters_work_end_to_end(tiny_model, mlxops, monkeypatch, name):
+    import shlex
+
+    root = Path.cwd() / name
+    shutil.copytree(tiny_model, root / "models" / name)
+    write_data(root / f"{name}.jsonl")
+    monkeypatch.chdir(root)
+    (root / "tasks.py").write_text("from mlxops.tasks import namespace\n")
+    arguments = {"--model": name, "--data": f"{name}.jsonl", "--adapter-path": f"out/{name}", "--note": name}
+    command = " ".join(f"{option}={shlex.quote(value)}" for option, value in arguments.items())
+
+    code, _, err = mlxops(f"lora --num-layers 2 --iters 2 {command}")
+    again, _, _ = mlxops(f"lora --num-layers 2 --iters 2 {command}")
+
+    assert (code, again) == (0, 0), err
+    assert (root / "out" / name / "0000002_adapters.safetensors").is_file()
+    assert len(list((root / "out" / name).glob("0*_state.safetensors"))) == 1
+
+
+# what is prepared ---------------------------------------------------------------------------------------------------
+
+
+def prepared(root: Path, **changed):
+    config = LoraConfig(**{"model": "tiny", "num_layers": 2, **changed})
+    return prepare(Project(root=root, cwd=root, registry_path=root / "runs.db"), config, lambda *_: None)
+
+
+def test_preparing_writes_nothing_but_a_cache(project):
+    before = there_is(project)
+
+    prepared(project)
+
+    assert there_is(project) == before
+
+
+def test_the_target_in_epochs_is_so_many_passes_over_all_batches(project):
+    found = prepared(project, epochs=3, batch_size=3)
+
+    assert (len(found.plan), found.target) == (3, 9)
+
+
+def test_the_first_lines_say_what_is_trained(project):
+    found = prepared(project)
+
+    share = found.train.trained_tokens / found.train.total_tokens
+    assert found.lines[0] == (
+        f"training on the assistant's words: {share:.0%} of {found.train.total_tokens:,} tokens "
+        "(--no-mask-prompt for all)"
+    )
+    assert prepared(project, mask_prompt=False).lines[0].startswith("training on all words: 100%")
+
+
+def test_rows_that_are_cut_are_told(project):
+    write_data(project / "data" / "train.jsonl", 3, words=60)
+
+    notes = prepared(project, max_seq_length=48).notes
+
+    assert any(note.startswith("3 rows are longer than 48 tokens and were cut") for note in notes)
+
+
+def test_no_validation_is_prepared_where_none_is_asked_for(project):
+    assert prepared(project, val_batches=0).validation is None
+    assert len(prepared(project).validation.rows) == 2
+
+
+def test_the_same_project_at_another_place_has_the_same_fingerprint(project, tmp_path):
+    shutil.copytree(project, tmp_path / "moved")
+
+    assert prepared(tmp_path / "moved").fingerprint == prepared(project).fingerprint
+
+
+def test_only_what_is_in_the_data_counts_and_not_its_file(project):
+    first = prepared(project)
+    shutil.copy(project / "data" / "train.jsonl", project / "other.jsonl")
+    (project / "data" / "valid.jsonl").unlink()
+
+    assert prepared(project, data="other.jsonl").data_identity == prepared(project).data_identity
+    assert prepared(project).data_identity != first.data_identity
+
+
+def test_a_changed_template_or_weight_is_another_model(project):
+    before = prepared(project).fingerprint
+    template = project / "models/tiny/tokenizer_config.json"
+    template.write_text(template.read_text().replace("helpful assistant", "helpful adviser"))
+
+    assert prepared(project).fingerprint != before

@@ -1,0 +1,219 @@
+"""The program `mlx-toolkit`: the tasks in any folder, the older spellings, and the project's own environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import run_python
+from invoke import Collection, Program
+
+from mlxops.tasks import namespace
+from mlxops.tasks.house import Task
+from mlxops.tasks.spelling import rewrite
+
+Ended = tuple[int, str, str]
+Typed = Callable[[str], Ended]
+
+REUSED = {"config", "list", "debug", "p"}  # the core names of Invoke that a task may have for its own
+ROOT_NAMES = {
+    *("init", "install-deps", "download-model", "lora", "chat", "finetune", "query", "test", "list-templates"),
+    *("create-training-data", "status", "models", "train-monitor", "benchmark", "update", "checkpoints"),
+    *("debug-checkpoints", "monitor", "runs", "sql", "quickstart", "doctor", "help"),
+}
+TASKS = {name: namespace[name] for name in namespace.task_names}
+
+
+def test_bare_it_lists_every_task_once_in_a_line_each(mlxops: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    code, out, err = mlxops("")
+
+    tasks = [line for line in out.splitlines() if line.startswith("  ")]
+    assert (code, err) == (0, "")
+    assert len(tasks) == len(set(TASKS.values()))
+    assert out.splitlines()[-1] == "mlx-toolkit TASK --help explains a task and its options."
+
+
+@pytest.mark.parametrize("command", ["--help", "-h", "help"])
+def test_help_is_the_same_list(mlxops: Typed, command: str) -> None:
+    assert mlxops(command) == mlxops("")
+
+
+@pytest.mark.parametrize("command", ["help lora", "--help lora", "lora --help"])
+def test_a_task_is_explained_however_one_asks(mlxops: Typed, command: str) -> None:
+    code, out, _ = mlxops(command)
+
+    assert code == 0
+    assert out.startswith("mlx-toolkit lora [--options]\n")
+    assert "  --iters N  " in out
+
+
+def test_help_for_an_unknown_task_suggests_the_nearest(mlxops: Typed) -> None:
+    assert mlxops("help lroa") == (2, "", "there is no task 'lroa'\nhint: did you mean 'lora'?\n")
+
+
+def test_it_says_its_version(mlxops: Typed) -> None:
+    assert mlxops("--version") == (0, "mlx-toolkit 1\n", "")
+
+
+@pytest.mark.parametrize("command", ["lroa", "lora --itres 3", "--nope", "run.show", "lora --iters", "--help lroa"])
+def test_what_cannot_be_parsed_is_exit_code_2(mlxops: Typed, command: str) -> None:
+    code, out, err = mlxops(command)
+
+    assert (code, out) == (2, "")
+    assert err
+
+
+def test_it_reads_the_settings_of_the_project_from_below(mlxops: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("invoke.yaml").write_text("mlxops: {runs: {limit: none}}")
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+
+    assert mlxops("runs")[2] == "invoke.yaml: mlxops.runs: limit takes a whole number, not 'none'\n"
+
+
+def test_settings_that_are_no_yaml_are_named(mlxops: Typed) -> None:
+    Path("tasks.py").touch()
+    Path("invoke.yaml").write_text("mlxops: [1")
+
+    code, _, err = mlxops("runs")
+
+    assert code == 2
+    assert err.startswith("invoke.yaml:1: not YAML: ")
+
+
+# the namespace -------------------------------------------------------------------------------------------------------
+
+
+def test_the_root_has_no_names_but_those_of_the_design() -> None:
+    assert set(namespace.tasks) <= ROOT_NAMES
+
+
+def test_every_task_is_the_houses_and_says_what_it_does() -> None:
+    assert [name for name, task in TASKS.items() if not isinstance(task, Task) or not task.__doc__] == []
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_has_no_option_of_invokes_own_but_those_that_may_be_reused(name: str) -> None:
+    program = Program()
+    core = {each for argument in program.core_args() + program.task_args() for each in argument.names}
+
+    taken = {each for argument in TASKS[name].get_arguments() for each in argument.names} & core
+
+    # --help and -h mean here what they mean to Invoke, and are safe beside a missing positional.
+    assert taken - {"help", "h"} <= REUSED
+
+
+# the older spellings -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "ours"),
+    [
+        ("lora M D --iters 3", "lora --model M --data D --iters 3"),
+        ("lora M --iters 3 D", "lora --model M --iters 3 --data D"),
+        ("lora --iters 3 M D", "lora --iters 3 --model M --data D"),
+        ("lora --model M D", "lora --model M --data D"),
+        ("lora M D -o out -i 5", "lora --model M --data D --output out --iters 5"),
+        ("lora -m M -o=out", "lora --model M --output=out"),
+        ("lora M --no-mask-prompt D", "lora --model M --no-mask-prompt --data D"),
+        ("lora --tag a b --iters 3", "lora --tag a --tag b --iters 3"),
+        ("lora --note --iters 3", "lora --note --iters 3"),
+        ("lora M D extra", "lora --model M --data D extra"),
+        ("lora M runs --limit 3", "lora --model M runs --limit 3"),
+        ("train-monitor -l -r 2", "train-monitor --live --refresh 2"),
+        ("sql select runs", "sql select runs"),
+        ("sql runs runs", "sql runs runs"),
+        ("-d lora M", "-d lora --model M"),
+        ("--list", "--list"),
+        ("unknown word", "unknown word"),
+        ("runs -o x", "runs -o x"),
+        ("", ""),
+    ],
+)
+def test_an_older_spelling_becomes_ours(typed: str, ours: str) -> None:
+    assert rewrite(typed.split(), namespace) == ours.split()
+
+
+def test_a_word_that_is_a_task_and_a_folder_is_the_folder() -> None:
+    Path("runs").mkdir()
+
+    assert rewrite(["lora", "M", "runs"], namespace) == ["lora", "--model", "M", "--data", "runs"]
+
+
+def test_a_task_of_invokes_own_kind_is_left_as_it_was_typed() -> None:
+    from invoke import Context, task
+
+    @task
+    def mine(c: Context, word: str) -> None: ...
+
+    assert rewrite(["mine", "--word", "x"], Collection(mine)) == ["mine", "--word", "x"]
+
+
+# the project's environment -------------------------------------------------------------------------------------------
+
+
+def environment_of_the_project(script: str) -> Path:
+    """A project whose environment has mlxops in it, and this script as its Python."""
+    Path("tasks.py").write_text("from mlxops.tasks import namespace\n")
+    python = Path(".venv/bin/python")
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    Path(".venv/lib/python3.11/site-packages/mlxops-1.0.dist-info").mkdir(parents=True)
+    return python
+
+
+def test_the_projects_own_version_runs_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment_of_the_project('printf "%s|" "$@"')
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+
+    assert run_python("-m", "mlxops", "runs", "--model", "a b") == (0, "-m|mlxops|runs|--model|a b|", "")
+
+
+def test_it_hands_over_once_only() -> None:
+    environment_of_the_project(f'exec "{sys.executable}" "$@"')
+
+    code, out, err = run_python("-m", "mlxops", "--version")
+
+    assert (code, err) == (0, "")
+    assert out.startswith("mlx-toolkit ")
+
+
+def test_an_environment_without_mlxops_is_left_alone() -> None:
+    environment_of_the_project("exit 9")
+    Path(".venv/lib/python3.11/site-packages/mlxops-1.0.dist-info").rmdir()
+
+    assert run_python("-m", "mlxops", "--version")[0] == 0
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = "import os, sys; os.dup2(int(sys.argv.pop(1)), 1); from mlxops.__main__ import program; program.run()"
+    ended = {}
+    for command in ("help", "lora --help", "sql .queries"):
+        copy = os.dup(writing)
+        os.set_inheritable(copy, True)
+        ended[command] = inherit(copy, program, command)
+    os.close(writing)
+
+    assert ended == dict.fromkeys(ended, (0, ""))
+
+
+def inherit(descriptor: int, program: str, command: str) -> tuple[int, str]:
+    """The exit code and stderr of a program that inherits a descriptor."""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(descriptor), *command.split()],
+        pass_fds=[descriptor],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(descriptor)
+    return ended.returncode, ended.stderr

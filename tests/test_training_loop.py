@@ -1,0 +1,462 @@
+"""A training is a function of model, rows and settings: watching, stopping, extending and poison do not change it."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from small_trainings import (
+    Heard,
+    adapter_bytes,
+    after_step,
+    model_of,
+    plain_gradient,
+    row,
+    rows,
+    settings,
+    train_small,
+    trained_weights,
+    work,
+)
+
+from mlxops.errors import Diverged
+from mlxops.events import Notice, Report, Saved, Skipped, Started, Step, Stopped, Validating, Validation
+from mlxops.rows import TokenRow
+from mlxops.training import batches, checkpoints
+from mlxops.training.batches import collate
+from mlxops.training.loop import GIVE_UP_AFTER, train
+from mlxops.training.objective import row_losses
+
+WALL_CLOCK = {"tokens_per_second", "iterations_per_second", "peak_memory", "active_memory"}
+
+
+def reports(heard, closing=False):
+    """The reports without what a clock or the allocator says."""
+    return [
+        (each.iteration, each.epoch, {name: value for name, value in each.metrics.items() if name not in WALL_CLOCK})
+        for each in heard.of(Report)
+        if each.closing is closing
+    ]
+
+
+def validations(heard, closing=False):
+    return [
+        (each.iteration, each.loss, each.standard_error) for each in heard.of(Validation) if each.closing is closing
+    ]
+
+
+# what is said -------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_says_what_it_does_in_this_order(tiny_model, tmp_path):
+    config = settings(iters=3, steps_per_report=2, steps_per_eval=2, save_every=2)
+
+    heard = train_small(tiny_model, tmp_path, config, validation_rows=rows(2))
+
+    assert [type(event) for event in heard.events] == [
+        Started,
+        *(Validating, Validation),
+        Step,
+        *(Step, Report, Validating, Validation, Saved),
+        Step,
+        *(Report, Validating, Validation, Saved),
+        Stopped,
+    ]
+
+
+def test_a_report_is_the_mean_over_the_tokens_of_its_window(tiny_model, tmp_path):
+    heard = train_small(tiny_model, tmp_path, settings(iters=6, steps_per_report=3))
+
+    steps = heard.of(Step)
+    windows = [steps[:3], steps[3:]]
+    expected = [sum(s.loss * s.tokens for s in window) / sum(s.tokens for s in window) for window in windows]
+    assert [each.metrics["train_loss"] for each in heard.of(Report)] == pytest.approx(expected)
+    assert [each.metrics["trained_tokens"] for each in heard.of(Report)] == [
+        sum(s.tokens for s in steps[:3]),
+        sum(s.tokens for s in steps),
+    ]
+
+
+def test_a_report_tells_the_epoch_and_the_share_of_padding(tiny_model, tmp_path):
+    heard = train_small(tiny_model, tmp_path, settings(iters=10, steps_per_report=5))
+
+    made = [collate([rows()[index] for index in group]) for group in batches.plan(rows(), batch_size=2, seed=0).groups]
+    padding = 1 - sum(batch.real for batch in made) / sum(batch.tokens.size for batch in made)
+    assert [(each.epoch, each.metrics["padding_share"]) for each in heard.of(Report)] == [
+        (1, pytest.approx(padding)),
+        (2, pytest.approx(padding)),
+    ]
+
+
+def test_what_a_probe_finds_stands_in_every_report(tiny_model, tmp_path):
+    heard = train_small(tiny_model, tmp_path, settings(iters=3), probe=lambda: {"cpu_percent": 7.0})
+
+    assert [each.metrics["cpu_percent"] for each in heard.of(Report)] == [7.0, 7.0]
+
+
+def test_a_training_on_the_grid_closes_without_a_report_of_its_own(tiny_model, tmp_path):
+    heard = train_small(tiny_model, tmp_path, settings(iters=6), validation_rows=rows(2))
+
+    assert reports(heard, closing=True) == validations(heard, closing=True) == []
+    assert [each.iteration for each in heard.of(Saved)] == [2, 4, 6]
+
+
+def test_training_learns(tiny_model, tmp_path):
+    heard = train_small(tiny_model, tmp_path, settings(iters=20, batch_size=9))
+
+    assert heard.losses[-1] < heard.losses[0] - 0.3
+
+
+# watching changes nothing -------------------------------------------------------------------------------------------
+
+
+def test_validating_more_often_trains_the_same_weights(tiny_model, tmp_path):
+    for every in (1, 4, 100):
+        train_small(tiny_model, tmp_path / str(every), settings(steps_per_eval=every), validation_rows=rows(5))
+    train_small(tiny_model, tmp_path / "never", settings())
+
+    found = {adapter_bytes(tmp_path / name, 6) for name in ("1", "4", "100", "never")}
+
+    assert len(found) == 1
+
+
+def test_reporting_and_saving_more_often_trains_the_same_weights(tiny_model, tmp_path):
+    config = {"iters": 5, "lora_dropout": 0.1, "grad_accumulation_steps": 2}
+    train_small(tiny_model, tmp_path / "often", settings(**config, steps_per_report=1, save_every=1))
+
+    train_small(tiny_model, tmp_path / "once", settings(**config, steps_per_report=100, save_every=100))
+
+    assert adapter_bytes(tmp_path / "often", 5) == adapter_bytes(tmp_path / "once", 5)
+
+
+def test_a_run_is_the_same_to_the_last_bit_when_it_is_made_again(tiny_model, tmp_path):
+    config = settings(lora_dropout=0.1, iters=5)
+    first = train_small(tiny_model, tmp_path / "first", config, validation_rows=rows(3))
+
+    again = train_small(tiny_model, tmp_path / "again", config, validation_rows=rows(3))
+
+    assert reports(again) == reports(first)
+    assert validations(again) == validations(first)
+    assert adapter_bytes(tmp_path / "again", 5) == adapter_bytes(tmp_path / "first", 5)
+
+
+# validation ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_validation_is_the_loss_of_the_validation_rows(tiny_model, tmp_path):
+    config = settings(iters=1, val_batches=-1)
+    model, batch = model_of(tiny_model, config), collate(rows(5))
+
+    heard = train_small(tiny_model, tmp_path, config, validation_rows=rows(5))
+
+    losses = np.array(row_losses(model, mx.array(batch.tokens), mx.array(batch.mask)))
+    first = heard.of(Validation)[0]
+    assert first.loss == pytest.approx(losses.sum() / batch.trained, rel=1e-5)
+    assert (first.iteration, first.rows, first.tokens) == (0, 5, batch.trained)
+
+
+def test_dropout_is_off_while_validating(tiny_model, tmp_path):
+    dropping, plain = (
+        train_small(
+            tiny_model, tmp_path / str(dropout), settings(iters=1, lora_dropout=dropout), validation_rows=rows(3)
+        )
+        for dropout in (0.5, 0.0)
+    )
+
+    assert dropping.of(Validation)[0].loss == plain.of(Validation)[0].loss
+
+
+@pytest.mark.parametrize(("count", "seen"), [(0, []), (1, [2]), (2, [4]), (-1, [5]), (25, [5])])
+def test_as_many_validation_batches_are_used_as_asked_for(tiny_model, tmp_path, count, seen):
+    config = settings(iters=1, steps_per_eval=100, val_batches=count)
+
+    heard = train_small(tiny_model, tmp_path, config, validation_rows=rows(5))
+
+    assert [each.rows for each in heard.of(Validation) if not each.closing] == seen
+
+
+def test_a_validation_that_was_stopped_is_made_up_when_the_run_goes_on(tiny_model, tmp_path):
+    config = settings(iters=6, steps_per_eval=3, lora_dropout=0.1)
+    whole = train_small(tiny_model, tmp_path / "whole", config, validation_rows=rows(7))
+
+    first = train_small(
+        tiny_model,
+        tmp_path / "parts",
+        config,
+        validation_rows=rows(7),
+        stop_at=lambda event: isinstance(event, Validating) and (event.iteration, event.done) == (3, 2),
+    )
+    rest = train_small(tiny_model, tmp_path / "parts", config, validation_rows=rows(7))
+
+    assert [each[0] for each in validations(first)] == [0]
+    assert validations(first) + validations(rest) == validations(whole)
+    assert adapter_bytes(tmp_path / "parts", 6) == adapter_bytes(tmp_path / "whole", 6)
+
+
+def test_a_stop_in_the_last_batch_of_a_validation_does_not_lose_it(tiny_model, tmp_path):
+    config = settings(iters=3, steps_per_eval=2)
+
+    heard = train_small(
+        tiny_model,
+        tmp_path,
+        config,
+        validation_rows=rows(4),
+        stop_at=lambda event: isinstance(event, Validating) and (event.iteration, event.done) == (2, 2),
+    )
+
+    assert [each[0] for each in validations(heard)] == [0, 2]
+
+
+# stopping and going on ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("iteration", range(1, 7))
+def test_a_run_stopped_at_any_iteration_ends_as_if_it_had_not_been(tiny_model, tmp_path, iteration):
+    config = settings(iters=7, lora_dropout=0.1, grad_accumulation_steps=3, save_every=4, max_grad_norm=0.1)
+    whole = train_small(tiny_model, tmp_path / "whole", config, validation_rows=rows(3))
+
+    first = train_small(
+        tiny_model, tmp_path / "parts", config, validation_rows=rows(3), stop_at=after_step(iteration)
+    )
+    rest = train_small(tiny_model, tmp_path / "parts", config, validation_rows=rows(3))
+
+    assert first.stopped == Stopped(iteration=iteration, reason="signal", signal_name="SIGTERM")
+    assert first.losses + rest.losses == whole.losses
+    assert reports(first) + reports(rest) == reports(whole)
+    assert reports(rest, closing=True) == reports(whole, closing=True)
+    assert validations(first) + validations(rest) == validations(whole)
+    assert adapter_bytes(tmp_path / "parts", 7) == adapter_bytes(tmp_path / "whole", 7)
+
+
+def test_a_run_stopped_before_its_first_step_saves_nothing(tiny_model, tmp_path):
+    heard = train_small(tiny_model, tmp_path / "run", stop_at=lambda event: isinstance(event, Started))
+
+    assert heard.stopped == Stopped(iteration=0, reason="signal", signal_name="SIGTERM")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_run_stopped_while_it_closes_closes_when_it_goes_on(tiny_model, tmp_path):
+    config = settings(iters=5, grad_accumulation_steps=3, steps_per_eval=4)
+    whole = train_small(tiny_model, tmp_path / "whole", config, validation_rows=rows(5))
+
+    train_small(
+        tiny_model,
+        tmp_path / "parts",
+        config,
+        validation_rows=rows(5),
+        stop_at=lambda event: isinstance(event, Validating) and event.iteration == 5,
+    )
+    rest = train_small(tiny_model, tmp_path / "parts", config, validation_rows=rows(5))
+
+    assert rest.of(Step) == []
+    assert validations(rest, closing=True) == validations(whole, closing=True)
+    assert adapter_bytes(tmp_path / "parts", 5) == adapter_bytes(tmp_path / "whole", 5)
+
+
+# extension ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_run_that_is_made_longer_equals_the_longer_run(tiny_model, tmp_path, kind):
+    config = {"fine_tune_type": kind, "lora_dropout": 0.1, "grad_accumulation_steps": 3, "max_grad_norm": 0.1}
+    straight = train_small(tiny_model, tmp_path / "straight", settings(iters=11, **config), validation_rows=rows(3))
+
+    first = train_small(tiny_model, tmp_path / "longer", settings(iters=7, **config), validation_rows=rows(3))
+    rest = train_small(tiny_model, tmp_path / "longer", settings(iters=11, **config), validation_rows=rows(3))
+
+    assert first.losses + rest.losses == straight.losses
+    assert reports(first) + reports(rest) == reports(straight)
+    assert validations(first) + validations(rest) == validations(straight)
+    assert adapter_bytes(tmp_path / "longer", 11) == adapter_bytes(tmp_path / "straight", 11)
+
+
+def test_the_closing_of_a_target_off_the_grids_is_its_own(tiny_model, tmp_path):
+    config = settings(iters=5, steps_per_report=4, steps_per_eval=4)
+
+    heard = train_small(tiny_model, tmp_path, config, validation_rows=rows(3))
+
+    steps = heard.of(Step)[4:]
+    (closing,) = [each for each in heard.of(Report) if each.closing]
+    assert closing.metrics["train_loss"] == pytest.approx(steps[0].loss)
+    assert [each[0] for each in validations(heard, closing=True)] == [5]
+    assert {"train_loss", "validation_loss", "validation_standard_error"} <= set(
+        checkpoints.newest(tmp_path)[0].counters.closing
+    )
+
+
+def test_the_closing_update_is_in_the_adapter_and_not_where_a_longer_run_goes_on(tiny_model, tmp_path):
+    config = settings(iters=4, grad_accumulation_steps=3, optimizer="sgd", learning_rate=1.0)
+    train_small(tiny_model, tmp_path, config)
+
+    offered = {name: np.array(value) for name, value in mx.load(str(tmp_path / "adapters.safetensors")).items()}
+    going_on = {name: np.array(value) for name, value in checkpoints.load(checkpoints.newest(tmp_path)[0])[0].items()}
+
+    model = model_of(tiny_model, config)
+    model.load_weights([(name, mx.array(value)) for name, value in going_on.items()], strict=False)
+    gradient = plain_gradient(model, [batches.plan(rows(), batch_size=2, seed=0).batch(4)])
+    assert max(np.abs(each).max() for each in gradient.values()) > 1e-3
+    for name, each in gradient.items():
+        np.testing.assert_allclose(going_on[name] - offered[name], each, atol=1e-6)
+
+
+# what is not finite -------------------------------------------------------------------------------------------------
+
+POISON = 1  # a token that no other row has
+
+
+def poisoned(number: int, length: int = 12) -> TokenRow:
+    tokens = row(number, length).tokens.copy()
+    tokens[0] = POISON
+    return TokenRow(tokens=tokens, spans=((4, length),), origin=f"train.jsonl:{number + 1}")
+
+
+def has_poison(tokens: mx.array) -> mx.array:
+    return (tokens == POISON).any(axis=1)
+
+
+def nan_loss(model, tokens, mask):
+    return mx.where(has_poison(tokens), mx.nan, row_losses(model, tokens, mask))
+
+
+def nan_everywhere(model, tokens, mask):
+    return row_losses(model, tokens, mask) * mx.where(has_poison(tokens), mx.inf, 1.0)
+
+
+def nan_gradient(model, tokens, mask):
+    losses = row_losses(model, tokens, mask)
+    return losses + mx.sqrt(mx.where(has_poison(tokens), losses * 0, 1.0))
+
+
+def no_loss(model, tokens, mask):
+    return mx.where(has_poison(tokens), 0.0, row_losses(model, tokens, mask))
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason"),
+    [
+        (nan_loss, "the loss was not finite"),
+        (nan_everywhere, "the loss was not finite"),
+        (nan_gradient, "the gradient was not finite"),
+    ],
+)
+def test_a_row_that_is_not_finite_never_reaches_the_weights_and_is_named(tiny_model, tmp_path, objective, reason):
+    config = settings(iters=6, batch_size=1, optimizer="sgd", learning_rate=0.1)
+    mixed = [*rows(4), poisoned(4)]
+    without = train_small(tiny_model, tmp_path / "without", config, rows=mixed, objective=no_loss)
+
+    heard = train_small(tiny_model, tmp_path / "with", config, rows=mixed, objective=objective)
+
+    (skipped,) = heard.of(Skipped)
+    assert (skipped.reason, skipped.origins, skipped.in_a_row) == (reason, ("train.jsonl:5",), 1)
+    assert heard.losses[skipped.iteration - 1] is None
+    here, other = (mx.load(str(tmp_path / name / "adapters.safetensors")) for name in ("with", "without"))
+    expected_losses = [None if i == skipped.iteration - 1 else loss for i, loss in enumerate(without.losses)]
+    offset = 1.0 if objective is nan_gradient else 0.0
+    tokens = [step.tokens for step in heard.of(Step)]
+    assert heard.losses == [
+        None if loss is None else pytest.approx(loss + offset / count, rel=1e-5)
+        for loss, count in zip(expected_losses, tokens, strict=True)
+    ]
+    assert all(np.isfinite(np.array(value)).all() for value in here.values())
+    for name, value in other.items():
+        np.testing.assert_allclose(np.array(here[name]), np.array(value), atol=1e-6)
+
+
+def test_a_poisoned_batch_leaves_the_rest_of_its_group_with_their_own_weight(tiny_model, tmp_path):
+    config = settings(iters=3, batch_size=1, grad_accumulation_steps=3, optimizer="sgd", learning_rate=1.0)
+    good, model = [row(0, 8), row(1, 40)], model_of(tiny_model, config)
+    before, gradient = trained_weights(model), plain_gradient(model, [collate([each]) for each in good])
+
+    train_small(tiny_model, tmp_path, config, rows=[*good, poisoned(2)], objective=nan_loss)
+
+    after = mx.load(str(tmp_path / "adapters.safetensors"))
+    for name, each in gradient.items():
+        np.testing.assert_allclose(before[name] - np.array(after[name]), each, atol=1e-6)
+
+
+def test_a_group_of_nothing_but_poison_makes_no_update(tiny_model, tmp_path):
+    config = settings(iters=2, batch_size=1, grad_accumulation_steps=2)
+
+    train_small(tiny_model, tmp_path, config, rows=[poisoned(0), poisoned(1)], objective=nan_loss)
+
+    counters = checkpoints.newest(tmp_path)[0].counters
+    assert (counters.updates, counters.trained_tokens, counters.skipped_in_a_row) == (0, 0, 2)
+
+
+def poisoned_from(iteration: int, count: int = 12) -> list[TokenRow]:
+    """Rows that come one a batch, poisoned from an iteration on."""
+    order = batches.plan([row(number, 12) for number in range(count)], batch_size=1, seed=0)
+    places = {int(order.batch(each).origins[0].split(":")[1]) - 1: each for each in range(1, count + 1)}
+    return [poisoned(number) if places[number] >= iteration else row(number, 12) for number in range(count)]
+
+
+def test_a_run_gives_up_after_several_in_a_row_and_goes_back_to_the_checkpoint_before(tiny_model, tmp_path):
+    config = settings(iters=12, batch_size=1, save_every=1)
+    mixed = poisoned_from(5)
+
+    with pytest.raises(Diverged, match="5 times in a row, up to iteration 9") as diverged:
+        train_small(tiny_model, tmp_path, config, rows=mixed, objective=nan_loss)
+
+    assert GIVE_UP_AFTER == 5
+    assert "goes back to iteration 4" in diverged.value.message
+    assert "train.jsonl:" in diverged.value.hint
+    assert checkpoints.iterations(tmp_path) == [4, 3, 2, 1]
+    assert (tmp_path / "adapters.safetensors").read_bytes() == adapter_bytes(tmp_path, 4)
+
+
+def test_a_run_that_is_not_finite_from_the_start_has_no_checkpoint(tiny_model, tmp_path):
+    config, nothing_good = settings(iters=9, batch_size=1, save_every=1), [poisoned(number) for number in range(3)]
+
+    with pytest.raises(Diverged, match="has no checkpoint from before"):
+        train_small(tiny_model, tmp_path / "run", config, rows=nothing_good, objective=nan_loss)
+
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_finite_batch_between_poisoned_ones_starts_the_count_again(tiny_model, tmp_path):
+    config = settings(iters=12, batch_size=1)
+    mixed = [*(row(number, 12) for number in range(3)), *(poisoned(number) for number in range(3, 6))]
+
+    heard = train_small(tiny_model, tmp_path, config, rows=mixed, objective=nan_loss)
+
+    assert len(heard.of(Skipped)) == 6
+    assert heard.stopped.reason == "finished"
+
+
+def spoil(source, folder, config) -> list:
+    """Train until it is given up; returns what was heard."""
+    heard = Heard()
+    with pytest.raises(Diverged):
+        train(work(source, folder, config), heard, heard.stop)
+    return heard
+
+
+EXPLODING = {"optimizer": "sgd", "lr_schedule": "exponential_decay", "lr_schedule_arguments": [1e9], "save_every": 1}
+
+
+def test_weights_that_an_update_has_spoilt_are_not_what_a_run_goes_back_to(tiny_model, tmp_path):
+    heard = spoil(tiny_model, tmp_path, settings(iters=20, learning_rate=1e-3, **EXPLODING))
+
+    good, spoilt = checkpoints.iterations(tmp_path)[0], heard.of(Skipped)[0].iteration - 1
+    assert good == spoilt - 1
+    assert heard.events[-1] == Stopped(iteration=good, reason="diverged")
+    assert [(event.kind, event.iteration) for event in heard.of(Notice)] == [("set aside", spoilt)]
+    assert (tmp_path / "adapters.safetensors").read_bytes() == adapter_bytes(tmp_path, good)
+
+
+def test_a_checkpoint_that_a_signal_made_of_spoilt_weights_is_no_way_back_either(tiny_model, tmp_path):
+    config = settings(iters=20, learning_rate=1e-3, **EXPLODING)
+    stopped = train_small(tiny_model, tmp_path, config, stop_at=lambda event: isinstance(event, Skipped))
+    assert checkpoints.iterations(tmp_path)[0] == stopped.stopped.iteration
+
+    spoil(tiny_model, tmp_path, config)
+
+    assert checkpoints.iterations(tmp_path)[0] == stopped.stopped.iteration - 2
+
+
+def test_a_run_spoilt_by_its_first_update_offers_nothing(tiny_model, tmp_path):
+    config = settings(iters=20, optimizer="sgd", learning_rate=1e30, save_every=1)
+
+    heard = spoil(tiny_model, tmp_path, config)
+
+    assert heard.events[-1] == Stopped(iteration=0, reason="diverged")
+    assert not (tmp_path / "adapters.safetensors").exists()
+    assert checkpoints.iterations(tmp_path) == []

@@ -1,0 +1,256 @@
+"""Whole `lora` commands, each in a process of its own that may be signalled, limited or killed.
+
+Each is forked from a server that has loaded all it needs and computed nothing: it starts at once, and MLX's threads,
+which a fork would lose, begin in the child. What should befall a command is a function that its process calls first.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from mlxops import registry
+from mlxops.projects import machine
+
+# Read at import: tests have caches of their own, and making the fast BLAS once a machine is enough.
+_CACHE = machine.user_cache()
+
+_ROOT = Path(__file__).resolve().parent.parent
+_WALL_CLOCK = (
+    "tokens_per_second", "iterations_per_second", "peak_memory", "active_memory", "system_memory_percent",
+    "cpu_percent",
+)  # fmt: skip
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: the exit code, negative for the signal that killed it, and what it said."""
+
+    code: int
+    said: str
+
+
+class Command:
+    """A `lora` command at work in a project."""
+
+    def __init__(self, project: Path, options: Sequence[str], first: Callable[[], None] | None = None) -> None:
+        self._said = project.with_name(f"{project.name}.said-{next(_numbers)}")
+        self._begun, begun = multiprocessing.Pipe(duplex=False)
+        self._process = _forks().Process(target=_run, args=(project, options, self._said, begun, first), daemon=True)
+        self._process.start()
+        begun.close()
+        self.pid = self._process.pid or 0
+
+    def wait_for_training(self) -> None:
+        """Return when the model is loaded and the first step is next, or when the command has ended before that."""
+        try:
+            self._begun.recv_bytes()
+        except EOFError:
+            return
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+        if self._process.is_alive():
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL, if it is still there."""
+        self.send(signal.SIGKILL)
+
+    def wait(self) -> Ended:
+        """Wait until it has ended."""
+        self._process.join()
+        self._begun.close()
+        return Ended(self._process.exitcode or 0, self._said.read_text(encoding="utf-8"))
+
+
+def lora(project: Path, *options: str, first: Callable[[], None] | None = None) -> Ended:
+    """Run `lora` with these options in a project, and wait for its end."""
+    return Command(project, options, first).wait()
+
+
+def make_project(folder: Path, model: Path | None = None) -> Path:
+    """A project with a copy of the model as `models/tiny` and a few conversations of unlike length in `data/`."""
+    if model is not None:
+        shutil.copytree(model, folder / "models" / "tiny")
+    (folder / "data").mkdir(parents=True)
+    for name, numbers in (("train", range(13)), ("valid", range(50, 57))):
+        lines = [json.dumps({"messages": _conversation(number)}) + "\n" for number in numbers]
+        (folder / "data" / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "runs.db").touch()
+    return folder
+
+
+def steps_trained(project: Path) -> int:
+    """The steps that all commands in this project trained together."""
+    file = _steps(project)
+    return file.stat().st_size if file.exists() else 0
+
+
+def result(project: Path, name: str) -> dict[str, Any]:
+    """What of a run is a function of its settings alone, however often it was interrupted.
+
+    The adapters' bytes, all metrics that are no wall-clock figures to the last of their 17 digits, and what the
+    registry says of its checkpoints and its end.
+    """
+    with registry.open_read_only(project / "runs.db") as db:
+        run = registry.find_run(db, name)
+        metrics = db.rows(
+            f"""
+            SELECT metric_names.name, iteration, printf('%!.17g', value) AS value
+            FROM metrics JOIN metric_names ON metric_names.id = name_id
+            WHERE run_id = ? AND metric_names.name NOT IN ({", ".join("?" for _ in _WALL_CLOCK)})
+            ORDER BY metric_names.name, iteration
+            """,
+            (run["id"], *_WALL_CLOCK),
+        )
+        checkpoints = db.rows(
+            """
+            SELECT iteration, adapter_sha256, train_loss, validation_loss, is_best, status
+            FROM checkpoints WHERE run_id = ? ORDER BY iteration
+            """,
+            (run["id"],),
+        )
+    folder = project / run["adapter_path"]
+    last = folder / f"{run['target_iterations']:07d}_adapters.safetensors"
+    return {
+        "metrics": {(row["name"], row["iteration"]): row["value"] for row in metrics},
+        "checkpoints": checkpoints,
+        "last": last.read_bytes(),
+        "offered": (folder / "adapters.safetensors").read_bytes(),
+        "run": {name: run[name] for name in ("status", "iteration", "trained_tokens", "best_validation_loss")},
+    }
+
+
+def newest_checkpoint(project: Path, name: str) -> int:
+    """The iteration of the newest checkpoint on disk, 0 without one: its state file comes last and stands for both."""
+    found = (project / "adapters" / name).glob("*_state.safetensors")
+    return max((int(path.name.split("_")[0]) for path in found), default=0)
+
+
+def attempts(project: Path, name: str) -> list[dict[str, Any]]:
+    """The attempts of a run in their order."""
+    with registry.open_read_only(project / "runs.db") as db:
+        return registry.attempts_of(db, registry.find_run(db, name)["id"])
+
+
+def _conversation(number: int) -> list[dict[str, str]]:
+    question = f"What is {number} times {number + 7}? " + "Think about it. " * (number % 5)
+    answer = f"It is {number * (number + 7)}. " + "The sum is the other thing. " * (number * 5 % 7)
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+# what befalls a command ---------------------------------------------------------------------------------------------
+
+
+def act_before(owner: Any, name: str, act: Callable[[], object], *, call: int | None = None) -> None:
+    """Have this process `act` before a function of its own runs: at its nth call (from 1), or at each."""
+    function, calls = getattr(owner, name), count(1)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if call in (None, next(calls)):
+            act()
+        return function(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def die_in_the_writer(instant: int) -> None:
+    """Have this process kill itself at the nth instant of writing checkpoints, of which each has 29.
+
+    They are before and after every step from the first byte to the committed row, and halfway through a file.
+    """
+    import mlx.core as mx
+
+    from mlxops import files
+    from mlxops.training import checkpoints
+
+    passed, writing = count(1), Event()
+
+    def pass_by(half_written: Path | None = None) -> None:
+        if writing.is_set() and next(passed) == instant:
+            if half_written is not None:
+                os.truncate(half_written, half_written.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(owner: Any, name: str, written: int | None = None) -> None:
+        function = getattr(owner, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            pass_by()
+            done = function(*args, **kwargs)
+            if written is not None:
+                pass_by(half_written=Path(args[written]))
+            pass_by()
+            return done
+
+        setattr(owner, name, wrapped)
+
+    watch(mx, "save_safetensors", written=0)
+    watch(shutil, "copyfile", written=1)
+    watch(files, "sync")
+    watch(files, "sha256")
+    watch(Path, "replace")
+    watch(registry, "add_checkpoint")
+    act_before(checkpoints, "write", writing.set)
+
+
+# the command's own process -------------------------------------------------------------------------------------------
+
+
+@cache
+def _forks() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training_imports"])
+    before = dict(os.environ)
+    # a server does not import from where its parent does
+    os.environ |= {"PYTHONPATH": f"{Path(__file__).parent}:{_ROOT}", "MLXOPS_CACHE": str(_CACHE)}
+    # BLAS threads that wait for a core spin, which makes these tiny products ten times slower on a busy machine
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return context
+
+
+def _run(
+    project: Path, options: Sequence[str], said: Path, begun: Connection, first: Callable[[], None] | None
+) -> None:
+    from mlxops.__main__ import program
+    from mlxops.training import loop, step
+
+    os.chdir(project)
+    output = os.open(said, os.O_WRONLY | os.O_CREAT, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    # the session's own may be ignored, as under nohup
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    steps = os.open(_steps(project), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    act_before(loop, "train", lambda: begun.send_bytes(b"training"))
+    act_before(step.Trainer, "accumulate", lambda: os.write(steps, b"."))
+    if first is not None:
+        first()
+    sys.argv = ["mlx-toolkit", "lora", *options]
+    program.run()
+
+
+def _steps(project: Path) -> Path:
+    return project.with_name(f"{project.name}.steps")
