@@ -200,12 +200,12 @@ def test_a_single_json_value_is_told_from_lines_of_json(tmp_path, text):
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet", "a.txt", "a"])
-def test_other_formats_are_sent_to_data_convert(tmp_path, name):
+def test_other_formats_are_to_be_written_as_jsonl(tmp_path, name):
     write(tmp_path / name, row(1))
 
     with pytest.raises(InvalidData, match="is not JSONL") as caught:
         read(tmp_path / name, root=tmp_path)
-    assert "inv data.convert" in caught.value.hint
+    assert "write it as JSONL" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"])
@@ -229,7 +229,7 @@ def test_a_folder_without_training_rows_is_told_with_what_there_is(tmp_path):
 
     with pytest.raises(NotFound, match=r"^no train\.jsonl in data$") as caught:
         read(tmp_path / "data", root=tmp_path)
-    assert caught.value.hint.startswith("there is data/train.csv; inv data.convert")
+    assert caught.value.hint.startswith("there is data/train.csv; write it as JSONL")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -221,7 +221,9 @@ def settings_of(**changed) -> dict:
 
 
 def test_every_setting_of_a_run_has_a_class():
-    assert {option.name for option in options_of(LoraConfig) if option.role} == {each.name for each in fields(LoraConfig)}
+    assert {option.name for option in options_of(LoraConfig) if option.role} == {
+        each.name for each in fields(LoraConfig)
+    }
 
 
 @pytest.mark.parametrize(

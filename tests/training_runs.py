@@ -6,20 +6,24 @@ which a fork would lose, begin in the child. What should befall a command is a f
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from itertools import count
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from mlxops import registry
@@ -71,6 +75,11 @@ class Command:
         """Kill it with SIGKILL, if it is still there."""
         self.send(signal.SIGKILL)
 
+    @property
+    def sentinel(self) -> int:
+        """Ready, for `multiprocessing.connection.wait`, when it has ended."""
+        return self._process.sentinel
+
     def wait(self) -> Ended:
         """Wait until it has ended."""
         self._process.join()
@@ -120,7 +129,7 @@ def result(project: Path, name: str) -> dict[str, Any]:
         )
         checkpoints = db.rows(
             """
-            SELECT iteration, adapter_sha256, train_loss, validation_loss, is_best, status
+            SELECT iteration, adapter_sha256, train_loss, validation_loss, status
             FROM checkpoints WHERE run_id = ? ORDER BY iteration
             """,
             (run["id"],),
@@ -142,6 +151,28 @@ def newest_checkpoint(project: Path, name: str) -> int:
     return max((int(path.name.split("_")[0]) for path in found), default=0)
 
 
+@cache
+def straight(model: Path, *options: str) -> dict[str, Any]:
+    """The result of these options without any interruption."""
+    project = make_project(model.with_name(f"straight-{next(_numbers)}"), model)
+    ended = lora(project, *options)
+    assert ended.code == 0, ended.said
+    return result(project, "run")
+
+
+def assert_exact(project: Path, expected: dict[str, Any]) -> None:
+    """Hold that the run `run` came out as the uninterrupted one; checkpoints that only stops made do not count."""
+    got = result(project, "run")
+    wanted = {row["iteration"] for row in expected["checkpoints"]}
+    got["checkpoints"] = [row for row in got["checkpoints"] if row["iteration"] in wanted]
+    assert got == expected
+
+
+def gates() -> tuple[Event, Event]:
+    """What `pause_before` says and waits for."""
+    return _forks().Event(), _forks().Event()
+
+
 def attempts(project: Path, name: str) -> list[dict[str, Any]]:
     """The attempts of a run in their order."""
     with registry.open_read_only(project / "runs.db") as db:
@@ -157,8 +188,15 @@ def _conversation(number: int) -> list[dict[str, str]]:
 # what befalls a command ---------------------------------------------------------------------------------------------
 
 
-def act_before(owner: Any, name: str, act: Callable[[], object], *, call: int | None = None) -> None:
-    """Have this process `act` before a function of its own runs: at its nth call (from 1), or at each."""
+STEP = "mlxops.training.step:Trainer.accumulate"
+VALIDATED_BATCH = "mlxops.training.step:Validating"
+CHECKPOINT = "mlxops.training.checkpoints:write"
+LOADING = "mlxops.models.loading:load_model"
+
+
+def act_before(place: str, act: Callable[[], object], *, call: int | None = None) -> None:
+    """Have this process `act` before `module:name` is called for the nth time (from 1), or each time."""
+    owner, name = _find(place)
     function, calls = getattr(owner, name), count(1)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -169,17 +207,22 @@ def act_before(owner: Any, name: str, act: Callable[[], object], *, call: int | 
     setattr(owner, name, wrapped)
 
 
+def signal_before(number: signal.Signals, place: str, call: int) -> None:
+    """Have this process get a signal just before a call."""
+    act_before(place, partial(os.kill, os.getpid(), number), call=call)
+
+
+def pause_before(place: str, call: int, reached: Event, go_on: Event) -> None:
+    """Have this process say that it is there and wait before a call."""
+    act_before(place, lambda: (reached.set(), go_on.wait()), call=call)
+
+
 def die_in_the_writer(instant: int) -> None:
     """Have this process kill itself at the nth instant of writing checkpoints, of which each has 29.
 
     They are before and after every step from the first byte to the committed row, and halfway through a file.
     """
-    import mlx.core as mx
-
-    from mlxops import files
-    from mlxops.training import checkpoints
-
-    passed, writing = count(1), Event()
+    passed, writing = count(1), threading.Event()
 
     def pass_by(half_written: Path | None = None) -> None:
         if writing.is_set() and next(passed) == instant:
@@ -187,7 +230,8 @@ def die_in_the_writer(instant: int) -> None:
                 os.truncate(half_written, half_written.stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def watch(owner: Any, name: str, written: int | None = None) -> None:
+    def watch(place: str, written: int | None = None) -> None:
+        owner, name = _find(place)
         function = getattr(owner, name)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -200,13 +244,55 @@ def die_in_the_writer(instant: int) -> None:
 
         setattr(owner, name, wrapped)
 
-    watch(mx, "save_safetensors", written=0)
-    watch(shutil, "copyfile", written=1)
-    watch(files, "sync")
-    watch(files, "sha256")
-    watch(Path, "replace")
-    watch(registry, "add_checkpoint")
-    act_before(checkpoints, "write", writing.set)
+    watch("mlx.core:save_safetensors", written=0)
+    watch("shutil:copyfile", written=1)
+    watch("mlxops.files:sync")
+    watch("mlxops.files:sha256")
+    watch("pathlib:Path.replace")
+    watch("mlxops.registry:add_checkpoint")
+    act_before(CHECKPOINT, writing.set)
+
+
+def fill_the_disk_during(place: str, call: int) -> None:
+    """Have no file grow beyond 20 kB during the nth call."""
+    owner, name = _find(place)
+    function, calls = getattr(owner, name), count(1)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) != call:
+            return function(*args, **kwargs)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        limit_files(20_000)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    setattr(owner, name, wrapped)
+
+
+def limit_files(size: int) -> None:
+    """Have no file of this process grow beyond a size from now on."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def obey_permissions() -> None:
+    """Have this process give up root's right to write where permissions forbid it."""
+    if sys.platform != "linux":
+        return
+    version, nobody = 0x20080522, 0
+    header, none = (ctypes.c_uint32 * 2)(version, nobody), (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capset(header, none) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def _find(place: str) -> tuple[Any, str]:
+    module, _, path = place.partition(":")
+    owner: Any = import_module(module)
+    *outer, name = path.split(".")
+    for each in outer:
+        owner = getattr(owner, each)
+    return owner, name
 
 
 # the command's own process -------------------------------------------------------------------------------------------
@@ -233,7 +319,6 @@ def _run(
     project: Path, options: Sequence[str], said: Path, begun: Connection, first: Callable[[], None] | None
 ) -> None:
     from mlxops.__main__ import program
-    from mlxops.training import loop, step
 
     os.chdir(project)
     output = os.open(said, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -244,8 +329,8 @@ def _run(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     steps = os.open(_steps(project), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    act_before(loop, "train", lambda: begun.send_bytes(b"training"))
-    act_before(step.Trainer, "accumulate", lambda: os.write(steps, b"."))
+    act_before("mlxops.training.loop:train", lambda: begun.send_bytes(b"training"))
+    act_before(STEP, lambda: os.write(steps, b"."))
     if first is not None:
         first()
     sys.argv = ["mlx-toolkit", "lora", *options]

@@ -100,7 +100,7 @@ def _find(path: Path, root: Path | None) -> dict[str, Path]:
     if not path.is_file():
         raise NotFound(f"no data at {_shown(path, root)}", hint=_what_is_there(path.parent, root))
     if path.suffix.lower() not in _SUFFIXES:
-        raise InvalidData(f"{_shown(path, root)} is not JSONL", hint="inv data.convert makes JSONL of other formats")
+        raise InvalidData(f"{_shown(path, root)} is not JSONL", hint="write it as JSONL: one object a line")
     return {"train": path}
 
 
@@ -117,7 +117,7 @@ def _what_is_there(folder: Path, root: Path | None) -> str:
         return f"there is {', '.join(rows[:5])}{f' and {len(rows) - 5} more' if len(rows) > 5 else ''}"
     foreign = [_shown(file, root) for file in near if file.suffix.lower() in _FOREIGN_SUFFIXES]
     if foreign:
-        return f"there is {foreign[0]}; inv data.convert makes JSONL of other formats"
+        return f"there is {foreign[0]}; write it as JSONL: one object a line"
     return "--data takes a JSONL file, or a folder with train.jsonl"
 
 
@@ -161,7 +161,7 @@ def _other_file_type(line: bytes, shown: str) -> tuple[str, str] | None:
         encoding = ("UTF-32" if b"\0\0" in line[:4] else "UTF-16") + ("BE" if line.startswith(b"\0") else "LE")
         return f"the file is {encoding}, not UTF-8", _conversion(encoding, shown)
     if line.lstrip().startswith(b"[") or line.strip() == b"{":
-        return "the file is one JSON value, not one object a line", "inv data.convert makes JSONL of other formats"
+        return "the file is one JSON value, not one object a line", "write it as JSONL: one object a line"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,18 @@ def models(settings: Settings) -> list[dict[str, Any]]:
 
 
 def import_model(
-    settings: Settings, config: ImportConfig, progress: Callable[[int, int], None] | None = None
+    settings: Settings, config: ImportConfig, progress: Callable[[str, int, int], None]
 ) -> tuple[str, folders.ModelInfo]:
     """Import a GGUF file into models/ and return the model's name and what it is."""
     project = _project(settings)
     if config.source == "sample" and not project.resolve(config.source).exists():
-        source = sample.fetch_sample(settings.cache or machine.user_cache(), progress)
+        source = sample.fetch_sample(settings.cache or machine.user_cache(), partial(progress, "fetching"))
         name = config.name or sample.NAME
     else:
         source = project.resolve(config.source)
         name = config.name or source.stem
     target = project.models_folder / name
-    return name, gguf.import_gguf(source, target, dtype=config.dtype, progress=progress)
+    return name, gguf.import_gguf(source, target, dtype=config.dtype, progress=partial(progress, "importing"))
 
 
 def _project(settings: Settings) -> Project:

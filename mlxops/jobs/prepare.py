@@ -109,6 +109,12 @@ def _check_place(project: Project, config: LoraConfig) -> None:
         raise BadRequest(
             f"--adapter-path {config.adapter_path!r} is a file", hint="name a folder; it is made if it is not there"
         )
+    folder = project.adapters_folder if config.adapter_path is None else project.resolve(config.adapter_path)
+    if file := next((each for each in (folder, *folder.parents) if each.is_file()), None):
+        raise BadRequest(
+            f"{project.relative(file)!r} is a file, so the run's folder cannot be made there",
+            hint="move it away, or name another --adapter-path",
+        )
 
 
 def _check_fit(config: LoraConfig, info: ModelInfo, folder: Path) -> None:

@@ -50,6 +50,9 @@ class Recorder:
                     detail={"origins": list(event.origins), "in_a_row": event.in_a_row},
                 )
             case Notice():
+                if event.kind == "spoilt" and event.iteration is not None:
+                    db, run_id, _ = self._to
+                    registry.mark_checkpoint(db, run_id, event.iteration, "corrupt")
                 registry.add_event(
                     *self._to,
                     kind=event.kind,

@@ -62,7 +62,7 @@ def find_model(
     `hub_cache` None is the hub's own folder. Nothing is downloaded: what is not here is `NotFound`.
     """
     there = list_models(models_folder)
-    choice = f"models/ has {', '.join(there)}" if there else "inv download-model ID fetches one into models/"
+    choice = f"models/ has {', '.join(there)}" if there else "hf download ID --local-dir models/NAME fetches one"
     if text is None:
         raise BadRequest("no model given", hint=f"--model takes a folder or a name; {choice}")
     folder = resolve(text)
@@ -75,7 +75,7 @@ def find_model(
         if cached is not None:
             return cached
     if "/" in text and _HUB_ID.fullmatch(text):
-        choice = f"inv download-model {text} fetches it from the hub"
+        choice = f"hf download {text} --local-dir models/{text.rpartition('/')[2]} fetches it from the hub"
     elif near := nearest(text, there):
         choice = f"did you mean {near!r}? {choice}"
     raise NotFound(f"no model {text!r}", hint=choice)

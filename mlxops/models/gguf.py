@@ -118,7 +118,7 @@ def _architecture(metadata: Mapping[str, Any]) -> _Architecture:
     if name not in _ARCHITECTURES:
         raise BadRequest(
             f"GGUF files of the architecture {name!r} cannot be imported yet",
-            hint=f"those of {', '.join(_ARCHITECTURES)} can; inv download-model gets others from the hub",
+            hint=f"those of {', '.join(_ARCHITECTURES)} can; hf download gets others from the hub",
         )
     scaling = metadata.get(f"{name}.rope.scaling.type", "none")
     if scaling != "none":

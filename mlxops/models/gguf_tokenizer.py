@@ -82,7 +82,7 @@ def rebuild(metadata: Mapping[str, Any]) -> RebuiltTokenizer:
     )
 
 
-_HINT = "inv download-model gets the model itself from the hub"
+_HINT = "hf download ID --local-dir models/NAME gets the model itself from the hub"
 
 
 def _add_ends(tokenizer: Tokenizer, metadata: Mapping[str, Any], special_tokens: Mapping[str, str]) -> None:

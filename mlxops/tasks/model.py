@@ -26,9 +26,10 @@ def list_models(c: Context, config: ModelsConfig) -> None:
 def import_model(c: Context, config: ImportConfig) -> None:
     """Import a GGUF file, or the sample model, into models/."""
     from mlxops.jobs import model
-    from mlxops.ui import console, show
+    from mlxops.ui import console, progress, show
 
-    name, info = model.import_model(house.settings(c), config)
+    with progress.bars(console.make(stderr=True)) as advance:
+        name, info = model.import_model(house.settings(c), config, advance)
     if config.json:
         show.json_out({"name": name, "type": info.model_type, "parameters": info.parameters}, console.make())
     else:

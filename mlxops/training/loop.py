@@ -218,7 +218,7 @@ def _go_back(trainer: Trainer, emit: Callable[[Event], None]) -> int:
             if iteration >= last_finite:
                 checkpoints.set_aside(work.folder, iteration)
                 message = f"the checkpoint at iteration {iteration:,} is set aside: its weights give nothing finite"
-                emit(Notice(kind="set aside", message=message, level="warning", iteration=iteration))
+                emit(Notice(kind="spoilt", message=message, level="warning", iteration=iteration))
     newest, _ = checkpoints.newest(work.folder, fingerprint=work.fingerprint)
     if newest is None:
         checkpoints.offer_nothing(work.folder)

@@ -192,12 +192,18 @@ def _run_facts(row: Row, now: datetime) -> list[tuple[str, str]]:
 
 
 def _settings(config: Row, defaults: Row) -> list[tuple[str, str]]:
+    """The settings that say something: not the empty ones, unless that is what was chosen."""
+
+    def is_shown(name: str, value: Any) -> bool:
+        if name in defaults and defaults[name] != value:
+            return True
+        # what is no setting (what decides the weights, what was chosen) is in the registry for those who ask
+        return (name in defaults or not defaults) and not (value is None or value is False or value in ([], {}))
+
     return [
         (name, words.visible(value) + ("*" if name in defaults and defaults[name] != value else ""))
         for name, value in config.items()
-        # what is no setting (what decides the weights, what was chosen) is in the registry for those who ask
-        if (name in defaults or not defaults)
-        and not (value is None or value is False or value in ([], {})) or (name in defaults and defaults[name] != value)
+        if is_shown(name, value)
     ]
 
 
