@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +35,16 @@ _NUMBERED = re.compile(r"^(\d{7,})_(adapters|state)\.safetensors$")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A whole checkpoint: both files read through and equal to their hashes."""
+    """A whole checkpoint: both files read through and equal to their hashes.
+
+    `counters` are those to go on with; the losses belong to the weights, which a closing update can be ahead of them.
+    """
 
     folder: Path
     iteration: int
     counters: Counters
+    train_loss: float | None
+    validation_loss: float | None
     fingerprint: str
     environment: dict[str, Any]
     run: dict[str, Any]
@@ -84,6 +89,7 @@ def write(
     optimizer: Mapping[str, mx.array],
     accumulated: Mapping[str, mx.array],
     counters: Counters,
+    counters_of_weights: Counters | None = None,
     random: int,
     fingerprint: str,
     environment: Mapping[str, Any],
@@ -92,11 +98,11 @@ def write(
     """Write a checkpoint and offer its weights as `adapters.safetensors`.
 
     `weights_to_go_on` is given where `weights` contain a closing update that a longer run would not make; it goes
-    into the state file. On return both files are on the disk. Raises `Failed`, with nothing half-written left, where
+    into the state file, as `counters` do, and `counters_of_weights` are those after the closing. On return both files are on the disk. Raises `Failed`, with nothing half-written left, where
     the disk does not take them.
     """
     started = time.perf_counter()
-    iteration = counters.iteration
+    iteration, reached = counters.iteration, counters_of_weights or counters
     partial = [
         folder / f".{name}.partial.safetensors" for name in (adapter_name(iteration), state_name(iteration), OFFERED)
     ]
@@ -110,6 +116,7 @@ def write(
         metadata = {
             "format": FORMAT,
             "counters": counters.to_json(),
+            "losses": json.dumps([reached.train_loss, reached.validation_loss]),
             "random": str(random),
             "fingerprint": fingerprint,
             "environment": json.dumps(environment),
@@ -119,11 +126,12 @@ def write(
         content = _digest(metadata, ((name, value.shape, _bytes(value)) for name, value in arrays.items()))
         _save(beside_state, arrays, metadata | {"content_sha256": content})
         state_sha256 = files.sha256(beside_state)
+        shutil.copyfile(beside_adapter, beside_offered)
+        files.sync(beside_offered)
         size = beside_adapter.stat().st_size + beside_state.stat().st_size
+        # all that a full disk can refuse is done
         beside_adapter.replace(folder / adapter_name(iteration))
         beside_state.replace(folder / state_name(iteration))
-        shutil.copyfile(folder / adapter_name(iteration), beside_offered)
-        files.sync(beside_offered)
         beside_offered.replace(folder / OFFERED)
         files.sync(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError is how MLX reports a write that failed
@@ -140,8 +148,8 @@ def write(
         bytes=size,
         adapter_sha256=adapter_sha256,
         state_sha256=state_sha256,
-        train_loss=counters.train_loss,
-        validation_loss=counters.validation_loss,
+        train_loss=reached.train_loss,
+        validation_loss=reached.validation_loss,
         seconds=time.perf_counter() - started,
     )
 
@@ -166,24 +174,22 @@ def iterations(folder: Path) -> list[int]:
 
 
 def newest(
-    folder: Path, *, fingerprint: str | None = None, known: Mapping[int, tuple[str, str]] | None = None
+    folder: Path, *, fingerprint: str | None = None, recorded: Collection[int] = ()
 ) -> tuple[Checkpoint | None, list[Damaged]]:
     """The newest whole checkpoint of a folder, and the newer ones that are damaged.
 
-    `known` holds the (adapter, state) SHA-256 that the registry has by iteration.
+    `recorded` are the iterations of which there has to be one.
     """
     damaged: list[Damaged] = []
-    for iteration in iterations(folder):
-        found = read(folder, iteration, fingerprint=fingerprint, known=(known or {}).get(iteration))
+    for iteration in sorted({*iterations(folder), *recorded}, reverse=True):
+        found = read(folder, iteration, fingerprint=fingerprint)
         if isinstance(found, Checkpoint):
             return found, damaged
         damaged.append(found)
     return None, damaged
 
 
-def read(
-    folder: Path, iteration: int, *, fingerprint: str | None = None, known: tuple[str, str] | None = None
-) -> Checkpoint | Damaged:
+def read(folder: Path, iteration: int, *, fingerprint: str | None = None) -> Checkpoint | Damaged:
     """Read a checkpoint through, verifying every byte of it; what is wrong comes back as `Damaged`."""
     import safetensors
 
@@ -191,6 +197,8 @@ def read(
         return Damaged(iteration=iteration, reason=reason)
 
     adapter, state = folder / adapter_name(iteration), folder / state_name(iteration)
+    if missing := [path.name for path in (adapter, state) if not path.exists()]:
+        return damaged(f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing")
     try:
         with safetensors.safe_open(state, framework="np") as opened:
             metadata = opened.metadata() or {}
@@ -200,14 +208,13 @@ def read(
         counters = Counters.from_json(metadata["counters"])
         said = {name: value for name, value in metadata.items() if name != "content_sha256"}
         content = _digest(said, ((name, tensor["shape"], tensor["data"]) for name, tensor in tensors))
+        train_loss, validation_loss = json.loads(metadata["losses"])
         environment, run = json.loads(metadata["environment"]), json.loads(metadata["run"])
         adapter_sha256, state_sha256 = files.sha256(adapter), files.sha256(state)
         size = adapter.stat().st_size + state.stat().st_size
-    except FileNotFoundError as error:
-        return damaged(f"{Path(str(error.filename or adapter)).name} is missing")
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         return damaged(f"{state.name} cannot be read: {error}")
-    if content != metadata.get("content_sha256") or (known and known[1] != state_sha256):
+    if content != metadata.get("content_sha256"):
         return damaged(f"{state.name} is not what was written (SHA-256)")
     if adapter_sha256 != metadata["adapter_sha256"]:
         return damaged(f"{adapter.name} is not what was written (SHA-256)")
@@ -219,6 +226,8 @@ def read(
         folder=folder,
         iteration=iteration,
         counters=counters,
+        train_loss=train_loss,
+        validation_loss=validation_loss,
         fingerprint=metadata["fingerprint"],
         environment=environment,
         run=run,

@@ -102,7 +102,7 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
             saved_at = iteration
 
     # ---- stop short: what is saved is where to go on --------------------------------------------------------------
-    if stop:
+    if counters.iteration < work.target:
         if counters.iteration not in (0, saved_at):
             emit(trainer.save())
         return _stopped(emit, counters.iteration, stop)
@@ -117,13 +117,15 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         if counters.group_tokens:
             first = counters.iteration - (counters.iteration - 1) % group
             trainer.update(rate(counters.iteration), plan.trained_in(first, first + group - 1))
-        if counters.iteration % config.steps_per_eval and work.validation:
-            if not trainer.validate(emit, stop, closing=True):
-                emit(trainer.save(go_on))
-                return _stopped(emit, counters.iteration, stop)
+        is_whole = not (counters.validation_due and work.validation)
+        if is_whole and counters.iteration % config.steps_per_eval and work.validation:
+            is_whole = trainer.validate(emit, stop, closing=True)
             go_on.counters.closing += ["validation_loss", "validation_standard_error"]
-        go_on.counters.closed_at = work.target
+        go_on.counters.closed_at = work.target if is_whole else None
+        # the adapter file is the same however often the rest is cut short, so writing it again endangers nothing
         emit(trainer.save(go_on))
+        if not is_whole:
+            return _stopped(emit, counters.iteration, stop)
     stopped = Stopped(iteration=counters.iteration, reason="finished")
     emit(stopped)
     return stopped

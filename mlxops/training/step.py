@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -164,19 +164,19 @@ class Trainer:
         """Write a checkpoint of the weights as they are; `go_on` is where to go on, if that is not here."""
         here = self.snapshot()
         there = go_on or here
-        saved = checkpoints.write(
+        return checkpoints.write(
             self.work.folder,
             weights=here.weights,
             weights_to_go_on=None if there.counters.updates == here.counters.updates else there.weights,
             optimizer=there.optimizer,
             accumulated=there.accumulated,
             counters=there.counters,
+            counters_of_weights=here.counters,
             random=batches.step_key(self.work.config.seed, there.counters.iteration + 1),
             fingerprint=self.work.fingerprint,
             environment=self.work.environment,
             run=self.work.run,
         )
-        return replace(saved, train_loss=here.counters.train_loss, validation_loss=here.counters.validation_loss)
 
     def _restore(self, start: Checkpoint) -> None:
         weights, optimizer, accumulated = checkpoints.load(start)
