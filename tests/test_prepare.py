@@ -130,11 +130,32 @@ def nobody_answers(root):
 
 
 def every_row_too_long(root):
+    return "--model tiny --max-seq-length 50", "every row is longer than --max-seq-length 50; the longest has "
+
+
+def nothing_left_to_train(root):
     return "--model tiny --max-seq-length 5", "within 5 tokens no row has a word to train on"
 
 
 def too_many_layers(root):
     return "--model tiny --num-layers 5", "--num-layers 5 is more than the 4 layers of tiny"
+
+
+def keys_of_no_layer(root):
+    return (
+        "--model tiny --num-layers 2 --lora-keys self_attn.q_prj",
+        "--lora-keys 'self_attn.q_prj' is no layer of the model",
+    )
+
+
+def optimizer_without_such_an_argument(root):
+    (root / "recipe.yaml").write_text("optimizer: adamw\noptimizer_config: {adamw: {wait_decay: 0.1}}\n")
+    return "--model tiny --num-layers 2 --config recipe.yaml", "adamw takes"
+
+
+def schedule_with_other_arguments(root):
+    (root / "recipe.yaml").write_text("lr_schedule: {name: step_decay, arguments: [1e-4, 0.5]}\n")
+    return "--model tiny --num-layers 2 --config recipe.yaml", "the schedule step_decay takes decay_rate, step_size"
 
 
 def adapter_path_that_is_a_file(root):
@@ -179,7 +200,11 @@ BAD = [
     unknown_role,
     nobody_answers,
     every_row_too_long,
+    nothing_left_to_train,
     too_many_layers,
+    keys_of_no_layer,
+    optimizer_without_such_an_argument,
+    schedule_with_other_arguments,
     adapter_path_that_is_a_file,
     adapter_path_below_a_file,
     adapters_that_is_a_file,
@@ -324,11 +349,12 @@ def test_the_first_lines_say_what_is_trained(project):
 
 
 def test_rows_that_are_cut_are_told(project):
-    write_data(project / "data" / "train.jsonl", 3, words=60)
+    file = write_data(project / "data" / "train.jsonl", 3, words=60)
+    file.write_text(file.read_text() + json.dumps(question(3, 3)) + "\n")
 
-    notes = prepared(project, max_seq_length=48).notes
+    notes = prepared(project, max_seq_length=96).notes
 
-    assert any(note.startswith("3 rows are longer than 48 tokens and were cut") for note in notes)
+    assert any(note.startswith("3 rows are longer than 96 tokens and were cut") for note in notes)
 
 
 def test_no_validation_is_prepared_where_none_is_asked_for(project):

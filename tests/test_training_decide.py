@@ -308,3 +308,14 @@ def test_a_fingerprint_is_this_one():
 
 def test_differences_name_what_only_one_side_has():
     assert differences({"a": 1, "b": 2}, {"b": 3, "c": 4}) == (("a", 1, None), ("b", 2, 3), ("c", None, 4))
+
+
+def test_another_length_of_a_run_whose_learning_rate_runs_over_the_whole_is_refused_with_the_reason():
+    whole = replace(FINISHED, settings={**SETTINGS, "schedule_iterations": 100})
+    longer = replace(ASKED, fingerprint="longer", settings={**SETTINGS, "schedule_iterations": 150}, target=150)
+
+    decision = decide(longer, [whole])
+
+    assert (decision.kind, decision.differences) == ("refuse", (("schedule_iterations", 100, 150),))
+    assert "learning rate runs over the whole training" in decision.hint
+    assert decide(replace(longer, new=True), [whole]).kind == "new"

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlxops import data
 from mlxops.config import LoraConfig
-from mlxops.errors import BadRequest
+from mlxops.errors import BadRequest, InvalidData
 from mlxops.models.folders import ModelInfo, check_model, find_model
 from mlxops.models.identity import model_identity as identify_model
 from mlxops.models.tokenizer import load_tokenizer
@@ -59,6 +59,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
     tokenizer = load_tokenizer(folder)
     tokenize = _Tokenize(tokenizer, config, progress)
     train = tokenize(splits.train, "tokens")
+    _check_lengths(train, config)
     validation = tokenize(splits.valid, "validation tokens") if splits.valid and config.val_batches else None
     plan = batches.plan(train.rows, batch_size=config.batch_size, seed=config.seed)
     target = config.iters if config.epochs is None else config.epochs * len(plan)
@@ -127,6 +128,14 @@ def _check_fit(config: LoraConfig, info: ModelInfo, folder: Path) -> None:
         raise BadRequest(
             f"{folder.name} is quantized, and quantized weights cannot be trained in full",
             hint="--fine-tune-type lora trains an adapter on it",
+        )
+
+
+def _check_lengths(train: data.Tokenized, config: LoraConfig) -> None:
+    if train.truncated == len(train.rows) + len(train.left_out):
+        raise InvalidData(
+            f"every row is longer than --max-seq-length {config.max_seq_length:,}; the longest has {train.longest:,} tokens",
+            hint=f"--max-seq-length {train.longest} takes all of every row; or split the rows",
         )
 
 

@@ -84,7 +84,10 @@ class Begun:
 def check(settings: Settings, config: LoraConfig, progress: Progress) -> Training:
     """Check everything that can be checked before anything is written."""
     project = Project(root=settings.root, cwd=settings.cwd, registry_path=settings.registry_path)
-    return Training(settings=settings, project=project, prepared=prepare(project, config, progress))
+    prepared = prepare(project, config, progress)
+    if config.lora_keys or config.optimizer_config or config.lr_schedule != "constant":
+        fine_tune.rehearse(prepared, cache=settings.cache or machine.user_cache(), blas_setting=settings.blas)
+    return Training(settings=settings, project=project, prepared=prepared)
 
 
 @contextmanager

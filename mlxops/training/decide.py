@@ -104,7 +104,16 @@ def decide(request: Request, candidates: Sequence[Candidate]) -> Decision:
     gone = next((each for each in candidates if each.fingerprint == request.fingerprint), None)
     if gone is not None:
         return Decision(kind="new", reason=f"the folder of {gone.name} ({gone.folder}) is gone")
-    unfinished = [each for each in candidates if not each.is_finished and each.has_folder]
+    there = [each for each in candidates if each.has_folder]
+    stretched = next((each for each in there if _is_stretched(each, request)), None)
+    if stretched is not None:
+        found = differences(stretched.settings, request.settings)
+        return _refuse(
+            f"the run {stretched.name!r} of {stretched.target:,} iterations cannot go on to {request.target:,}",
+            hint=f"{_why_not(found)}; --new starts one",
+            differences=found,
+        )
+    unfinished = [each for each in there if not each.is_finished]
     if not unfinished:
         return Decision(kind="new", reason="no run of these settings is there")
     similar = min(unfinished, key=lambda each: len(differences(each.settings, request.settings)))
@@ -120,6 +129,11 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[tup
     """Each setting in which two runs differ: (name, there, asked for)."""
     names = [*there, *(name for name in asked if name not in there)]
     return tuple((name, there.get(name), asked.get(name)) for name in names if there.get(name) != asked.get(name))
+
+
+def _is_stretched(there: Candidate, request: Request) -> bool:
+    """Whether the request is this run made longer or shorter, under a learning rate that runs over the whole."""
+    return [name for name, _, _ in differences(there.settings, request.settings)] == ["schedule_iterations"]
 
 
 def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision:
@@ -185,7 +199,7 @@ def _refuse(reason: str, *, hint: str | None = None, differences: tuple[tuple[st
 def _why_not(found: tuple[tuple[str, Any, Any], ...]) -> str | None:
     if [name for name, _, _ in found] == ["schedule_iterations"]:
         return (
-            "its learning rate runs over the whole training, so a longer one is another run: "
+            "its learning rate runs over the whole training, so another length is another run: "
             "give the schedule its own length in a recipe, or another --name"
         )
     return None

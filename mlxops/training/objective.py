@@ -7,7 +7,7 @@ import mlx.nn as nn
 
 
 def row_losses(model: nn.Module, tokens: mx.array, mask: mx.array) -> mx.array:
-    """The cross-entropy of the trained tokens, summed over each row, in float32.
+    """The cross-entropy of the trained tokens (in the type of the logits), summed over each row in float32.
 
     `tokens` has the shape (rows, width), `mask` (rows, width - 1); the result (rows,). Positions outside the mask
     count nothing, whatever they hold, and an empty mask gives 0.
