@@ -1,17 +1,22 @@
 """Imported by the server that commands are forked from: all that a command loads, and nothing computed with it."""
 
-import mlxops.__main__
-import mlxops.jobs.train
-import mlxops.ui.live
-import mlxops.ui.outcome
-import mlxops.ui.progress
+from importlib import import_module
+
 from mlxops.projects import blas, machine
 
+# before MLX is imported, or it computes without
 blas.load(threads=None, core_type=None, cache=machine.user_cache(), setting=None)
 
-import safetensors  # noqa: E402, F401
-import sqlite_utils  # noqa: E402, F401
-
-import mlxops.models.loading
-import mlxops.models.tokenizer
-import mlxops.training.loop  # noqa: F401
+for name in (
+    "mlxops.__main__",
+    "mlxops.jobs.train",
+    "mlxops.models.loading",
+    "mlxops.models.tokenizer",
+    "mlxops.training.loop",
+    "mlxops.ui.live",
+    "mlxops.ui.outcome",
+    "mlxops.ui.progress",
+    "safetensors",
+    "sqlite_utils",
+):
+    import_module(name)

@@ -15,9 +15,10 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from itertools import count
 from multiprocessing import forkserver
@@ -28,6 +29,7 @@ from typing import Any
 
 from mlxops import registry
 from mlxops.projects import machine
+from mlxops.training import signals
 
 # Read at import: tests have caches of their own, and making the fast BLAS once a machine is enough.
 _CACHE = machine.user_cache()
@@ -38,6 +40,13 @@ _WALL_CLOCK = (
     "cpu_percent",
 )  # fmt: skip
 _numbers = count()
+
+RUN = (
+    *("--model", "tiny", "--name", "run", "--iters", "13", "--num-layers", "2", "--batch-size", "2"),
+    *("--save-every", "4", "--steps-per-report", "3", "--steps-per-eval", "5", "--val-batches", "2"),
+    *("--learning-rate", "0.003", "--lora-dropout", "0.1", "--grad-accumulation-steps", "3"),
+)
+"""A run whose target is off every grid: the report's, the validation's, the checkpoints' and the accumulation's."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +177,12 @@ def assert_exact(project: Path, expected: dict[str, Any]) -> None:
     assert got == expected
 
 
+def contents(folder: Path, pattern: str = "*") -> dict[str, tuple[bytes, int]]:
+    """The bytes of a folder's files and when they were written; the lock says who held it last and does not count."""
+    files = [path for path in sorted(folder.glob(pattern)) if path.name != ".lock"]
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
 def gates() -> tuple[Event, Event]:
     """What `pause_before` says and waits for."""
     return _forks().Event(), _forks().Event()
@@ -207,9 +222,28 @@ def act_before(place: str, act: Callable[[], object], *, call: int | None = None
     setattr(owner, name, wrapped)
 
 
-def signal_before(number: signal.Signals, place: str, call: int) -> None:
+def signal_itself(number: signal.Signals, place: str, call: int) -> None:
     """Have this process get a signal just before a call."""
-    act_before(place, partial(os.kill, os.getpid(), number), call=call)
+    act_before(place, lambda: os.kill(os.getpid(), number), call=call)
+
+
+def signal_before(number: signal.Signals, place: str, call: int) -> None:
+    """Have this process get a signal just before a call, which waits until it is heard."""
+    listen, heard = signals.listen, []
+
+    @contextmanager
+    def overheard(*args: Any) -> Iterator[signals.StopRequest]:
+        with listen(*args) as request:
+            heard.append(request)
+            yield request
+
+    def get_signal() -> None:
+        os.kill(os.getpid(), number)
+        while not heard[0]:
+            os.sched_yield()
+
+    signals.listen = overheard
+    act_before(place, get_signal, call=call)
 
 
 def pause_before(place: str, call: int, reached: Event, go_on: Event) -> None:

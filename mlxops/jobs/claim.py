@@ -41,6 +41,7 @@ class _Found:
     candidates: list[Candidate] = field(default_factory=list)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     newest: dict[str, tuple[Checkpoint | None, list[Damaged]]] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
 
 
 def preview(project: Project, prepared: Prepared) -> Decision:
@@ -74,12 +75,11 @@ def claim(project: Project, db: registry.Registry, prepared: Prepared, command: 
             row = _new_row(project, db, prepared) if decision.kind == "new" else found.rows[str(decision.run)]
             folder = project.from_root(row["adapter_path"])
             if decision.kind != "finished":
-                _make_folder(folder)
-                held.enter_context(lock.hold(folder / lock.NAME, holder, what=f"the run {row['name']!r}"))
+                _take_hold(held, folder, holder, f"the run {row['name']!r}", is_read=row["name"] not in found.held)
         start, damaged = found.newest.get(row["name"], (None, []))
         _bring_in_line(db, row, start, damaged, folder)
-        if decision.kind == "finished":
-            _complete(db, row, start)
+        if decision.kind == "finished" and row["status"] != "completed":
+            _complete(db, row["id"], row["target_iterations"], start)
         yield Claim(
             decision=decision,
             run_id=row["id"],
@@ -119,12 +119,15 @@ def _look(project: Project, db: registry.Registry, prepared: Prepared) -> _Found
             or row["name"] == config.name
             or row["adapter_path"] == folder_asked
         )
-        if is_meant and not lock.is_held(folder / lock.NAME):
-            known = {
-                each["iteration"]: (each["adapter_sha256"], each["state_sha256"])
+        if is_meant and lock.is_held(folder / lock.NAME):
+            found.held.add(row["name"])
+        elif is_meant:
+            recorded = [
+                each["iteration"]
                 for each in registry.checkpoints_of(db, row["id"])
-            }
-            newest = checkpoints.newest(folder, fingerprint=row["fingerprint"], known=known)
+                if each["status"] == "whole" and each["state_file"] and not each["state_pruned_at"]
+            ]
+            newest = checkpoints.newest(folder, fingerprint=row["fingerprint"], recorded=recorded)
             found.newest[row["name"]] = newest
             iteration = newest[0].iteration if newest[0] else 0
             closed = newest[0] is not None and newest[0].counters.closed_at is not None
@@ -138,7 +141,8 @@ def _look(project: Project, db: registry.Registry, prepared: Prepared) -> _Found
                 iteration=iteration,
                 target=row["target_iterations"],
                 closed=closed,
-                has_folder=folder.is_dir(),
+                # a command that was killed before it made the folder
+                has_folder=folder.is_dir() or row["status"] == "created",
             )
         )
     return found
@@ -213,19 +217,34 @@ def _bring_in_line(
         if known["status"] == "whole" and not (folder / known["adapter_file"]).exists():
             registry.mark_checkpoint(db, row["id"], iteration, "missing")
     if start is not None and there.get(start.iteration, {}).get("state_sha256") != start.state_sha256:
+        _offer(start)
         _add_row(db, row["id"], start)
 
 
-def _complete(db: registry.Registry, row: Mapping[str, Any], start: Checkpoint | None) -> None:
-    """Give a run that was killed between its last checkpoint and the end of its attempt the status it has earned."""
-    if start is None or row["status"] == "completed" or start.counters.closed_at != row["target_iterations"]:
+def _complete(db: registry.Registry, run_id: int, target: int, start: Checkpoint | None) -> None:
+    """Give a run the status it has earned: one killed after its last checkpoint, or taken from its folder."""
+    if start is None or start.counters.closed_at != target:
         return
-    attempts = registry.attempts_of(db, row["id"])
-    if attempts:
-        registry.end_attempt(db, attempts[-1]["id"], reason="finished", status="completed", iteration=start.iteration)
+    attempts = registry.attempts_of(db, run_id)
+    if not attempts:
+        registry.start_attempt(
+            db,
+            run_id,
+            start_kind="exact",
+            start_note="taken from its folder: the attempts before are not known",
+            from_iteration=start.iteration,
+            trained_tokens=start.counters.trained_tokens,
+            target_iterations=target,
+            device=start.environment["device"].partition(":")[0],
+            environment=start.environment,
+            command="",
+        )
+        attempts = registry.attempts_of(db, run_id)
+    registry.end_attempt(db, attempts[-1]["id"], reason="finished", status="completed", iteration=start.iteration)
 
 
 def _add_row(db: registry.Registry, run_id: int, found: Checkpoint) -> None:
+    train_loss, validation_loss = checkpoints.losses(found)
     registry.add_checkpoint(
         db,
         run_id,
@@ -236,8 +255,8 @@ def _add_row(db: registry.Registry, run_id: int, found: Checkpoint) -> None:
         bytes=found.bytes,
         adapter_sha256=found.adapter_sha256,
         state_sha256=found.state_sha256,
-        train_loss=found.counters.train_loss,
-        validation_loss=found.counters.validation_loss,
+        train_loss=train_loss,
+        validation_loss=validation_loss,
         trained_tokens=found.counters.trained_tokens,
     )
 
@@ -268,10 +287,13 @@ def _recover_folders(project: Project, db: registry.Registry, prepared: Prepared
             note=run["config"].get("note"),
             tags=run["config"].get("tag", ()),
         )
+        newest = None
         for iteration in reversed(checkpoints.iterations(folder)):
             found = checkpoints.read(folder, iteration, fingerprint=run["fingerprint"])
             if isinstance(found, Checkpoint):
+                newest = found
                 _add_row(db, made.id, found)
+        _complete(db, made.id, run["target"], newest)
         registry.add_event(
             db, made.id, None, kind="recovered", message=f"taken from its folder {made.adapter_path}: the row was gone"
         )
@@ -303,12 +325,30 @@ def _refuse_occupied(folder: Path) -> None:
         )
 
 
-def _make_folder(folder: Path) -> None:
+def _take_hold(held: ExitStack, folder: Path, holder: Mapping[str, Any], what: str, *, is_read: bool) -> None:
+    """Make the run's folder, lock it, and clear it of what a kill left half-written.
+
+    A run that was held when the others were read is busy even if it is free by now: nobody knows where it stands.
+    """
+    if not is_read:
+        raise lock.busy(folder / lock.NAME, what)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        held.enter_context(lock.hold(folder / lock.NAME, holder, what=what))
         checkpoints.sweep(folder)
     except OSError as error:
-        raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
+        raise _cannot_write(folder, error) from error
+
+
+def _offer(start: Checkpoint) -> None:
+    try:
+        checkpoints.offer(start)
+    except OSError as error:
+        raise _cannot_write(start.folder, error) from error
+
+
+def _cannot_write(folder: Path, error: OSError) -> Failed:
+    return Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}")
 
 
 def _state_folder(project: Project) -> Path:

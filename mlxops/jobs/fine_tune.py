@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -57,6 +59,7 @@ def set_up(prepared: Prepared, claim: Claim, *, cache: Path, blas_setting: str |
         "blas_version": loaded.version,
         "blas_threads": loaded.threads,
         "core_type": loaded.core_type,
+        "kernels": _kernels(),
     }
     automatic = {
         "blas_threads": loaded.threads,
@@ -66,6 +69,20 @@ def set_up(prepared: Prepared, claim: Claim, *, cache: Path, blas_setting: str |
     automatic |= wanted
     notes = (loaded.note,) if loaded.note else ()
     return Environment(exact=exact, automatic=automatic, device=device["kind"], notes=notes)
+
+
+def rehearse(prepared: Prepared, *, cache: Path, blas_setting: str | None) -> None:
+    """Make everything of which only MLX knows whether it can be made, and throw it away. Reads no weights.
+
+    Raises `BadRequest` for layers, optimizer arguments or a schedule that cannot be.
+    """
+    blas.load(threads=None, core_type=None, cache=cache, setting=blas_setting)
+    from mlxops.models.loading import load_model
+    from mlxops.training import layers, optimizers, schedule
+
+    layers.prepare(load_model(prepared.model_folder, lazy=True)[0], prepared.config)
+    optimizers.make(prepared.config)
+    schedule.learning_rates(prepared.config, target=prepared.target)(1)
 
 
 def _dtype(prepared: Prepared, device: str) -> str | None:
@@ -122,6 +139,7 @@ def fine_tune(
             listener(Notice(kind="stopping", message="stopping after this step; once more leaves at once"))
 
     status, reason, iteration, error = "failed", "error", _iteration(claim), None
+    stop = signals.StopRequest()
     try:
         with (
             registry.Heartbeat(db.path, attempt),
@@ -155,11 +173,25 @@ def fine_tune(
         raise
     except Exception as failure:
         iteration, error = record.saved_at, f"{type(failure).__name__}: {failure}"
-        raise
+        if stop.signal_number is None or not isinstance(failure, RuntimeError):
+            raise
+        # Ctrl-C in a terminal also ends the compiler that MLX makes its kernels with, and with it the step
+        status, reason = "interrupted", signal.Signals(stop.signal_number).name
+        raise Interrupted(
+            stop.signal_number,
+            f"stopped by {reason}; the newest checkpoint is that of iteration {iteration:,} of {prepared.target:,}",
+            hint="the same command goes on from there",
+        ) from failure
     finally:
         # where the registry itself is what failed, its error is already on the way; the heartbeat will say "lost"
         with suppress(Failed):
             registry.end_attempt(db, attempt, reason=reason, status=status, iteration=iteration, error=error)
+
+
+def _kernels() -> str:
+    """How MLX runs compiled functions on a Linux processor: fused by a compiler where there is one, with other bits."""
+    is_fused = shutil.which("g++") is not None and "MLX_DISABLE_COMPILE" not in os.environ
+    return "fused" if is_fused or not machine.ON_LINUX else "one by one"
 
 
 def _iteration(claim: Claim) -> int:
@@ -203,7 +235,7 @@ def _notices(
 ) -> list[Notice]:
     said = [Notice(kind="note", message=note) for note in environment.notes]
     for each in claim.damaged:
-        message = f"the checkpoint at iteration {each.iteration:,} was damaged and is set aside: {each.reason}"
+        message = f"the checkpoint at iteration {each.iteration:,} cannot be used and is set aside: {each.reason}"
         said.append(Notice(kind="set aside", message=message, level="warning", iteration=each.iteration))
     if claim.start is not None:
         message = f"goes on from iteration {claim.start.iteration:,}"

@@ -5,33 +5,53 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlxops.errors import Busy
+from mlxops.errors import Busy, Failed
 
 NAME = ".lock"
+
+# who only asks whether a lock is held has it shared for an instant, which must not look like work
+_TRIES, _BETWEEN_TRIES = 5, 0.01
 
 
 @contextmanager
 def hold(path: Path, holder: Mapping[str, Any], *, what: str, wait: bool = False) -> Iterator[None]:
     """Hold the lock file at `path` and say in it who does.
 
-    Raises `Busy` naming the holder where another live process has it, unless told to wait.
+    Raises `Busy` naming the holder where another live process has it, unless told to wait, and `Failed` where the
+    file cannot be written.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise _busy(path, what) from None
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise Failed(f"the lock {str(path)!r} cannot be written: {error.strerror}") from error
+    try:
+        if not _take(descriptor, wait=wait):
+            raise busy(path, what)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(dict(holder)).encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _take(descriptor: int, *, wait: bool) -> bool:
+    if wait:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return True
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_BETWEEN_TRIES)
+        else:
+            return True
+    return False
 
 
 def is_held(path: Path) -> bool:
@@ -49,7 +69,8 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def _busy(path: Path, what: str) -> Busy:
+def busy(path: Path, what: str) -> Busy:
+    """The error that names who holds the lock file at `path`, or held it last."""
     try:
         holder = json.loads(path.read_text())
         words = f"process {holder['pid']} on {holder['host']} since {holder['since']}"

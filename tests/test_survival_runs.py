@@ -1,0 +1,237 @@
+"""Which run a command goes on with, extends, leaves alone or refuses, and what happens when several work at once."""
+
+from __future__ import annotations
+
+import platform
+import signal
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_runs
+from training_runs import CHECKPOINT, RUN, STEP, VALIDATED_BATCH, Command, assert_exact, lora, pause_before, straight
+
+from mlxops import registry
+
+pytestmark = pytest.mark.slow
+
+BEGINNING = "mlxops.training.loop:train"
+EXTENDED = (*RUN, "--iters", "15")
+COSINE = ("--lr-schedule", "cosine_decay")
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_model: Path) -> Path:
+    """A project to train in."""
+    return training_runs.make_project(tmp_path / "trained", tiny_model)
+
+
+def runs(project: Path) -> list[dict[str, Any]]:
+    """The runs of a project as a person lists them, the oldest first."""
+    with registry.open_read_only(project / "runs.db") as db:
+        return registry.list_runs(db)[::-1]
+
+
+def recorded(project: Path) -> dict[str, list[dict[str, Any]]]:
+    """All rows of the registry by table."""
+    with registry.open_read_only(project / "runs.db") as db:
+        tables = [row["name"] for row in db.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {table: db.rows(f'SELECT * FROM "{table}"') for table in tables}
+
+
+# several at once -----------------------------------------------------------------------------------------------------
+
+
+def test_a_second_command_on_a_run_names_the_first_and_leaves(project: Path, tiny_model: Path) -> None:
+    reached, go_on = training_runs.gates()
+    first = Command(project, RUN, partial(pause_before, STEP, 6, reached, go_on))
+    reached.wait()
+
+    second = lora(project, *RUN)
+    go_on.set()
+
+    assert first.wait().code == 0
+    assert second.code == 3
+    assert f"the run 'run' is being worked on by process {first.pid} on {platform.node()} since " in second.said
+    assert_exact(project, straight(tiny_model, *RUN))
+
+
+def test_a_second_command_leaves_a_checkpoint_that_is_being_written_alone(project: Path, tiny_model: Path) -> None:
+    reached, go_on = training_runs.gates()
+    first = Command(project, RUN, partial(_pause_in_the_writer, reached, go_on))
+    reached.wait()
+
+    second = lora(project, *RUN)
+    go_on.set()
+
+    assert (first.wait().code, second.code) == (0, 3)
+    assert_exact(project, straight(tiny_model, *RUN))
+
+
+def _pause_in_the_writer(reached: Any, go_on: Any) -> None:
+    training_runs.act_before(CHECKPOINT, partial(pause_before, "mlxops.files:sync", 1, reached, go_on), call=1)
+
+
+def test_a_command_that_comes_as_a_run_ends_does_not_train_it_again(project: Path, tiny_model: Path) -> None:
+    reached, go_on = training_runs.gates()
+    first = Command(project, RUN, partial(pause_before, STEP, 6, reached, go_on))
+    reached.wait()
+    looked, decide = training_runs.gates()
+    second = Command(project, RUN, partial(pause_before, "mlxops.jobs.claim:decide", 1, looked, decide))
+    looked.wait()
+
+    go_on.set()
+    first.wait()
+    decide.set()
+
+    assert second.wait().code == 3
+    assert training_runs.steps_trained(project) == 13
+    assert_exact(project, straight(tiny_model, *RUN))
+
+
+def test_two_equal_commands_at_the_same_moment_make_one_run(project: Path) -> None:
+    options = [option for option in RUN if option not in ("--name", "run")]
+    reached, go_on = training_runs.gates()
+    both = [Command(project, options, partial(pause_before, BEGINNING, 1, reached, go_on)) for _ in range(2)]
+
+    wait([command.sentinel for command in both])
+    go_on.set()
+
+    assert sorted(command.wait().code for command in both) == [0, 3]
+    assert [run["status"] for run in runs(project)] == ["completed"]
+
+
+def test_four_different_runs_at_once_all_complete(project: Path, tiny_model: Path) -> None:
+    names = ["run", "second", "third", "fourth"]
+    commands = [Command(project, [*RUN, "--name", name, "--seed", str(seed)]) for seed, name in enumerate(names)]
+
+    codes = [command.wait().code for command in commands]
+
+    assert codes == [0, 0, 0, 0]
+    assert {run["name"]: run["status"] for run in runs(project)} == dict.fromkeys(names, "completed")
+    assert_exact(project, straight(tiny_model, *RUN))
+
+
+def test_a_command_killed_before_it_made_its_folder_leaves_no_second_run(project: Path) -> None:
+    options = [option for option in RUN if option not in ("--name", "run")]
+    lora(
+        project, *options, first=partial(training_runs.signal_itself, signal.SIGKILL, "mlxops.jobs.claim:_take_hold", 1)
+    )
+
+    ended = lora(project, *options)
+
+    assert ended.code == 0
+    assert [run["status"] for run in runs(project)] == ["completed"]
+
+
+# finished, extended, shortened ---------------------------------------------------------------------------------------
+
+
+def test_the_same_command_on_a_finished_run_writes_nothing(project: Path) -> None:
+    lora(project, *RUN)
+    files, rows = training_runs.contents(project / "adapters" / "run"), recorded(project)
+
+    again = lora(project, *RUN)
+
+    assert again.code == 0
+    assert "already at iteration 13 of 13" in again.said
+    assert (training_runs.contents(project / "adapters" / "run"), recorded(project)) == (files, rows)
+
+
+@pytest.mark.parametrize("first", [10, 13])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_target_raised_equals_a_straight_run(project: Path, tiny_model: Path, first: int, accumulation: int) -> None:
+    options = (*RUN, "--grad-accumulation-steps", str(accumulation))
+
+    lora(project, *options, "--iters", str(first))
+    extended = lora(project, *options, "--iters", "15")
+
+    assert extended.code == 0
+    assert training_runs.steps_trained(project) == 15
+    assert_exact(project, straight(tiny_model, *options, "--iters", "15"))
+
+
+def test_a_target_raised_after_its_closing_was_cut_short_equals_a_straight_run(project: Path, tiny_model: Path) -> None:
+    lora(project, *RUN, first=partial(training_runs.signal_before, signal.SIGINT, VALIDATED_BATCH, 7))
+    lora(project, *EXTENDED)
+
+    assert training_runs.steps_trained(project) == 15
+    assert_exact(project, straight(tiny_model, *EXTENDED))
+
+
+def test_an_extension_that_was_killed_equals_a_straight_run(project: Path, tiny_model: Path) -> None:
+    lora(project, *RUN)
+    lora(project, *EXTENDED, first=partial(training_runs.signal_itself, signal.SIGKILL, STEP, 2))
+    lora(project, *EXTENDED)
+
+    assert_exact(project, straight(tiny_model, *EXTENDED))
+
+
+@pytest.mark.parametrize("instant", [15, 18, 19, 20, 21, 22, 23, 26, 28])
+def test_a_closing_cut_short_twice_never_loses_its_checkpoint(project: Path, tiny_model: Path, instant: int) -> None:
+    lora(project, *RUN, first=partial(training_runs.signal_before, signal.SIGINT, VALIDATED_BATCH, 7))
+    killed = lora(project, *RUN, first=partial(training_runs.die_in_the_writer, instant))
+    lora(project, *RUN)
+
+    assert killed.code == -signal.SIGKILL
+    assert training_runs.steps_trained(project) == 13
+    assert_exact(project, straight(tiny_model, *RUN))
+
+
+def test_a_lower_target_is_reached_already(project: Path) -> None:
+    lora(project, *RUN)
+    before = training_runs.contents(project / "adapters" / "run")
+
+    ended = lora(project, *RUN, "--iters", "9")
+
+    assert ended.code == 0
+    assert "already at" in ended.said
+    assert training_runs.contents(project / "adapters" / "run") == before
+
+
+# refused -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_over_the_whole_training_refuses_another_target_and_says_why(project: Path) -> None:
+    lora(project, *RUN, *COSINE)
+
+    refused = lora(project, *EXTENDED, *COSINE)
+
+    assert refused.code == 3
+    assert "schedule_iterations: was 13, now 15" in refused.said
+    assert "hint: its learning rate runs over the whole training" in refused.said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "difference"),
+    [
+        ("--lora-rank", "4", "lora_rank: was 8, now 4"),
+        ("--learning-rate", "0.01", "learning_rate: was 0.003, now 0.01"),
+        ("--optimizer", "sgd", "optimizer: was adam, now sgd"),
+    ],
+)
+@pytest.mark.parametrize("place", [("--name", "run"), ("--adapter-path", "adapters/run")])
+def test_other_settings_for_the_same_run_are_refused_by_name(
+    project: Path, place: tuple[str, str], option: str, value: str, difference: str
+) -> None:
+    options = [each for each in RUN if each not in ("--name", "run")]
+    lora(project, *RUN, "--iters", "2")
+
+    refused = lora(project, *options, *place, option, value)
+
+    assert refused.code == 3
+    assert difference in refused.said.splitlines()[1]
+    assert len(runs(project)) == 1
+
+
+def test_other_data_for_the_same_run_are_refused(project: Path) -> None:
+    lora(project, *RUN, "--iters", "2")
+    train = project / "data" / "train.jsonl"
+    train.write_text(train.read_text().replace("What is 3 times", "Guess 3 times"))
+
+    refused = lora(project, *RUN)
+
+    assert refused.code == 3
+    assert "data_identity: was" in refused.said
