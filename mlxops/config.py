@@ -107,7 +107,7 @@ class LoraConfig:
     tag: list[str] = option([], "tags of the run; repeat or separate by commas", role="keeping")
     new: bool = option(False, "start a new run whatever there is", role="keeping", aliases=["no-resume"])
     preview: bool = option(False, "say what would happen and start nothing", role="keeping")
-    json: bool = option(False, "the preview as JSON", role="keeping")
+    json: bool = option(False, "the result, or the preview, as JSON", role="keeping")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,6 +145,8 @@ class Option:
         is_of_kind = type(value) is self.kind
         if not is_of_kind or (self.kind is list and not all(type(item) is self.item for item in value)):
             raise BadRequest(f"{where} takes {_WORDS[self.kind]}, not {value!r}")
+        if self.kind in (list, dict) and not _is_finite(value):
+            raise BadRequest(f"{where} takes finite numbers, not {value!r}")
         if self.choices:
             self._check_choice(value, where)
         elif self.kind is str and not value.strip():
@@ -208,6 +210,14 @@ class Option:
         if self.also:
             words += f", or {', '.join(f'{value:g}' for value in self.also)}"
         return words
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    return all(map(_is_finite, value)) if isinstance(value, (list, tuple)) else True
 
 
 @cache

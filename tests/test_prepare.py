@@ -153,6 +153,21 @@ def optimizer_without_such_an_argument(root):
     return "--model tiny --num-layers 2 --config recipe.yaml", "adamw takes"
 
 
+def optimizer_argument_of_another_kind(root):
+    (root / "recipe.yaml").write_text("optimizer_config: {adam: {betas: 7}}\n")
+    return "--model tiny --config recipe.yaml", "adam cannot take {'betas': 7}"
+
+
+def arguments_for_no_optimizer(root):
+    (root / "recipe.yaml").write_text("optimizer_config: {adamm: {eps: 1e-8}}\n")
+    return "--model tiny --config recipe.yaml", "not 'adamm'"
+
+
+def number_that_is_none(root):
+    (root / "recipe.yaml").write_text("optimizer_config: {adam: {eps: .nan}}\n")
+    return "--model tiny --config recipe.yaml", "finite numbers"
+
+
 def schedule_with_other_arguments(root):
     (root / "recipe.yaml").write_text("lr_schedule: {name: step_decay, arguments: [1e-4, 0.5]}\n")
     return "--model tiny --num-layers 2 --config recipe.yaml", "the schedule step_decay takes decay_rate, step_size"
@@ -204,6 +219,9 @@ BAD = [
     too_many_layers,
     keys_of_no_layer,
     optimizer_without_such_an_argument,
+    optimizer_argument_of_another_kind,
+    arguments_for_no_optimizer,
+    number_that_is_none,
     schedule_with_other_arguments,
     adapter_path_that_is_a_file,
     adapter_path_below_a_file,

@@ -74,7 +74,10 @@ def test_it_reads_the_settings_of_the_project_from_below(mlxops: Typed, monkeypa
     Path("below").mkdir()
     monkeypatch.chdir("below")
 
-    assert mlxops("runs")[2] == "invoke.yaml: mlxops.runs: limit takes a whole number, not 'none'\n"
+    assert mlxops("runs")[2] == (
+        "invoke.yaml: mlxops.runs: limit takes a whole number, not 'none'\n"
+        "hint: mlx-toolkit runs --help explains its options\n"
+    )
 
 
 def test_settings_that_are_no_yaml_are_named(mlxops: Typed) -> None:

@@ -192,7 +192,11 @@ def test_a_saved_query_takes_its_parameters(mlxops: Typed, runs: Settings) -> No
             "@attempts has no parameter 'ran'\nhint: did you mean 'run'?\n",
         ),
         ("@atempts", 2, "no saved query 'atempts'\nhint: did you mean 'attempts'?\n"),
-        ("'select 1' --param x", 2, "--param takes name=value, not 'x'\n"),
+        (
+            "'select 1' --param x",
+            2,
+            "--param takes name=value, not 'x'\nhint: mlx-toolkit sql --help explains its options\n",
+        ),
         (
             ".shema",
             2,

@@ -64,7 +64,11 @@ def test_it_works_below_the_folder_of_tasks_py(inv: Inv, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("command", "code", "err"),
     [
-        ("lora --iters abc", 2, "--iters takes a whole number, not 'abc'\n"),
+        (
+            "lora --iters abc",
+            2,
+            "--iters takes a whole number, not 'abc'\nhint: inv lora --help explains its options\n",
+        ),
         ("lora --itres 3", 1, "lora has no option --itres\nhint: did you mean --iters?\n"),
         ("lroa", 1, "there is no task 'lroa'\nhint: did you mean 'lora'?\n"),
         ("run.show", 1, "run.show needs NAME\nhint: inv run.show --help explains it\n"),

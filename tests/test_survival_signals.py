@@ -55,6 +55,20 @@ def test_a_signal_in_the_last_step_still_finishes_what_needs_no_more_steps(proje
     assert_exact(project, straight(tiny_model, *RUN))
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)]
+)
+def test_a_signal_before_there_is_anything_to_save_ends_it_at_once(
+    project: Path, tiny_model: Path, number: signal.Signals, code: int
+) -> None:
+    # a process that a signal killed is shown by a shell as 128 + its number, too
+    ended = lora(project, *RUN, first=partial(training_runs.signal_itself, number, "mlxops.jobs.train:prepare", 1))
+    lora(project, *RUN)
+
+    assert ended.code == code
+    assert_exact(project, straight(tiny_model, *RUN))
+
+
 def test_a_stopped_run_says_where_it_is_and_how_to_go_on(project: Path) -> None:
     stopped = lora(project, *RUN, first=partial(signal_before, signal.SIGTERM, STEP, 7))
     attempt = training_runs.attempts(project, "run")[-1]
@@ -90,9 +104,8 @@ def _press_twice() -> None:
 
 
 def _press_and_hang() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-    signal.pause()
-    signal.pause()
+    while True:  # those within an instant of the first are one request with it
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("g++") is None, reason="MLX compiles nothing here")

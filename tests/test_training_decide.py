@@ -104,7 +104,7 @@ def test_a_run_that_moves_to_another_folder_is_refused():
 
 
 def test_a_folder_with_something_else_in_it_is_refused():
-    decision = decide(replace(ASKED, folder="old", occupied="holds an adapter"), [RUN])
+    decision = decide(replace(ASKED, folder="old", own_folder="old", occupied="holds an adapter"), [RUN])
 
     assert (decision.kind, decision.reason) == ("refuse", "'old' holds an adapter")
     assert decision.hint
@@ -319,3 +319,9 @@ def test_another_length_of_a_run_whose_learning_rate_runs_over_the_whole_is_refu
     assert (decision.kind, decision.differences) == ("refuse", (("schedule_iterations", 100, 150),))
     assert "learning rate runs over the whole training" in decision.hint
     assert decide(replace(longer, new=True), [whole]).kind == "new"
+
+
+def test_a_name_whose_folder_is_another_runs_is_refused():
+    moved = replace(RUN, folder="adapters/stork")
+
+    assert decide(replace(ASKED, name="stork", own_folder="adapters/stork"), [moved]).kind == "refuse"

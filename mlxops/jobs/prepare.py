@@ -134,7 +134,8 @@ def _check_fit(config: LoraConfig, info: ModelInfo, folder: Path) -> None:
 def _check_lengths(train: data.Tokenized, config: LoraConfig) -> None:
     if train.truncated == len(train.rows) + len(train.left_out):
         raise InvalidData(
-            f"every row is longer than --max-seq-length {config.max_seq_length:,}; the longest has {train.longest:,} tokens",
+            f"every row is longer than --max-seq-length {config.max_seq_length:,}; "
+            f"the longest has {train.longest:,} tokens",
             hint=f"--max-seq-length {train.longest} takes all of every row; or split the rows",
         )
 
@@ -147,7 +148,7 @@ def _first_lines(
         words = f"training on the assistant's words: {share} (--no-mask-prompt for all)"
     else:
         words = f"training on all words: {share}"
-    epochs = f"{target / len(plan):.3g} epochs of {len(plan):,} batches"
+    epochs = f"{target / len(plan):.3g} times the {len(plan):,} batches of an epoch"
     rows = f"{len(train.rows):,} rows to train, {len(validation.rows) if validation else 0:,} to validate"
     return (words, f"{rows}; {target:,} iterations are {epochs}")
 

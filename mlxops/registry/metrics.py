@@ -77,7 +77,7 @@ def record_report(
     attempt_id: int | None,
     *,
     iteration: int,
-    epoch: int,
+    epoch: int | None,
     trained_tokens: int,
     metrics: Mapping[str, float | None],
 ) -> None:

@@ -27,7 +27,7 @@ _LIKE_A_FLAG = re.compile(r"--?[^\W\d_][\w-]*")
 class OptionArgument(Argument):
     """An option of a house task. Its value is None until it is given, so that weaker layers can fill it."""
 
-    def __init__(self, option: Option, flags: Iterable[str] = ()) -> None:
+    def __init__(self, option: Option, flags: Iterable[str] = (), task_name: Callable[[], str | None] = str) -> None:
         # To Invoke all that take a value are lists: only those may stand several times on a command line.
         super().__init__(
             names=(option.name.replace("_", "-"), *option.aliases),
@@ -39,6 +39,7 @@ class OptionArgument(Argument):
         )
         self.option = option
         self.flags = tuple(flags)
+        self.task_name = task_name
         self.raw_value = self._value = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OptionArgument:
@@ -68,7 +69,7 @@ class OptionArgument(Argument):
         try:
             parsed = self._parse(value)
         except BadRequest as error:
-            raise failures.exit_for(error) from None
+            raise failures.exit_for(error, self.task_name()) from None
         self._value = [*(self._value or []), *parsed] if self.option.kind is list else parsed
 
     def _parse(self, text: str) -> Any:

@@ -14,16 +14,19 @@ from pathlib import Path
 from invoke.exceptions import Exit
 
 import mlxops
-from mlxops.errors import InvalidData, MlxopsError, SettingsDiffer
+from mlxops.errors import BadRequest, InvalidData, MlxopsError, SettingsDiffer
 
 
-def exit_for(error: MlxopsError) -> Exit:
-    """The exit that says an error and carries its code."""
-    return Exit(in_words(error), code=error.exit_code)
+def exit_for(error: MlxopsError, task: str | None = None) -> Exit:
+    """The exit that says an error and carries its code; `task` is the name of what was asked for."""
+    return Exit(in_words(error, task), code=error.exit_code)
 
 
-def in_words(error: MlxopsError) -> str:
-    """The error as lines: its sentence, what it lists, and the hint with the command of the program in use."""
+def in_words(error: MlxopsError, task: str | None = None) -> str:
+    """The error as lines: its sentence, what it lists, and the hint with the command of the program in use.
+
+    A wrong request without a hint of its own gets that of the `task`'s page.
+    """
     lines = [error.message]
     if isinstance(error, InvalidData):
         lines += [f"  {problem}" for problem in error.problems[: error.shown]]
@@ -32,6 +35,8 @@ def in_words(error: MlxopsError) -> str:
             lines.append(f"  … and {more:,} more")
     if isinstance(error, SettingsDiffer):
         lines += [f"  {setting}: was {there}, now {asked}" for setting, there, asked in error.differences]
+    if error.hint is None and task and isinstance(error, BadRequest) and not isinstance(error, InvalidData):
+        lines.append(f"hint: {program()} {task} --help explains its options")
     if error.hint:
         lines.append(f"hint: {_with_this_program(error.hint)}")
     return "\n".join(lines)

@@ -82,14 +82,18 @@ class Task(invoke.Task):
         flags = [option.flag for option in self.options]
         return [
             HelpArgument(self.print_help),
-            *(OptionArgument(option, flags) for option in self.options),
+            *(OptionArgument(option, flags, self.shown_name) for option in self.options),
         ]
 
     def print_help(self) -> None:
         """Print the page of this task."""
+        pages.print_task(self, self.shown_name())
+
+    def shown_name(self) -> str:
+        """The shortest name a person can type."""
         from mlxops.tasks import namespace
 
-        pages.print_task(self, pages.shortest_name(namespace, self) or self.name)
+        return pages.shortest_name(namespace, self) or self.name
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Task:
         return self
@@ -108,7 +112,7 @@ class Task(invoke.Task):
             result = self.body(c, config)
             sys.stdout.flush()
         except BaseException as error:
-            _leave(error)
+            _leave(error, self)
         self.times_called += 1
         return result
 
@@ -223,9 +227,9 @@ def _from_root(values: Values, config_class: type, root: Path) -> dict[str, Any]
 # what goes wrong ----------------------------------------------------------------------------------------------------
 
 
-def _leave(error: BaseException) -> NoReturn:
+def _leave(error: BaseException, task: Task) -> NoReturn:
     if isinstance(error, MlxopsError):
-        raise failures.exit_for(error) from error
+        raise failures.exit_for(error, task.shown_name()) from error
     if isinstance(error, KeyboardInterrupt):
         raise Exit(code=130) from error
     if isinstance(error, (BrokenPipeError, SystemExit)) and failures.reader_has_gone(error):

@@ -35,7 +35,7 @@ def lora(c: Context, config: LoraConfig) -> None:
                 curve=run.curve(),
             ) as shown:
                 run.work(listeners=[shown.show], before_leaving=live.restore)
-        return outcome.trained(run.summary(), console.make(), was_finished=run.is_finished)
+        return outcome.trained(run.summary(), console.make(), was_finished=run.is_finished, as_json=config.json)
 
 
 @task

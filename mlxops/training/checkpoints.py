@@ -35,11 +35,16 @@ _NUMBERED = re.compile(r"^(\d{7,})_(adapters|state)\.safetensors$")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A whole checkpoint: both files read through and equal to their hashes."""
+    """A whole checkpoint: both files read through and equal to their hashes.
+
+    `counters` are those to go on with; the losses belong to the weights, which a closing update can be ahead of them.
+    """
 
     folder: Path
     iteration: int
     counters: Counters
+    train_loss: float | None
+    validation_loss: float | None
     fingerprint: str
     environment: dict[str, Any]
     run: dict[str, Any]
@@ -184,9 +189,7 @@ def newest(
     return None, damaged
 
 
-def read(
-    folder: Path, iteration: int, *, fingerprint: str | None = None, known: tuple[str, str] | None = None
-) -> Checkpoint | Damaged:
+def read(folder: Path, iteration: int, *, fingerprint: str | None = None) -> Checkpoint | Damaged:
     """Read a checkpoint through, verifying every byte of it; what is wrong comes back as `Damaged`."""
     import safetensors
 
@@ -205,12 +208,13 @@ def read(
         counters = Counters.from_json(metadata["counters"])
         said = {name: value for name, value in metadata.items() if name != "content_sha256"}
         content = _digest(said, ((name, tensor["shape"], tensor["data"]) for name, tensor in tensors))
+        train_loss, validation_loss = json.loads(metadata["losses"])
         environment, run = json.loads(metadata["environment"]), json.loads(metadata["run"])
         adapter_sha256, state_sha256 = files.sha256(adapter), files.sha256(state)
         size = adapter.stat().st_size + state.stat().st_size
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         return damaged(f"{state.name} cannot be read: {error}")
-    if content != metadata.get("content_sha256") or (known and known[1] != state_sha256):
+    if content != metadata.get("content_sha256"):
         return damaged(f"{state.name} is not what was written (SHA-256)")
     if adapter_sha256 != metadata["adapter_sha256"]:
         return damaged(f"{adapter.name} is not what was written (SHA-256)")
@@ -222,6 +226,8 @@ def read(
         folder=folder,
         iteration=iteration,
         counters=counters,
+        train_loss=train_loss,
+        validation_loss=validation_loss,
         fingerprint=metadata["fingerprint"],
         environment=environment,
         run=run,
@@ -229,15 +235,6 @@ def read(
         state_sha256=state_sha256,
         bytes=size,
     )
-
-
-def losses(checkpoint: Checkpoint) -> tuple[float | None, float | None]:
-    """The training and validation loss of its weights, which closing can have measured after its counters."""
-    import safetensors
-
-    with safetensors.safe_open(checkpoint.state_path, framework="np") as opened:
-        train_loss, validation_loss = json.loads(opened.metadata()["losses"])
-    return train_loss, validation_loss
 
 
 def set_aside(folder: Path, iteration: int) -> list[str]:

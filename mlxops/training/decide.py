@@ -42,13 +42,17 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for. `occupied` says what stands in the folder asked for, where that is no run of ours."""
+    """What was asked for.
+
+    `own_folder` is the one a new run would have; `occupied` says what stands in it, where that is no run of ours.
+    """
 
     fingerprint: str
     settings: Mapping[str, Any]
     target: int
     name: str | None = None
     folder: str | None = None
+    own_folder: str | None = None
     new: bool = False
     occupied: str | None = None
 
@@ -151,8 +155,11 @@ def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision
         )
     there = by_name or by_folder
     if there is None:
+        theirs = next((each for each in candidates if each.folder == request.own_folder), None)
+        if theirs:
+            return _refuse(f"{theirs.folder!r} is the folder of the run {theirs.name!r}", hint="choose another --name")
         if request.occupied:
-            return _refuse(f"{request.folder!r} {request.occupied}", hint="choose another --adapter-path")
+            return _refuse(f"{request.own_folder!r} {request.occupied}", hint="choose another --name or --adapter-path")
         return Decision(kind="new", reason="nothing is there yet")
     if request.new:
         return _refuse(

@@ -77,5 +77,6 @@ def busy(path: Path, what: str) -> Busy:
     except (OSError, ValueError, KeyError, TypeError):
         words = "another process"
     return Busy(
-        f"{what} is being worked on by {words}", hint="inv monitor shows it; --new starts another run beside it"
+        f"{what} is being worked on by {words}",
+        hint="inv monitor shows it; --new with no --name or --adapter-path of its own starts another run",
     )

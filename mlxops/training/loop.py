@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -40,16 +41,17 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
     clock = _Clock()
     saved_at = counters.iteration if work.start else None
 
-    def report(window: Window, *, closing: bool) -> None:
+    def report(window: Window, *, closing: bool) -> dict[str, float]:
         if window.tokens:
             counters.train_loss = window.loss / window.tokens
         metrics = _metrics(counters, window, rate(counters.iteration)) | clock.rates() | work.probe()
         epoch = (counters.iteration - 1) // len(plan) + 1
         emit(Report(iteration=counters.iteration, epoch=epoch, metrics=metrics, closing=closing))
+        return metrics
 
     def validate_if_due() -> None:
         if counters.validation_due and work.validation and not stop:
-            counters.validation_due = not trainer.validate(emit, stop, closing=False)
+            counters.validation_due = trainer.validate(emit, stop, closing=False) is None
 
     emit(
         Started(
@@ -65,7 +67,7 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
     while counters.iteration < work.target and not stop:
         clock.start()
         iteration = counters.iteration = counters.iteration + 1
-        counters.closed_at, counters.closing = None, []
+        counters.closed_at, counters.closing = None, {}
         first = iteration - (iteration - 1) % group
         group_tokens = plan.trained_in(first, first + group - 1)
 
@@ -112,15 +114,18 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
     if counters.closed_at is None:
         go_on = trainer.snapshot()
         if counters.iteration % config.steps_per_report and counters.window.positions:
-            report(counters.window, closing=True)
-            go_on.counters.closing += [*_metrics(counters, counters.window, 0.0), *clock.rates(), *work.probe()]
+            metrics = report(counters.window, closing=True)
+            go_on.counters.closing |= _finite(metrics)
         if counters.group_tokens:
             first = counters.iteration - (counters.iteration - 1) % group
             trainer.update(rate(counters.iteration), plan.trained_in(first, first + group - 1))
         is_whole = not (counters.validation_due and work.validation)
         if is_whole and counters.iteration % config.steps_per_eval and work.validation:
-            is_whole = trainer.validate(emit, stop, closing=True)
-            go_on.counters.closing += ["validation_loss", "validation_standard_error"]
+            measured = trainer.validate(emit, stop, closing=True)
+            is_whole = measured is not None
+            if measured is not None:
+                losses = {"validation_loss": measured.loss, "validation_standard_error": measured.standard_error}
+                go_on.counters.closing |= _finite(losses)
         go_on.counters.closed_at = work.target if is_whole else None
         # the adapter file is the same however often the rest is cut short, so writing it again endangers nothing
         emit(trainer.save(go_on))
@@ -129,6 +134,10 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
     stopped = Stopped(iteration=counters.iteration, reason="finished")
     emit(stopped)
     return stopped
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _stopped(emit: Callable[[Event], None], iteration: int, stop: StopRequest) -> Stopped:

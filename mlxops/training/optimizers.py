@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import mlx.core as mx
 import mlx.optimizers as optim
 
 from mlxops.config import LoraConfig
@@ -30,6 +31,13 @@ def make(config: LoraConfig) -> optim.Optimizer:
 
     Raises `BadRequest` for an argument it does not have or cannot take.
     """
+    for name in config.optimizer_config:
+        if name not in _CLASSES:
+            near = nearest(name, _CLASSES)
+            raise BadRequest(
+                f"optimizer_config knows {', '.join(_CLASSES)}, not {name!r}",
+                hint=f"did you mean {near!r}?" if near else None,
+            )
     kind = _CLASSES[config.optimizer]
     arguments = {**_OURS.get(config.optimizer, {}), **(config.optimizer_config.get(config.optimizer) or {})}
     known = set(inspect.signature(kind).parameters) - {"learning_rate"}
@@ -41,6 +49,13 @@ def make(config: LoraConfig) -> optim.Optimizer:
                 hint=f"did you mean {near!r}?" if near else None,
             )
     try:
+        _try_out(kind(learning_rate=config.learning_rate, **arguments))
         return kind(learning_rate=config.learning_rate, **arguments)
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, IndexError, AssertionError) as error:
         raise BadRequest(f"{config.optimizer} cannot take {arguments!r}: {error}") from error
+
+
+def _try_out(optimizer: optim.Optimizer) -> None:
+    """Make one small update: an argument of a wrong kind is not noticed before."""
+    weights = {"w": mx.ones((2, 2))}
+    mx.eval(optimizer.apply_gradients(weights, weights))

@@ -10,10 +10,14 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+
+_ONE_REQUEST = 0.2
+"""Seconds within which signals are one request: timeout(1) and some shells send theirs to process and group both."""
 
 
 class StopRequest:
@@ -30,7 +34,7 @@ class StopRequest:
 def listen(
     on_first: Callable[[int], None] | None = None, before_leaving: Callable[[], None] | None = None
 ) -> Iterator[StopRequest]:
-    """Turn SIGINT, SIGTERM and SIGHUP into a `StopRequest`; a second one ends the process with 128 + its number.
+    """Turn SIGINT, SIGTERM and SIGHUP into a `StopRequest`; a later one ends the process with 128 + its number.
 
     A signal that is ignored (SIGHUP under nohup) stays ignored. Only the main thread can listen.
     """
@@ -39,15 +43,18 @@ def listen(
     theirs.setblocking(False)
 
     def watch() -> None:
+        first = 0.0
         while received := ours.recv(1):
             number = received[0]
             if number not in handled:
                 continue
             if request:
+                if time.monotonic() - first < _ONE_REQUEST:
+                    continue
                 if before_leaving is not None:
                     before_leaving()
                 os._exit(128 + number)
-            request.signal_number = number
+            request.signal_number, first = number, time.monotonic()
             if on_first is not None:
                 on_first(number)
 

@@ -35,7 +35,7 @@ class Counters:
     skipped_in_a_row: int = 0
     closed_at: int | None = None
     """The target that was reached and closed at this iteration."""
-    closing: list[str] = field(default_factory=list)
+    closing: dict[str, float | None] = field(default_factory=dict)
     """The metrics that closing added at this iteration, off their grid: a longer run would not have them."""
 
     def to_json(self) -> str:

@@ -116,8 +116,8 @@ class Trainer:
         counters.group_tokens = 0
         counters.updates += 1
 
-    def validate(self, emit: Callable[[Event], None], stop: StopRequest, *, closing: bool) -> bool:
-        """Measure the loss on the validation batches; False where a stop was asked for before the last of them.
+    def validate(self, emit: Callable[[Event], None], stop: StopRequest, *, closing: bool) -> Validation | None:
+        """Measure the loss on the validation batches; None where a stop was asked for before the last of them.
 
         The standard error is that of a ratio of sums over rows (Cochran, Sampling Techniques, §2.11): rows are drawn,
         tokens are not.
@@ -135,21 +135,20 @@ class Trainer:
                 break
         self.model.train()
         if len(losses) < len(self.work.validation):
-            return False
+            return None
         loss, error = ratio(np.concatenate(losses), np.concatenate(tokens))
         self.counters.validation_loss = loss if math.isfinite(loss) else None
-        emit(
-            Validation(
-                iteration=self.counters.iteration,
-                loss=loss,
-                standard_error=error,
-                rows=sum(len(each) for each in tokens),
-                tokens=int(sum(each.sum() for each in tokens)),
-                seconds=time.perf_counter() - started,
-                closing=closing,
-            )
+        measured = Validation(
+            iteration=self.counters.iteration,
+            loss=loss,
+            standard_error=error,
+            rows=sum(len(each) for each in tokens),
+            tokens=int(sum(each.sum() for each in tokens)),
+            seconds=time.perf_counter() - started,
+            closing=closing,
         )
-        return True
+        emit(measured)
+        return measured
 
     def snapshot(self) -> Snapshot:
         """Where training stands now. What comes later leaves it as it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,17 +43,21 @@ def preview(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> Non
     show.facts(f"This command {_KINDS[facts['decision']].format(**facts)}", pairs, notes, console)
 
 
-def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool) -> None:
+def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_json: bool) -> None:
     """How a run ended, where its adapter is, and what can be done with it."""
+    if as_json:
+        show.json_out(dict(run), console)
+        return
     state = "already" if was_finished else "finished"
     losses = [f"training loss {run['train_loss']:.3f}"] if run["train_loss"] is not None else []
     if run["validation_loss"] is not None:
         losses.append(f"validation loss {run['validation_loss']:.3f}")
     if run["best_validation_loss"] is not None:
         losses.append(f"best {run['best_validation_loss']:.3f} at {run['best_iteration']:,}")
+    command = ["mlx_lm.generate", "--model", run["model"], "--adapter-path", run["adapter_path"]]
     show.facts(
         f"{run['name']}: {state} at iteration {run['iteration']:,} of {run['target_iterations']:,}",
         [*([("losses", ", ".join(losses))] if losses else []), ("adapter", run["adapter_path"])],
-        [f"mlx_lm.generate --model {run['model']} --adapter-path {run['adapter_path']} --prompt '…' tries it"],
+        [f"{shlex.join(command)} --prompt '…' tries it"],
         console,
     )

@@ -99,7 +99,7 @@ def table(
 
 def facts(title: str, pairs: Sequence[tuple[str, str]], notes: Sequence[str], console: Console) -> None:
     """A title, labels with their values, and sentences below."""
-    console.print(_heading(title))
+    console.print(_heading(title), soft_wrap=not console.is_terminal)
     label_width = max((cell_len(label) for label, _ in pairs), default=0)
     for label, value in pairs:
         # Long values go on below themselves; in a pipe each stays on its line.

@@ -1,0 +1,203 @@
+"""Bringing registry and disk in line: runs whose row is gone, checkpoints without a row, rows without their files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlxops import registry
+from mlxops.errors import Failed
+from mlxops.projects.project import Project
+from mlxops.training import checkpoints
+from mlxops.training.checkpoints import Checkpoint, Damaged
+
+_DESCRIBED_BY = ("name", "fingerprint", "model", "model_identity", "data", "data_identity", "target", "config")
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A run's folder that no row points to. `name` is free to take; `moved` is the row of the run if it was here."""
+
+    folder: Path
+    run: Mapping[str, Any]
+    name: str | None
+    moved: int | None
+
+
+def unknown_folders(project: Project, rows: Iterable[Mapping[str, Any]], asked_for: Path | None) -> list[Unknown]:
+    """The runs' folders in `adapters/`, and the one asked for, that the registry does not know.
+
+    A copy of a run's folder counts only where it is asked for: going on in it is nobody's wish else.
+    """
+    by_name = {row["name"]: row for row in rows}
+    known = {row["adapter_path"] for row in by_name.values()}
+    folders = sorted(project.adapters_folder.iterdir()) if project.adapters_folder.is_dir() else []
+    if asked_for is not None:
+        folders.append(asked_for)
+    found: dict[str, Unknown] = {}
+    for folder in folders:
+        place = project.relative(folder)
+        run = None if folder.is_symlink() or place in known or place in found else describes_itself(folder)
+        if run is None:
+            continue
+        row = by_name.get(run["name"])
+        if row is None:
+            found[place] = Unknown(folder, run, run["name"], None)
+        elif not project.from_root(row["adapter_path"]).exists():
+            found[place] = Unknown(folder, run, run["name"], row["id"])
+        elif folder == asked_for:
+            found[place] = Unknown(folder, run, folder.name if folder.name not in by_name else None, None)
+    return list(found.values())
+
+
+def take(project: Project, db: registry.Registry, unknown: Unknown) -> None:
+    """Give a run's folder its row: a new one, or that of a run whose folder was moved."""
+    folder, run = unknown.folder, unknown.run
+    place = project.relative(folder)
+    if unknown.moved is not None:
+        registry.update_run(db, unknown.moved, adapter_path=place)
+        registry.add_event(db, unknown.moved, None, kind="moved", message=f"its folder is now {place}")
+        return
+    made = registry.create_run(
+        db,
+        name=unknown.name,
+        kind=run["config"]["fine_tune_type"],
+        fingerprint=run["fingerprint"],
+        model=run["model"],
+        model_identity=run["model_identity"],
+        data=run["data"],
+        data_identity=run["data_identity"],
+        config=run["config"],
+        target_iterations=run["target"],
+        adapter_path=place,
+        note=run["config"].get("note"),
+        tags=run["config"].get("tag") or (),
+    )
+    newest = None
+    for iteration in reversed(checkpoints.iterations(folder)):
+        found = checkpoints.read(folder, iteration, fingerprint=run["fingerprint"])
+        if isinstance(found, Checkpoint):
+            newest = found
+            _add_row(db, made.id, found)
+    if newest is not None and newest.counters.closed_at is not None:
+        complete(db, made.id, newest)
+    message = f"taken from its folder {place}: no row pointed to it"
+    registry.add_event(db, made.id, None, kind="recovered", message=message)
+
+
+def describes_itself(folder: Path) -> dict[str, Any] | None:
+    """What a run's folder says of its run, None where it is no folder of ours."""
+    try:
+        run = json.loads((folder / checkpoints.SETTINGS).read_text(encoding="utf-8"))["mlxops"]
+        is_complete = all(run[name] is not None for name in _DESCRIBED_BY) and bool(run["config"]["fine_tune_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return run if is_complete else None
+
+
+def occupied_by(folder: Path) -> str | None:
+    """What stands in a folder that a new run was to have, None where it is free or a run's."""
+    if not folder.is_dir() or describes_itself(folder) is not None:
+        return None
+    if (folder / checkpoints.SETTINGS).exists() or any(folder.glob("*adapters*.safetensors")):
+        return "holds an adapter that this toolkit did not make"
+    if any(not path.name.startswith(".") for path in folder.iterdir()):
+        return "is not empty, and no run's folder"
+    return None
+
+
+def bring_in_line(
+    db: registry.Registry, run_id: int, folder: Path, start: Checkpoint | None, damaged: Iterable[Damaged]
+) -> None:
+    """Set damaged checkpoints aside, and give a whole one the row that a kill kept from being written."""
+    there = {each["iteration"]: each for each in registry.checkpoints_of(db, run_id)}
+    for each in damaged:
+        names = checkpoints.set_aside(folder, each.iteration)
+        if each.iteration in there:
+            registry.mark_checkpoint(db, run_id, each.iteration, "corrupt" if names else "missing")
+        registry.add_event(
+            db,
+            run_id,
+            None,
+            kind="damaged",
+            level="warning",
+            iteration=each.iteration,
+            message=f"the checkpoint at iteration {each.iteration} cannot be used: {each.reason}",
+            detail={"set_aside": names},
+        )
+    for iteration, known in there.items():
+        if known["status"] == "whole" and not (folder / known["adapter_file"]).exists():
+            registry.mark_checkpoint(db, run_id, iteration, "missing")
+    if start is not None and there.get(start.iteration, {}).get("state_sha256") != start.state_sha256:
+        try:
+            checkpoints.offer(start)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        _add_row(db, run_id, start)
+
+
+def complete(db: registry.Registry, run_id: int, closed: Checkpoint) -> None:
+    """Give a run the end that its newest checkpoint is proof of: status, target, and the metrics of closing.
+
+    It was killed after that checkpoint, or in an extension before the first one, or comes from its folder alone.
+    """
+    counters = closed.counters
+    attempts = registry.attempts_of(db, run_id)
+    if attempts:
+        attempt = attempts[-1]["id"]
+        registry.update_run(db, run_id, target_iterations=counters.closed_at)
+    else:
+        attempt = registry.start_attempt(
+            db,
+            run_id,
+            start_kind="exact",
+            start_note="taken from its folder: the attempts before are not known",
+            from_iteration=closed.iteration,
+            trained_tokens=counters.trained_tokens,
+            target_iterations=closed.iteration,
+            device=closed.environment["device"].partition(":")[0],
+            environment=closed.environment,
+            command="",
+        )
+    metrics = dict(counters.closing)
+    loss, error = metrics.pop("validation_loss", None), metrics.pop("validation_standard_error", None)
+    if metrics:
+        registry.record_report(
+            db,
+            run_id,
+            None,
+            iteration=closed.iteration,
+            epoch=None,
+            trained_tokens=counters.trained_tokens,
+            metrics=metrics,
+        )
+    if loss is not None and error is not None:
+        registry.record_validation(db, run_id, None, iteration=closed.iteration, loss=loss, standard_error=error)
+    registry.end_attempt(db, attempt, reason="finished", status="completed", iteration=closed.iteration)
+
+
+def cannot_write(folder: Path, error: OSError) -> Failed:
+    """The error of a run's folder that cannot be written."""
+    return Failed(
+        f"the run's folder {str(folder)!r} cannot be written: {error.strerror}", hint="--adapter-path names another one"
+    )
+
+
+def _add_row(db: registry.Registry, run_id: int, found: Checkpoint) -> None:
+    registry.add_checkpoint(
+        db,
+        run_id,
+        None,
+        iteration=found.iteration,
+        adapter_file=found.adapter_path.name,
+        state_file=found.state_path.name,
+        bytes=found.bytes,
+        adapter_sha256=found.adapter_sha256,
+        state_sha256=found.state_sha256,
+        train_loss=found.train_loss,
+        validation_loss=found.validation_loss,
+        trained_tokens=found.counters.trained_tokens,
+    )
