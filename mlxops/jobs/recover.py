@@ -114,6 +114,7 @@ def bring_in_line(
 ) -> None:
     """Set damaged checkpoints aside, and give a whole one the row that a kill kept from being written."""
     there = {each["iteration"]: each for each in registry.checkpoints_of(db, run_id)}
+    damaged = list(damaged)
     for each in damaged:
         names = checkpoints.set_aside(folder, each.iteration)
         if each.iteration in there:
@@ -131,7 +132,8 @@ def bring_in_line(
     for iteration, known in there.items():
         if known["status"] == "whole" and not (folder / known["adapter_file"]).exists():
             registry.mark_checkpoint(db, run_id, iteration, "missing")
-    if start is not None and there.get(start.iteration, {}).get("state_sha256") != start.state_sha256:
+    is_recorded = start is not None and there.get(start.iteration, {}).get("state_sha256") == start.state_sha256
+    if start is not None and (damaged or not is_recorded):
         try:
             checkpoints.offer(start)
         except OSError as error:
