@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import inspect
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -155,6 +156,9 @@ def count_trained(model: Path, data_folder: Path) -> int:
 
 def measure(options: argparse.Namespace, data_folder: Path, adapter: Path) -> tuple[float, float]:
     """The loss of an adapter on the validation rows and its standard error, the same way for both."""
+    from mlxops.projects import blas, machine
+
+    blas.load(threads=None, core_type=None, cache=machine.user_cache(), setting=os.environ.get("MLXOPS_BLAS"))
     import mlx.core as mx
     import numpy as np
     from mlx_lm.tuner.utils import load_adapters

@@ -14,6 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,8 +108,10 @@ def write(
         folder / f".{name}.partial.safetensors" for name in (adapter_name(iteration), state_name(iteration), OFFERED)
     ]
     beside_adapter, beside_state, beside_offered = partial
+    syncing = ThreadPoolExecutor(1)  # the disk writes while the processor hashes
     try:
         _save(beside_adapter, weights, {"format": "mlx", "iteration": str(iteration), "fingerprint": fingerprint})
+        synced = [syncing.submit(files.sync, beside_adapter)]
         adapter_sha256 = files.sha256(beside_adapter)
         arrays = {f"optimizer.{name}": value for name, value in optimizer.items()}
         arrays |= {f"accumulated.{name}": value for name, value in accumulated.items()}
@@ -125,9 +128,12 @@ def write(
         }
         content = _digest(metadata, ((name, value.shape, _bytes(value)) for name, value in arrays.items()))
         _save(beside_state, arrays, metadata | {"content_sha256": content})
+        synced.append(syncing.submit(files.sync, beside_state))
         state_sha256 = files.sha256(beside_state)
         shutil.copyfile(beside_adapter, beside_offered)
-        files.sync(beside_offered)
+        synced.append(syncing.submit(files.sync, beside_offered))
+        for each in synced:
+            each.result()
         size = beside_adapter.stat().st_size + beside_state.stat().st_size
         # all that a full disk can refuse is done
         beside_adapter.replace(folder / adapter_name(iteration))
@@ -135,12 +141,15 @@ def write(
         beside_offered.replace(folder / OFFERED)
         files.sync(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError is how MLX reports a write that failed
+        syncing.shutdown()
         for path in partial:
             path.unlink(missing_ok=True)
         raise Failed(
             f"the checkpoint of iteration {iteration} could not be written to {str(folder)!r}: {error}",
             hint="make room there; the same command then goes on from the checkpoint before it",
         ) from error
+    finally:
+        syncing.shutdown()
     return Saved(
         iteration=iteration,
         adapter_file=adapter_name(iteration),
@@ -284,7 +293,6 @@ def _save(path: Path, arrays: Mapping[str, mx.array], metadata: dict[str, str]) 
         header = int.from_bytes(file.read(8), "little")
     if path.stat().st_size != 8 + header + expected:
         raise OSError(f"{path.name} is shorter than what was written")
-    files.sync(path)
 
 
 def _bytes(value: mx.array) -> memoryview:
