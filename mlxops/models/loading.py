@@ -37,3 +37,23 @@ def load_model(
         if not lazy:
             mx.eval(model.parameters())
     return model, config
+
+
+def load_for_generation(folder: Path, *, dtype: Literal["float32", "float16", "bfloat16"] | None = None) -> Any:
+    """The model of a folder, and its tokenizer as mlx-lm's generation wants it: with all ids that end a turn."""
+    model, config = load_model(folder, dtype=dtype)
+    from mlx_lm.utils import load_tokenizer
+
+    return model, load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+
+
+def put_on_adapter(model: mlx.nn.Module, folder: Path) -> None:
+    """Give a model the adapter of a run's folder. Raises `BadRequest` if it is not one for this model."""
+    from mlx_lm.tuner.utils import load_adapters
+
+    try:
+        load_adapters(model, str(folder))
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise BadRequest(f"the adapter in {str(folder)!r} does not fit the model: {first_line}") from error
+    model.eval()

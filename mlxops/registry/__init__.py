@@ -7,6 +7,7 @@ from mlxops.registry.attempts import attempts_of, close_dead_attempts, end_attem
 from mlxops.registry.checkpoints import add_checkpoint, checkpoints_of, mark_checkpoint
 from mlxops.registry.curves import latest_metrics, loss_curve, metric_series
 from mlxops.registry.database import Registry, data_version, open_read_only, open_registry
+from mlxops.registry.evaluations import Answer, answers_of, record_evaluation
 from mlxops.registry.heartbeat import Heartbeat
 from mlxops.registry.history import add_event, events_of
 from mlxops.registry.metrics import record_report, record_validation
@@ -23,6 +24,7 @@ from mlxops.registry.runs import (
 )
 
 __all__ = [
+    "Answer",
     "Heartbeat",
     "Registry",
     "RunRow",
@@ -30,6 +32,7 @@ __all__ = [
     "Table",
     "add_checkpoint",
     "add_event",
+    "answers_of",
     "attempts_of",
     "candidate_runs",
     "checkpoints_of",
@@ -48,6 +51,7 @@ __all__ = [
     "open_read_only",
     "open_registry",
     "query",
+    "record_evaluation",
     "record_report",
     "record_validation",
     "saved_queries",

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from mlxops.tasks import model, run, train
+from mlxops.tasks import model, project, run, train
 from mlxops.tasks.help import help_page
 
 namespace = Collection(
+    Collection("project", project.quickstart),
     Collection("model", model.list_models, model.import_model),
     Collection("train", train.lora, train.monitor),
     Collection("run", run.list_runs, run.show, run.sql),
@@ -23,6 +24,7 @@ for name, alias in {
     "models": model.list_models,
     "monitor": train.monitor,
     "train-monitor": train.monitor,
+    "quickstart": project.quickstart,
     "runs": run.list_runs,
     "sql": run.sql,
 }.items():

@@ -53,6 +53,7 @@ def settings(c: Context) -> Settings:
         cwd=found.cwd,
         root=found.root,
         registry_path=found.registry_path,
+        registry_is_given=bool(os.environ.get("MLXOPS_DB")),
         blas=os.environ.get("MLXOPS_BLAS"),
         cache=Path(cache).expanduser().absolute() if cache else None,
         command=shlex.join([failures.program(), *sys.argv[1:]]),

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from invoke import Context
 
 from mlxops.config import LoraConfig, MonitorConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mlxops.jobs.train import Begun
 
 
 @task
@@ -17,7 +24,7 @@ def lora(c: Context, config: LoraConfig) -> None:
     --preview says what would happen and starts nothing.
     """
     from mlxops.jobs import train
-    from mlxops.ui import console, live, outcome, progress
+    from mlxops.ui import console, outcome, progress
 
     screen = console.make(stderr=True)
     with progress.bars(screen) as advance:
@@ -25,17 +32,25 @@ def lora(c: Context, config: LoraConfig) -> None:
     if config.preview:
         return outcome.preview(train.preview(training), console.make(), as_json=config.json)
     with train.begin(training) as run:
-        if not run.is_finished:
-            with live.screen(
-                screen,
-                run_name=run.claim.name,
-                target=training.prepared.target,
-                iteration=run.iteration,
-                lines=run.lines,
-                curve=run.curve(),
-            ) as shown:
-                run.work(listeners=[shown.show], before_leaving=live.restore)
+        work(run, screen)
         return outcome.trained(run.summary(), console.make(), was_finished=run.is_finished, as_json=config.json)
+
+
+def work(run: Begun, screen: Console) -> None:
+    """Train a run to its target on the screen; a finished one has nothing left to do."""
+    from mlxops.ui import live
+
+    if run.is_finished:
+        return
+    with live.screen(
+        screen,
+        run_name=run.claim.name,
+        target=run.training.prepared.target,
+        iteration=run.iteration,
+        lines=run.lines,
+        curve=run.curve(),
+    ) as shown:
+        run.work(listeners=[shown.show], before_leaving=live.restore)
 
 
 @task

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from mlxops.ui import show
-from mlxops.ui.format import size
+from mlxops.ui.format import duration, number, size, visible
 
 _KINDS = {
     "new": "starts a new run",
@@ -61,3 +61,38 @@ def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_
         [f"{shlex.join(command)} --prompt '…' tries it"],
         console,
     )
+
+
+def tried(changed: Mapping[str, Any], commands: Sequence[str], console: Console, *, as_json: bool) -> None:
+    """What a first training changed: the loss, the answers to prompts it never saw, and how to go on."""
+    if as_json:
+        show.json_out({**changed, "commands": list(commands)}, console)
+        return
+    run, before, after = changed["run"], changed["before"], changed["after"]
+    pairs = []
+    if before and after:
+        pairs.append(("validation loss", f"{_loss(before)} → {_loss(after)}"))
+    pairs.append(("trained", f"{run['trained_tokens']:,} tokens in {duration(run['seconds'])}"))
+    pairs.append(("run", f"{run['name']}{', finished already' if changed['was_finished'] else ''}"))
+    title = f"What {run['iteration']:,} iterations on {changed['rows']:,} rows changed"
+    show.facts(title, pairs, [], console)
+    for answer in changed["answers"]:
+        console.print()
+        parts = [("before", answer["base_answer"] or ""), ("after", answer["answer"])]
+        show.facts(answer["prompt"], [(label, _lines(text)) for label, text in parts], [], console)
+    console.print()
+    if run["model"].endswith("/tiny"):
+        console.print("A tiny random model cannot say anything; its loss is real.", soft_wrap=True)
+    console.print("Neither prompt was trained on. Go on with", soft_wrap=True)
+    for command in commands:
+        console.print(f"  {command}", soft_wrap=True)
+
+
+def _lines(text: str) -> str:
+    """What a model said, with its lines, and nothing that a terminal would obey."""
+    return "\n".join(visible(line) for line in text.strip().splitlines())
+
+
+def _loss(row: Mapping[str, Any]) -> str:
+    error = row["validation_standard_error"]
+    return number(row["validation_loss"]) + (f" ± {number(error)}" if error is not None else "")

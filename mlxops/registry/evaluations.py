@@ -1,0 +1,84 @@
+"""Evaluations: what was asked of a model or of a checkpoint, what it answered, and how good that was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlxops.registry.database import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a model said to one row of the data; `row` counts from 1."""
+
+    row: int
+    prompt: str
+    expected: str | None
+    answer: str
+
+
+def record_evaluation(
+    db: Registry,
+    *,
+    run_id: int | None,
+    iteration: int | None = None,
+    base_evaluation_id: int | None = None,
+    model: str,
+    adapter_path: str | None,
+    data: str,
+    data_sha256: str,
+    kind: str,
+    config: Mapping[str, Any],
+    answers: Sequence[Answer] = (),
+    seconds: float | None = None,
+) -> int:
+    """Record an evaluation with its answers, and return its id.
+
+    `run_id` None is the model without an adapter; `iteration` names the run's checkpoint, where it has one there.
+    """
+    with db.transaction() as connection:
+        ((evaluation_id,),) = connection.execute(
+            """
+            INSERT INTO evaluations (run_id, checkpoint_id, base_evaluation_id, model, adapter_path, data, data_sha256,
+                kind, config, rows, seconds)
+            VALUES (?1, (SELECT id FROM checkpoints WHERE run_id = ?1 AND iteration = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9,
+                ?10, ?11)
+            RETURNING id
+            """,
+            (
+                run_id,
+                iteration,
+                base_evaluation_id,
+                model,
+                adapter_path,
+                data,
+                data_sha256,
+                kind,
+                json.dumps(dict(config), allow_nan=False),
+                len(answers),
+                seconds,
+            ),
+        ).fetchall()
+        connection.executemany(
+            "INSERT INTO answers (evaluation_id, row, prompt, expected, answer) VALUES (?, ?, ?, ?, ?)",
+            [(evaluation_id, each.row, each.prompt, each.expected, each.answer) for each in answers],
+        )
+    return int(evaluation_id)
+
+
+def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str) -> list[dict[str, Any]]:
+    """The newest rows of the view `answer` that a run's checkpoint gave to this data, by row; none if it gave none."""
+    return db.rows(
+        """
+        SELECT *
+        FROM answer
+        WHERE evaluation_id = (
+            SELECT max(evaluation_id) FROM answer WHERE run = ? AND iteration = ? AND data_sha256 = ?
+        )
+        ORDER BY row
+        """,
+        (run, iteration, data_sha256),
+    )

