@@ -129,6 +129,10 @@ def test_a_task_has_no_option_of_invokes_own_but_those_that_may_be_reused(name: 
         ("lora --note --iters 3", "lora --note --iters 3"),
         ("lora M D extra", "lora --model M --data D extra"),
         ("lora M runs --limit 3", "lora --model M runs --limit 3"),
+        ("lora M --resume D", "lora --model M --data D"),
+        ("lora --tag a --resume M D", "lora --tag a --model M --data D"),
+        ("lora --note --resume M", "lora --note --model M"),
+        ("models -s llama", "models --search llama"),
         ("train-monitor -l -r 2", "train-monitor --live --refresh 2"),
         ("sql select runs", "sql select runs"),
         ("sql runs runs", "sql runs runs"),
@@ -141,6 +145,13 @@ def test_a_task_has_no_option_of_invokes_own_but_those_that_may_be_reused(name: 
 )
 def test_an_older_spelling_becomes_ours(typed: str, ours: str) -> None:
     assert rewrite(typed.split(), namespace) == ours.split()
+
+
+def test_an_older_flag_that_is_not_taken_is_a_sentence(mlxops: Typed) -> None:
+    code, out, err = mlxops("models -f downloaded")
+
+    assert (code, out) == (2, "")
+    assert err.startswith("models has no option --filter\n")
 
 
 def test_a_word_that_is_a_task_and_a_folder_is_the_folder() -> None:

@@ -17,14 +17,24 @@ from mlxops.options import Option
 
 @dataclass(frozen=True, kw_only=True)
 class Spelling:
-    """How a task could be typed: `positionals` are options given as bare words, `flags` other names of options."""
+    """How a task could be typed: `positionals` are options given as bare words, `flags` other names of options.
+
+    `needless` flags ask for what happens anyway, and are left out.
+    """
 
     positionals: tuple[str, ...] = ()
     flags: Mapping[str, str] = field(default_factory=dict)
+    needless: frozenset[str] = frozenset()
 
 
-_LORA = Spelling(positionals=("model", "data"), flags={"-m": "--model", "-o": "--output", "-i": "--iters"})
+_LORA = Spelling(
+    positionals=("model", "data"),
+    flags={"-m": "--model", "-o": "--output", "-i": "--iters"},
+    needless=frozenset({"--resume"}),
+)
 _MONITOR = Spelling(flags={"-l": "--live", "-r": "--refresh"})
+# Left as it is, -f is Invoke's own for a settings file, and ends in a traceback.
+_MODELS = Spelling(flags={"-s": "--search", "-f": "--filter"})
 
 SPELLINGS: Mapping[str, Spelling] = {
     "lora": _LORA,
@@ -32,6 +42,8 @@ SPELLINGS: Mapping[str, Spelling] = {
     "monitor": _MONITOR,
     "train-monitor": _MONITOR,
     "train.monitor": _MONITOR,
+    "models": _MODELS,
+    "model.list": _MODELS,
     "sql": Spelling(flags={"-p": "--param", "-f": "--format"}),
 }
 
@@ -60,6 +72,7 @@ def _rewrite_task(
 ) -> int:
     """Rewrite the arguments of one task; returns the place of the next task's name."""
     flags = _flags(task)
+    known = {*flags, *spelling.flags, *spelling.needless}
     required = [option for option in getattr(task, "options", ()) if option.positional]
     positionals = list(spelling.positionals)
     repeating: Option | None = None
@@ -69,12 +82,14 @@ def _rewrite_task(
         if word.startswith("-") and word != "-":
             flag, equals, value = word.partition("=")
             flag = spelling.flags.get(flag, flag)
+            repeating = None
+            if flag in spelling.needless:
+                continue
             option = flags.get(flag)
             rewritten.append(flag + equals + value)
-            repeating = None
             if option and option.name in positionals:
                 positionals.remove(option.name)
-            has_value = place < len(words) and words[place].partition("=")[0] not in {*flags, *spelling.flags}
+            has_value = place < len(words) and words[place].partition("=")[0] not in known
             if option and option.kind is not bool and not equals and has_value:
                 rewritten.append(words[place])
                 place += 1
