@@ -10,8 +10,8 @@ from pathlib import Path
 class Settings:
     """The folder a command was typed in, its project, and the environment's say in it. Paths are absolute.
 
-    `registry_is_given` says that the registry's path is MLXOPS_DB's; `blas` is MLXOPS_BLAS and `cache` MLXOPS_CACHE, None
-    where they are not set; `command` is the command as typed.
+    `registry_is_given` says that the registry's path is MLXOPS_DB's; `blas` is MLXOPS_BLAS and `cache` MLXOPS_CACHE,
+    None where they are not set; `command` is the command as typed.
     """
 
     cwd: Path

@@ -41,7 +41,7 @@ def test_an_unpacked_import_computes_what_the_file_says(tiny_model: Path, tmp_pa
     reference = Reference(write_tiny_gguf(tiny_model, tmp_path / "tiny.gguf", packing=packing))
     ids = [1, 85, 91, 300, 7, 42, 42, 199, 2]
 
-    info = import_gguf(tmp_path / "tiny.gguf", tmp_path / "imported", dtype="float32")
+    info = import_gguf(tmp_path / "tiny.gguf", tmp_path / "imported", dtype="float32").info
 
     assert largest_difference(tmp_path / "imported", ids, reference.logits(ids)) < 1e-5
     assert (info.dtype, info.quantization) == ("float32", None)
@@ -52,7 +52,7 @@ def test_a_packed_import_stays_packed(tiny_model: Path, tmp_path: Path, packing:
     reference = Reference(write_tiny_gguf(tiny_model, tmp_path / "tiny.gguf", packing=packing))
     ids = [1, 85, 91, 300, 7, 42, 42, 199, 2]
 
-    info = import_gguf(tmp_path / "tiny.gguf", tmp_path / "imported", dtype="keep")
+    info = import_gguf(tmp_path / "tiny.gguf", tmp_path / "imported", dtype="keep").info
 
     assert largest_difference(tmp_path / "imported", ids, reference.logits(ids)) < 1e-5
     assert info.quantization == {"group_size": 32, "bits": bits}
@@ -105,9 +105,7 @@ def test_an_import_into_an_existing_folder_is_refused(tiny_model: Path, tmp_path
     ("changes", "packing", "message"),
     [
         ({"general.architecture": "mamba"}, "F32", "architecture 'mamba'"),
-        ({"tokenizer.ggml.model": "llama"}, "F32", "kind 'llama'"),
-        ({"tokenizer.ggml.pre": "qwen2"}, "F32", "pre-tokenizer 'qwen2'"),
-        ({}, "Q5_0", "token_embd.weight is packed as Q5_0"),
+        ({"tokenizer.ggml.model": "bert"}, "F32", "kind 'bert'"),
     ],
 )
 def test_what_cannot_be_imported_is_named_and_leaves_nothing(
@@ -118,13 +116,13 @@ def test_what_cannot_be_imported_is_named_and_leaves_nothing(
     with pytest.raises(BadRequest, match=message):
         import_gguf(tmp_path / "tiny.gguf", tmp_path / "models" / "imported", dtype="float32")
 
-    assert list((tmp_path / "models").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
 
 
 def test_a_missing_tensor_is_named(tiny_model: Path, tmp_path: Path) -> None:
     write_tiny_gguf(tiny_model, tmp_path / "tiny.gguf", left_out="blk.3.ffn_up.weight")
 
-    with pytest.raises(BadRequest, match=r"blk\.3\.ffn_up is missing"):
+    with pytest.raises(BadRequest, match=r"blk\.3\.ffn_up\.weight is missing"):
         import_gguf(tmp_path / "tiny.gguf", tmp_path / "imported", dtype="keep")
 
 
@@ -168,7 +166,7 @@ def test_the_real_model_computes_what_its_file_says(smollm2: Path, smollm2_gguf:
 def test_the_real_model_kept_in_4_bits_computes_the_same(smollm2_gguf: Path, tmp_path: Path) -> None:
     ids = [1, 4093, 198, 504, 3575, 282, 4649, 314]
 
-    info = import_gguf(smollm2_gguf, tmp_path / "packed", dtype="keep")
+    info = import_gguf(smollm2_gguf, tmp_path / "packed", dtype="keep").info
 
     # The norms are rounded to float16, the numbers in 4 bits are the file's own.
     assert largest_difference(tmp_path / "packed", ids, Reference(smollm2_gguf).logits(ids)) < 0.05

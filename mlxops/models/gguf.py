@@ -1,88 +1,88 @@
-"""GGUF files into model folders.
+"""GGUF files into model folders: everything is checked from the header, then tensor after tensor is written.
 
-What differs between architectures, packings and tokenizers stands in tables: what is in none of them is refused by
-name. The numbers are read by MLX, which keeps 4 and 8 bits packed; the header and the metadata by the `gguf` package.
+Reading a file, the architectures, the packings and the tokenizers have modules of their own.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlxops.errors import BadRequest, NotFound
-from mlxops.models import gguf_tokenizer
+from mlxops.errors import BadRequest
+from mlxops.models import gguf_architectures, gguf_tokenizer
 from mlxops.models.folders import ModelInfo, check_model
-from mlxops.models.model_files import new_folder, write_json, write_tokenizer
+from mlxops.models.gguf_architectures import Layout
+from mlxops.models.gguf_file import Tensor, read_gguf
+from mlxops.models.gguf_numbers import KEPT, PLAIN, SAFETENSORS, Dtype, can_unpack, repack, rounded, unpack
+from mlxops.models.model_files import new_folder, refuse_existing, write_json, write_tokenizer
+from mlxops.models.weight_files import MOST_BYTES_A_FILE, Weight, WeightFiles, check_room, open_weights
 
 if TYPE_CHECKING:
-    import mlx.core as mx
-    from gguf import GGUFReader
+    import numpy
 
-Dtype = Literal["float32", "float16", "bfloat16", "keep"]
+# So many numbers are unpacked at a time: some tens of megabytes, whatever the size of the model.
+_AT_ONCE = 1 << 22
 
-# The packings that MLX reads as they are, and the bits of each.
-_PACKED = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
-_PLAIN = ("F32", "F16")
-_GROUP = 32
+_PARTS = ("weight", "scales", "biases")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Architecture:
-    """How one architecture's names in GGUF become those of mlx-lm.
+class Imported:
+    """The model in its folder, and what a person should know of how it came there."""
 
-    `permuted` names the tensors of a block whose rows GGUF has in another order, with the key of their head count.
-    """
-
-    model_type: str
-    class_name: str
-    outside: Mapping[str, str]
-    in_block: Mapping[str, str]
-    permuted: Mapping[str, str]
+    info: ModelInfo
+    notes: tuple[str, ...]
 
 
-_ARCHITECTURES = {
-    "llama": _Architecture(
-        model_type="llama",
-        class_name="LlamaForCausalLM",
-        outside={"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"},
-        in_block={
-            "attn_norm": "input_layernorm",
-            "attn_q": "self_attn.q_proj",
-            "attn_k": "self_attn.k_proj",
-            "attn_v": "self_attn.v_proj",
-            "attn_output": "self_attn.o_proj",
-            "ffn_norm": "post_attention_layernorm",
-            "ffn_gate": "mlp.gate_proj",
-            "ffn_up": "mlp.up_proj",
-            "ffn_down": "mlp.down_proj",
-        },
-        permuted={"attn_q": "attention.head_count", "attn_k": "attention.head_count_kv"},
-    ),
-}
+@dataclass(frozen=True, kw_only=True)
+class _Move:
+    """A tensor, where it goes, and the dtype it is unpacked to; None leaves it packed."""
 
-# Without it the embedding serves as the output as well.
-_OPTIONAL = {"output"}
+    tensor: Tensor
+    layout: Layout
+    dtype: Dtype | None
 
 
 def import_gguf(
-    source: Path, target: Path, *, dtype: Dtype, progress: Callable[[int, int], None] | None = None
-) -> ModelInfo:
+    source: Path,
+    target: Path,
+    *,
+    dtype: Dtype | Literal["keep"],
+    progress: Callable[[int, int], None] | None = None,
+    most_bytes: int = MOST_BYTES_A_FILE,
+) -> Imported:
     """Make a model folder of a GGUF file; `target` is there whole afterwards, or not at all.
 
-    `keep` leaves packed numbers packed; any other dtype unpacks them. `progress` is told the tensors done and their
-    number. Raises `BadRequest` for what cannot be read, naming it, and `Refused` if `target` is there already.
+    `keep` leaves packed numbers packed where MLX holds the same values; any other dtype unpacks them. `progress` is
+    told the tensors done and their number; a weight file gets at most `most_bytes`. Raises `BadRequest` for what
+    cannot be read or would compute something else, naming it, `Refused` if `target` is there already, and `Failed`
+    if the disk has no room.
     """
+    refuse_existing(target)
+    file = read_gguf(source)
+    model = gguf_architectures.describe(file)
+    tokenizer = gguf_tokenizer.rebuild(file.metadata)
+    _check_packings(file.tensors.values())
+    plain = _plain_dtype(file.tensors.values()) if dtype == "keep" else dtype
+    moves = [
+        _Move(tensor=file.tensors[old], layout=layout, dtype=_dtype_of(file.tensors[old], layout, dtype, plain))
+        for old, layout in model.layouts.items()
+    ]
+    weights = [weight for move in moves for weight in _weights(move)]
+    check_room(target.parent, weights)
+    config: dict[str, Any] = {**model.config, "torch_dtype": plain, **tokenizer.ids}
+    if packed := {_module(move): move.tensor.packing for move in moves if move.dtype is None}:
+        config["quantization"] = _quantization(packed)
     with new_folder(target) as filling:
-        metadata, packings = _read_header(source)
-        architecture = _architecture(metadata)
-        names = _new_names(packings, architecture, _number(metadata, "block_count"))
-        tokenizer = gguf_tokenizer.rebuild(metadata)
-        tensors = dict(_tensors(source, names, metadata, architecture, packings, dtype, progress))
-        config = _config(metadata, architecture, packings, names, dtype)
-        write_json(filling / "config.json", {**config, **tokenizer.ids})
+        with open_weights(filling, weights, most_bytes=most_bytes) as files:
+            for done, move in enumerate(moves, start=1):
+                _write(move, files)
+                if progress is not None:
+                    progress(done, len(moves))
+        write_json(filling / "config.json", config)
         write_tokenizer(
             filling,
             tokenizer.tokenizer,
@@ -90,175 +90,97 @@ def import_gguf(
             chat_template=tokenizer.chat_template,
             context_length=config["max_position_embeddings"],
         )
-        _save(filling / "model.safetensors", tensors)
-        return check_model(filling)
+        info = check_model(filling)
+    notes = _notes_on_packing(moves, plain) if dtype == "keep" else []
+    return Imported(info=info, notes=(*model.notes, *notes))
 
 
-def _read_header(source: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The metadata, and the packing of each tensor by its name; the file is as long as it says."""
-    if not source.is_file():
-        raise NotFound(f"no file {str(source)!r}", hint="name a file that ends in .gguf")
-    with source.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise BadRequest(f"{str(source)!r} is not a GGUF file", hint="name a file that ends in .gguf")
-    from gguf import GGUFReader
-
-    try:
-        reader: GGUFReader = GGUFReader(source)
-        metadata = {name: field.contents() for name, field in reader.fields.items()}
-    except (ValueError, IndexError, KeyError, OverflowError) as error:
+def _check_packings(tensors: Iterable[Tensor]) -> None:
+    unknown = sorted({tensor.packing for tensor in tensors if not can_unpack(tensor.packing)})
+    if unknown:
+        name = next(tensor.name for tensor in tensors if tensor.packing == unknown[0])
         raise BadRequest(
-            f"{str(source)!r} is damaged or of a version that is not known: {error}", hint="get the file again"
-        ) from error
-    return metadata, {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
-
-
-def _architecture(metadata: Mapping[str, Any]) -> _Architecture:
-    name = metadata.get("general.architecture")
-    if name not in _ARCHITECTURES:
-        raise BadRequest(
-            f"GGUF files of the architecture {name!r} cannot be imported yet",
-            hint=f"those of {', '.join(_ARCHITECTURES)} can; hf download gets others from the hub",
+            f"this GGUF file cannot be imported: {name} is packed as {unknown[0]}, which cannot be unpacked here",
+            hint="get a file of this model that is packed otherwise, such as Q8_0 or Q4_K_M",
         )
-    scaling = metadata.get(f"{name}.rope.scaling.type", "none")
-    if scaling != "none":
-        raise BadRequest(f"GGUF files with rope scaling {scaling!r} cannot be imported yet", hint="get it from the hub")
-    return _ARCHITECTURES[name]
 
 
-def _number(metadata: Mapping[str, Any], key: str, default: float | None = None) -> Any:
-    full_key = f"{metadata['general.architecture']}.{key}"
-    value = metadata.get(full_key, default)
-    if not isinstance(value, (int, float)):
-        raise BadRequest(f"the GGUF file has no single number {full_key!r}", hint="get the file again")
-    return value
+def _plain_dtype(tensors: Iterable[Tensor]) -> Dtype:
+    """What is not kept packed becomes of one dtype: that of the file's own unpacked matrices, else float16."""
+    packings = {tensor.packing for tensor in tensors}
+    if packings <= {"F32", "F64"}:
+        return "float32"
+    return "bfloat16" if "BF16" in packings and "F16" not in packings else "float16"
 
 
-def _new_names(packings: Mapping[str, str], architecture: _Architecture, layers: int) -> dict[str, str]:
-    """Each tensor's name without `.weight`, in GGUF and in mlx-lm; all that must be there are, and no other."""
-    names = dict(architecture.outside)
-    for layer in range(layers):
-        names.update(
-            {f"blk.{layer}.{old}": f"model.layers.{layer}.{new}" for old, new in architecture.in_block.items()}
-        )
-    there = {name.removesuffix(".weight") for name in packings}
-    problems = [f"{name} is missing" for name in names if name not in there and name not in _OPTIONAL]
-    problems += [f"{name} is not known" for name in sorted(there - set(names))]
-    problems += [
-        f"{name} is packed as {packing}" for name, packing in packings.items() if packing not in (*_PACKED, *_PLAIN)
-    ]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise BadRequest(
-            f"this GGUF file cannot be imported yet: {', '.join(problems[:3])}{more}",
-            hint=f"{', '.join([*_PACKED, *_PLAIN])} can be read; get another file, or the model from the hub",
-        )
-    return {old: new for old, new in names.items() if old in there}
+def _dtype_of(tensor: Tensor, layout: Layout, dtype: str, plain: Dtype) -> Dtype | None:
+    """Only matrices stay packed: MLX has no packed norms and biases."""
+    stays = dtype == "keep" and tensor.packing in KEPT and len(layout.shape) == 2
+    return None if stays else plain
 
 
-def _tensors(
-    source: Path,
-    names: Mapping[str, str],
-    metadata: Mapping[str, Any],
-    architecture: _Architecture,
-    packings: Mapping[str, str],
-    dtype: Dtype,
-    progress: Callable[[int, int], None] | None,
-) -> Iterator[tuple[str, mx.array]]:
-    """The tensors under their new names, in their new order and dtype."""
-    import mlx.core as mx
-
-    loaded: Any = mx.load(str(source), format="gguf")
-    for done, (old, new) in enumerate(names.items(), start=1):
-        parts = {
-            kind: loaded.pop(f"{old}.{kind}") for kind in ("weight", "scales", "biases") if f"{old}.{kind}" in loaded
-        }
-        heads_key = architecture.permuted.get(re.sub(r"^blk\.\d+\.", "", old))
-        if heads_key is not None:
-            heads = _number(metadata, heads_key, _number(metadata, "attention.head_count"))
-            parts = {kind: _rows_in_order(part, heads) for kind, part in parts.items()}
-        if dtype != "keep":
-            parts = {"weight": _unpacked(parts, _PACKED.get(packings[f"{old}.weight"])).astype(getattr(mx, dtype))}
-        elif any(packing != "F32" for packing in packings.values()):
-            # Norms are in float32 beside packed matrices whose scales are in float16: one dtype for all.
-            parts = {kind: part if part.dtype == mx.uint32 else part.astype(mx.float16) for kind, part in parts.items()}
-        mx.eval(parts)
-        yield from ((f"{new}.{kind}", part) for kind, part in parts.items())
-        if progress is not None:
-            progress(done, len(names))
+def _weights(move: _Move) -> Iterator[Weight]:
+    """The arrays that a tensor becomes."""
+    if move.dtype is not None:
+        yield Weight(name=move.layout.name, dtype=SAFETENSORS[move.dtype], shape=move.layout.shape)
+        return
+    kept = KEPT[move.tensor.packing]
+    rows, columns = move.layout.shape
+    yield Weight(name=f"{_module(move)}.weight", dtype="U32", shape=(rows, columns * kept.bits // 32))
+    for part in _PARTS[1:] if kept.mode == "affine" else _PARTS[1:2]:
+        yield Weight(name=f"{_module(move)}.{part}", dtype=kept.scales, shape=(rows, columns // kept.group))
 
 
-def _rows_in_order(part: mx.array, heads: int) -> mx.array:
-    """Undo GGUF's order of the rows of q and k: it interleaves the halves of a head that are rotated together."""
-    rows, *rest = part.shape
-    return part.reshape(heads, rows // heads // 2, 2, *rest).swapaxes(1, 2).reshape(part.shape)
+def _module(move: _Move) -> str:
+    return move.layout.name.removesuffix(".weight")
 
 
-def _unpacked(parts: Mapping[str, mx.array], bits: int | None) -> mx.array:
-    import mlx.core as mx
-
-    if bits is None:
-        return parts["weight"]
-    # In float32: the product of a scale in float16 with a whole number would be rounded to float16.
-    scales, biases = (parts[kind].astype(mx.float32) for kind in ("scales", "biases"))
-    return mx.dequantize(parts["weight"], scales, biases, group_size=_GROUP, bits=bits)
-
-
-def _config(
-    metadata: Mapping[str, Any],
-    architecture: _Architecture,
-    packings: Mapping[str, str],
-    names: Mapping[str, str],
-    dtype: Dtype,
-) -> dict[str, Any]:
-    heads, hidden = _number(metadata, "attention.head_count"), _number(metadata, "embedding_length")
-    head_size = _number(metadata, "attention.key_length", hidden // heads)
-    if _number(metadata, "rope.dimension_count", head_size) != head_size:
-        raise BadRequest("GGUF files that rotate a part of a head cannot be imported yet", hint="get it from the hub")
-    config: dict[str, Any] = {
-        "architectures": [architecture.class_name],
-        "model_type": architecture.model_type,
-        "hidden_size": hidden,
-        "intermediate_size": _number(metadata, "feed_forward_length"),
-        "num_hidden_layers": _number(metadata, "block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": _number(metadata, "attention.head_count_kv", heads),
-        "head_dim": head_size,
-        "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
-        "max_position_embeddings": _number(metadata, "context_length"),
-        "rms_norm_eps": _short(_number(metadata, "attention.layer_norm_rms_epsilon")),
-        "rope_theta": _short(_number(metadata, "rope.freq_base", 10000.0)),
-        "hidden_act": "silu",
-        "tie_word_embeddings": "output" not in names,
-        "torch_dtype": dtype,
-    }
-    if dtype == "keep":
-        packed = {
-            new: _PACKED[packings[f"{old}.weight"]]
-            for old, new in names.items()
-            if packings[f"{old}.weight"] in _PACKED
-        }
-        config["torch_dtype"] = "float32" if set(packings.values()) == {"F32"} else "float16"
-        if packed:
-            config["quantization"] = _quantization(packed)
-    return config
+def _write(move: _Move, files: WeightFiles) -> None:
+    tensor, layout = move.tensor, move.layout
+    rows, order = tensor.rows(), _order(layout)
+    if len(layout.shape) == 1:
+        numbers = unpack(tensor.packing, rows, tensor.name)[:, order]
+        files.write(layout.name, 0, rounded(numbers - layout.shift, move.dtype or "float32", tensor.name))
+        return
+    count = max(1, _AT_ONCE // layout.shape[1])
+    for first in range(0, len(order), count):
+        # A row is a whole number of blocks in every packing, so their order changes nothing inside them.
+        some = rows[order[first : first + count]]
+        if move.dtype is None:
+            for part, array in zip(_PARTS, repack(tensor.packing, some, tensor.name), strict=False):
+                files.write(f"{_module(move)}.{part}", first, array)
+        else:
+            numbers = unpack(tensor.packing, some, tensor.name)
+            files.write(layout.name, first, rounded(numbers, move.dtype, tensor.name))
 
 
-def _quantization(bits: Mapping[str, int]) -> dict[str, Any]:
-    """The packing of most matrices, and by name that of the others."""
-    most = max(set(bits.values()), key=list(bits.values()).count)
-    others = {name: {"group_size": _GROUP, "bits": own} for name, own in bits.items() if own != most}
-    return {"group_size": _GROUP, "bits": most, **others}
+def _order(layout: Layout) -> numpy.ndarray:
+    """Which row of the file is each of mlx-lm's: GGUF puts the halves of a head, which are rotated together, in turns.
 
-
-def _short(value: float) -> float:
-    """The shortest decimal that is this float32: 1e-05, where Python would say 9.999999747378752e-06."""
+    Of a vector it is which number.
+    """
     import numpy
 
-    return float(str(numpy.float32(value)))
+    order = numpy.arange(layout.shape[0])
+    if layout.interleaved_heads is None:
+        return order
+    return order.reshape(layout.interleaved_heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 
-def _save(file: Path, tensors: Mapping[str, mx.array]) -> None:
-    import mlx.core as mx
+def _quantization(packings: Mapping[str, str]) -> dict[str, Any]:
+    """The packing of most matrices, and by name that of the others."""
+    entries = {name: KEPT[packing].quantization for name, packing in packings.items()}
+    most = Counter(tuple(entry.items()) for entry in entries.values()).most_common(1)[0][0]
+    return {**dict(most), **{name: entry for name, entry in entries.items() if tuple(entry.items()) != most}}
 
-    mx.save_safetensors(str(file), dict(tensors), metadata={"format": "mlx"})
+
+def _notes_on_packing(moves: Iterable[_Move], plain: Dtype) -> list[str]:
+    """How many tensors stayed packed, and how many could not, by their packing."""
+    kept = Counter(move.tensor.packing for move in moves if move.dtype is None)
+    unpacked = Counter(move.tensor.packing for move in moves if move.dtype and move.tensor.packing not in PLAIN)
+    notes = [f"kept packed: {_counted(kept)}"] if kept else []
+    return [*notes, f"unpacked to {plain}: {_counted(unpacked)}, which MLX cannot hold"] if unpacked else notes
+
+
+def _counted(packings: Counter[str]) -> str:
+    return ", ".join(f"{count} {packing}" for packing, count in packings.most_common())

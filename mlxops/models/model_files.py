@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxops import files
-from mlxops.errors import Refused
+from mlxops.errors import Failed, Refused
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `target` when the block ends well and vanishes when it does not.
 
-    All files are on disk before the folder gets its name. Raises `Refused` if `target` is there already.
+    All files are on disk before the folder gets its name. Raises `Refused` if `target` is there already,
+    and `Failed` where no folder can be made.
     """
-    _refuse_existing(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    refuse_existing(target)
     filling = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-    filling.mkdir()
+    try:
+        filling.mkdir(parents=True)
+    except OSError as error:
+        raise Failed(
+            f"no folder can be made in {str(target.parent)!r}: {error.strerror}", hint="choose another place"
+        ) from error
     try:
         yield filling
         # safetensors makes its files private; a model is as readable as the folder it is in.
@@ -36,14 +41,15 @@ def new_folder(target: Path) -> Iterator[Path]:
             path.chmod(mode)
             files.sync(path)
         files.sync(filling)
-        _refuse_existing(target)
+        refuse_existing(target)
         filling.rename(target)
         files.sync(target.parent)
     finally:
         shutil.rmtree(filling, ignore_errors=True)
 
 
-def _refuse_existing(target: Path) -> None:
+def refuse_existing(target: Path) -> None:
+    """Raise `Refused` if there is something of this name, even a link that leads nowhere."""
     if os.path.lexists(target):
         raise Refused(f"{str(target)!r} is there already", hint="choose another name, or remove it first")
 

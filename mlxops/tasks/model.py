@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from invoke import Context
 
 from mlxops.config import ImportConfig, ModelsConfig
@@ -29,9 +31,10 @@ def import_model(c: Context, config: ImportConfig) -> None:
     from mlxops.ui import console, progress, show
 
     with progress.bars(console.make(stderr=True)) as advance:
-        name, info = model.import_model(house.settings(c), config, advance)
+        imported = model.import_model(house.settings(c), config, advance)
     if config.json:
-        show.json_out({"name": name, "type": info.model_type, "parameters": info.parameters}, console.make())
+        show.json_out(imported.facts(), console.make())
     else:
-        facts = [("type", info.model_type), ("parameters", f"{info.parameters:,}")]
-        show.facts(f"models/{name}", facts, [f"inv lora --model {name} trains it"], console.make())
+        facts = [("type", imported.info.model_type), ("parameters", f"{imported.info.parameters:,}")]
+        notes = [*imported.notes, f"inv lora --model {shlex.quote(imported.typed)} trains it"]
+        show.facts(imported.path, facts, notes, console.make())

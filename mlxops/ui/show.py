@@ -103,7 +103,7 @@ def facts(title: str, pairs: Sequence[tuple[str, str]], notes: Sequence[str], co
     label_width = max((cell_len(label) for label, _ in pairs), default=0)
     for label, value in pairs:
         # Long values go on below themselves; in a pipe each stays on its line.
-        start = Text(set_cell_size(label, label_width + _SPACE), "dim")
+        start = Text().append(set_cell_size(label, label_width + _SPACE), "dim")
         room = max(console.width - label_width - _SPACE, 20)
         folded = Text(value).wrap(console, room, overflow="fold") if console.is_terminal else [Text(value)]
         for part in folded or [Text()]:
