@@ -174,7 +174,7 @@ def write_gguf(
     _write_settings(writer, architecture, config)
     for key, value in (settings or {}).items():
         _replace(writer, f"{architecture}.{key}", value)
-    _write_tokenizer(writer, tokenizer)
+    _write_tokenizer(writer, tokenizer, "qwen2" if architecture == "qwen2" else "smollm")
     for name, tensor in (_converted(architecture, config, weights) | (extra or {})).items():
         packed, kind = tensor, "F32"
         if packing is not None and tensor.ndim == 2:
@@ -237,14 +237,14 @@ def _write_settings(writer: gguf.GGUFWriter, architecture: str, config: dict[str
         writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(growth) / math.log(original)))
 
 
-def _write_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
+def _write_tokenizer(writer: gguf.GGUFWriter, folder: Path, pre: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
     special = {token["content"] for token in tokenizer["added_tokens"]}
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([3 if token in special else 1 for token in tokens])
     writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
