@@ -99,7 +99,7 @@ def compare(trial: Trial, run: Begun, progress: Progress) -> dict[str, Any]:
 def commands(trial: Trial, *, cwd: Path) -> list[str]:
     """What to go on with, as it can be typed in the shell that this was started from."""
     inv = _program("inv", trial.folder)
-    question = "select iteration, train_loss, validation_loss from loss_curve"
+    question = "select iteration, train_loss, validation_loss from loss_curve order by iteration"
     return [
         *([] if trial.folder == cwd else [f"cd {shlex.quote(_shorter(trial.folder, cwd))}"]),
         f"{inv} runs",

@@ -48,7 +48,7 @@ def screen(
     Whatever ends the block, the cursor is back.
     """
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)
     if not console.is_interactive:
         yield _PlainLines(console, target, iteration, curve, clock)
         return
