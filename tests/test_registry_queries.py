@@ -317,7 +317,42 @@ def fill(db: Registry) -> int:
     db.connection.execute(
         "INSERT INTO trials (benchmark_id, trial, prompt_tokens, generated_tokens, seconds) VALUES (1, 1, 10, 5, 0.5)"
     )
+    ask(db, run.id, iteration=40)
     return run.id
+
+
+def ask(db: Registry, run_id: int, *, iteration: int) -> None:
+    """The same prompt to the model and to the run's checkpoint."""
+    base: int | None = None
+    for asked, answer in ((None, "hm"), (run_id, "Paris")):
+        base = registry.record_evaluation(
+            db,
+            run_id=asked,
+            iteration=iteration if asked else None,
+            base_evaluation_id=base,
+            model="m",
+            adapter_path="adapters/a" if asked else None,
+            data="data/test.jsonl",
+            data_sha256="s",
+            kind="answers",
+            config={"max_tokens": 5},
+            seconds=0.5,
+            answers=[registry.Answer(row=1, prompt="capital of France?", expected="Paris", answer=answer)],
+        )
+
+
+def test_an_answer_stands_beside_that_of_the_model_alone(db: Registry) -> None:
+    run = new_run(db, "a")
+    save(db, run.id, new_attempt(db, run.id, 0), 10)
+    ask(db, run.id, iteration=10)
+    ask(db, run.id, iteration=10)
+
+    (row,) = registry.answers_of(db, "a", iteration=10, data_sha256="s")
+
+    assert (row["base_answer"], row["answer"], row["expected"]) == ("hm", "Paris", "Paris")
+    assert (row["evaluation_id"], row["model"], row["kind"], row["row"]) == (4, "m", "answers", 1)
+    assert registry.answers_of(db, "a", iteration=20, data_sha256="s") == []
+    assert registry.answers_of(db, "a", iteration=10, data_sha256="other") == []
 
 
 # -- lists and curves -----------------------------------------------------------------------------------------------
