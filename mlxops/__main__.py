@@ -80,7 +80,12 @@ program = Toolkit(name="mlx-toolkit", binary="mlx-toolkit", version=__version__,
 
 def main() -> None:
     """Run what was typed, in the project's own environment where it has one with mlxops in it."""
-    python = _python_of_the_project(project.find(Path.cwd()).root)
+    try:
+        here = Path.cwd()
+    except OSError:
+        print("the folder you stand in is not there any more\nhint: cd into another one", file=sys.stderr)
+        sys.exit(1)
+    python = _python_of_the_project(project.find(here).root)
     if python is not None:
         _hand_over(python)
     program.run()

@@ -1,11 +1,26 @@
-"""Files that are whole or absent: synced to the disk, renamed into place, named by their hash."""
+"""Files that are whole or absent: synced to the disk, renamed into place, named by their hash; folders to work in."""
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from mlxops.errors import BadRequest
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with the home folder that a `~` in front stands for; raises `BadRequest` where there is none."""
+    text = os.path.expanduser(path)  # noqa: PTH111 - to a Path ./~name is the same as ~name
+    if text.startswith("~"):
+        user = text.partition("/")[0].removeprefix("~")
+        what = f"there is no user {user!r}" if user else "the home folder is not known: HOME is not set"
+        raise BadRequest(what, hint=f"a file or folder of that name is ./{path}")
+    return Path(text)
 
 
 def sync(path: Path) -> None:
@@ -25,15 +40,73 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file so that it is whole or absent at any instant."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text, encoding="utf-8")
-    sync(beside)
-    beside.replace(path)
+    """Write a small file so that it is whole or absent at any instant; of several who write it, one wins."""
+    beside = path.with_name(f".{path.name}.{_word()}.partial")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        sync(beside)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
+    import hashlib  # with OpenSSL behind it: not for those who only list the tasks
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in `parent` to work in, whose name begins with `prefix`; at the end it is removed, if still there.
+
+    It is locked as long, so what a killed process left under such a name is known, and goes first.
+    """
+    waiting = _locked(parent, wait=True)  # so that nobody takes a folder for left that has no lock yet
+    try:
+        _remove_left(parent, prefix)
+        folder = parent / f"{prefix}{_word()}"
+        folder.mkdir()
+        lock = _locked(folder, wait=False)
+    finally:
+        _close(waiting)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _close(lock)
+
+
+def _remove_left(parent: Path, prefix: str) -> None:
+    for folder in parent.iterdir():
+        if re.fullmatch(re.escape(prefix) + "[0-9a-f]{8}", folder.name) and not folder.is_symlink():
+            lock = _locked(folder, wait=False)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            _close(lock)
+
+
+def _locked(folder: Path, *, wait: bool) -> int | None:
+    """Lock a folder; None where another process has it, or where the file system knows no locks."""
+    descriptor = None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        _close(descriptor)
+        return None
+    return descriptor
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _word() -> str:
+    """A name that nobody else takes."""
+    return os.urandom(4).hex()

@@ -231,6 +231,15 @@ def test_a_folder_without_training_rows_is_told_with_what_there_is(tmp_path):
     assert caught.value.hint.startswith("there is data/train.csv; write it as JSONL")
 
 
+@pytest.mark.parametrize("hidden", [".mlxops/crash-1.txt", ".mlxops/rows.jsonl", ".notes.txt", "data/.rows.jsonl"])
+def test_hidden_files_and_folders_are_not_proposed(tmp_path, hidden):
+    write(tmp_path / hidden, row(1))
+
+    with pytest.raises(NotFound) as caught:
+        read(tmp_path / "missing", root=tmp_path)
+    assert caught.value.hint == "--data takes a JSONL file, or a folder with train.jsonl"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_file_without_permission_is_named(tmp_path):
     file = write(tmp_path / "a.jsonl", row(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from mlxops.errors import Failed
+from mlxops.errors import Failed, Refused
 from mlxops.projects import environment, interpreter, pip
 from mlxops.projects.environment import Found, Wanted
 
@@ -126,6 +127,28 @@ def test_a_folder_that_is_no_environment_is_left_alone() -> None:
 @pytest.mark.parametrize("packages", [set(), {"pip", "setuptools"}, {"pip", "mlxops"}], ids=str)
 def test_a_broken_environment_without_packages_is_nobodys_loss(packages: set[str]) -> None:
     assert action(replace(EMPTY, packages=frozenset(packages))) == "anew"
+
+
+@pytest.mark.parametrize("state", [None, [], "making", "filling", "complete", "of a later version"], ids=str)
+def test_a_stamp_that_lacks_something_makes_no_environment_ours(state: Any, tmp_path: Path) -> None:
+    folder = tmp_path / ".venv"
+    (folder / "lib" / "python3.11" / "site-packages" / "numpy-2.0.dist-info").mkdir(parents=True)
+    (folder / ".mlxops.json").write_text(json.dumps({"form": 1, "state": state}))
+
+    with pytest.raises(Refused, match="was not made here"):
+        environment.make(Wanted(folder=folder, project=ROOT), log=lambda _: None)
+
+
+def test_a_stamp_that_was_cut_off_is_nobodys_loss(tmp_path: Path) -> None:
+    folder = tmp_path / ".venv"
+    folder.mkdir()
+    (folder / "..mlxops.json.0123abcd.partial").write_text("{")
+    said: list[str] = []
+
+    with pytest.raises(Failed, match="could not be made"):
+        environment.make(Wanted(folder=folder, project=ROOT, python=Path("/bin/false")), log=said.append)
+
+    assert said == ["making .venv with Python  (/bin/false)"]
 
 
 @pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="every file can be locked here")

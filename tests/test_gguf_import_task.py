@@ -27,6 +27,38 @@ def test_a_name_never_leaves_models(name: str, mlxops: Callable[..., Ended]) -> 
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["~foo", "_x", "'x'", " x", "x ", "x,y", ",", "sample"])
+def test_a_name_is_one_that_every_command_takes(name: str, tiny_gguf: Path, mlxops: Callable[..., Ended]) -> None:
+    code, _, err = mlxops(f"model.import tiny.gguf {shlex.quote(f'--name={name}')}")
+
+    assert (code, "cannot be the name of a model" in err, "hint: --name takes a name" in err) == (2, True, True)
+    assert not Path("models").exists()
+
+
+def test_a_file_named_sample_wants_another_name(tiny_gguf: Path, mlxops: Callable[..., Ended]) -> None:
+    tiny_gguf.rename("sample.gguf")
+
+    assert "it stands for the sample model" in mlxops("model.import sample.gguf")[2]
+    assert mlxops("model.import sample.gguf --name mine")[0] == 0
+
+
+@pytest.mark.parametrize("words", ["'~nouser-here/x.gguf'", "tiny.gguf --output '~nouser-here/x'"])
+def test_the_home_of_nobody_is_a_wrong_request(words: str, tiny_gguf: Path, mlxops: Callable[..., Ended]) -> None:
+    code, _, err = mlxops(f"model.import {words}")
+
+    assert (code, err.splitlines()[0]) == (2, "there is no user 'nouser-here'")
+
+
+@pytest.mark.parametrize("folder", ["~mine", "-mine"])
+def test_a_folder_that_would_be_read_as_something_else_is_named_in_full(
+    folder: str, tiny_gguf: Path, mlxops: Callable[..., Ended]
+) -> None:
+    code, out, err = mlxops(f"model.import tiny.gguf --json --output './{folder}'")
+
+    assert code == 0, err
+    assert json.loads(out)["model"] == str(Path(folder).absolute())
+
+
 def test_an_empty_name_is_refused(mlxops: Callable[..., Ended]) -> None:
     code, _, err = mlxops("model.import nothing.gguf --name ''")
 

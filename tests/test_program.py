@@ -231,3 +231,47 @@ def inherit(descriptor: int, program: str, command: str) -> tuple[int, str]:
     )
     os.close(descriptor)
     return ended.returncode, ended.stderr
+
+
+# ------------------------------------------------------------------------------------------- where nobody can stand
+
+
+@pytest.mark.parametrize("name", ["MLXOPS_DB", "MLXOPS_CACHE"])
+def test_a_variable_with_the_home_of_nobody_is_a_wrong_request(
+    mlxops: Typed, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "~nouser-here/x")
+
+    code, out, err = mlxops("models")
+
+    assert (code, out, err.splitlines()[0]) == (2, "", "there is no user 'nouser-here'")
+
+
+def test_a_recipe_in_the_home_of_nobody_is_a_wrong_request(mlxops: Typed) -> None:
+    code, _, err = mlxops("lora --config ~nouser-here/recipe.yaml")
+
+    assert (code, err.splitlines()[0]) == (2, "there is no user 'nouser-here'")
+
+
+def test_a_path_in_the_home_of_nobody_in_the_settings_is_a_wrong_request(
+    mlxops: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("invoke.yaml").write_text("mlxops: {data: ~nouser-here/data}")
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+
+    code, _, err = mlxops("lora")
+
+    assert (code, err.splitlines()[0]) == (2, "there is no user 'nouser-here'")
+
+
+def test_a_folder_that_was_removed_is_said() -> None:
+    Path("gone").mkdir()
+    program = Path(sys.executable).parent / "mlx-toolkit"
+
+    ended = subprocess.run(
+        ["sh", "-c", 'cd gone && rmdir ../gone && exec "$0" models', program], capture_output=True, text=True
+    )
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "the folder you stand in is not there any more\nhint: cd into another one\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import run_python
 
+from mlxops.errors import BadRequest
 from mlxops.projects import cgroup, machine
 from mlxops.projects.project import Project, find
 
@@ -77,7 +78,20 @@ def test_the_registry_is_where_it_is_said_to_be(
     assert found.registry_path == project.root / expected
 
 
+@pytest.mark.parametrize("given", [{"registry": "~nouser-here/x.db"}, {"registry_setting": "~nouser-here/x.db"}])
+def test_a_registry_in_the_home_of_nobody_is_a_wrong_request(project: Project, given: dict[str, str]) -> None:
+    with pytest.raises(BadRequest, match="there is no user"):
+        find(project.cwd, **given)
+
+
 # Paths
+
+
+def test_a_path_in_the_home_of_nobody_is_a_wrong_request(project: Project) -> None:
+    with pytest.raises(BadRequest, match="there is no user"):
+        project.resolve("~nouser-here/x")
+    with pytest.raises(BadRequest, match="there is no user"):
+        project.from_root("~nouser-here/x")
 
 
 @pytest.mark.parametrize(

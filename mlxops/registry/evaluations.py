@@ -70,13 +70,15 @@ def record_evaluation(
 
 
 def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str) -> list[dict[str, Any]]:
-    """The newest rows of the view `answer` that a run's checkpoint gave to this data, by row; none if it gave none."""
+    """What a run's checkpoint answered to this data, the newest time: rows of the view `answer`, in order."""
     return db.rows(
         """
         SELECT *
         FROM answer
         WHERE evaluation_id = (
-            SELECT max(evaluation_id) FROM answer WHERE run = ? AND iteration = ? AND data_sha256 = ?
+            SELECT max(evaluation_id)
+            FROM answer
+            WHERE run = ? AND iteration = ? AND data_sha256 = ? AND kind = 'answers'
         )
         ORDER BY row
         """,

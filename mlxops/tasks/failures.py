@@ -50,6 +50,8 @@ def program() -> str:
 
 
 def _with_this_program(hint: str) -> str:
+    if started_as := os.environ.get("MLXOPS_STARTED_AS"):
+        hint = hint.replace("inv quickstart", f"{started_as} quickstart")
     words = hint.split(" ")
     return " ".join(program() if word == "inv" else word for word in words)
 

@@ -27,6 +27,7 @@ from invoke.exceptions import Exit, Failure, ParseError
 from invoke.parser import Argument
 
 from mlxops import config as configs
+from mlxops import files
 from mlxops.errors import BadRequest, MlxopsError
 from mlxops.options import Option, nearest, options_of, resolve
 from mlxops.projects import project
@@ -55,7 +56,7 @@ def settings(c: Context) -> Settings:
         registry_path=found.registry_path,
         registry_is_given=bool(os.environ.get("MLXOPS_DB")),
         blas=os.environ.get("MLXOPS_BLAS"),
-        cache=Path(cache).expanduser().absolute() if cache else None,
+        cache=files.expanded(cache).absolute() if cache else None,
         command=shlex.join([failures.program(), *sys.argv[1:]]),
     )
 
@@ -197,7 +198,7 @@ def _name_of(config_class: type) -> str:
 
 
 def _find_recipe(path: str, cwd: Path, root: Path) -> Path:
-    typed = Path(path).expanduser()
+    typed = files.expanded(path)
     return next((found for found in (cwd / typed, root / typed) if found.exists()), cwd / typed)
 
 
@@ -221,7 +222,7 @@ def _from_root(values: Values, config_class: type, root: Path) -> dict[str, Any]
         path = found.get(option.name)
         # A model may be a name or an id, and then stays what it is.
         if option.path and isinstance(path, str) and (option.name != "model" or (root / path).exists()):
-            found[option.name] = str(root / Path(path).expanduser())
+            found[option.name] = str(root / files.expanded(path))
     return found
 
 

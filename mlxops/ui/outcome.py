@@ -81,9 +81,11 @@ def tried(changed: Mapping[str, Any], commands: Sequence[str], console: Console,
         parts = [("before", answer["base_answer"] or ""), ("after", answer["answer"])]
         show.facts(answer["prompt"], [(label, _lines(text)) for label, text in parts], [], console)
     console.print()
-    if run["model"].endswith("/tiny"):
+    if run["model"] == "models/tiny":
         console.print("A tiny random model cannot say anything; its loss is real.", soft_wrap=True)
-    console.print("Neither prompt was trained on. Go on with", soft_wrap=True)
+    if changed["answers"]:
+        console.print("The prompts are those of data/test.jsonl, which is never trained on.", soft_wrap=True)
+    console.print("Go on with", soft_wrap=True)
     for command in commands:
         console.print(f"  {command}", soft_wrap=True)
 
