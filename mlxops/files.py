@@ -46,9 +46,8 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
         sync(beside)
         beside.replace(path)
-    except BaseException:
+    finally:
         beside.unlink(missing_ok=True)
-        raise
     sync(path.parent)
 
 
@@ -64,7 +63,7 @@ def sha256(path: Path) -> str:
 def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A new folder in `parent` to work in, whose name begins with `prefix`; at the end it is removed, if still there.
 
-    It is locked as long, so what a killed process left under such a name is known, and goes first.
+    Meanwhile it is locked, so that what a killed process left under such a name can be told and is removed first.
     """
     waiting = _locked(parent, wait=True)  # so that nobody takes a folder for left that has no lock yet
     try:

@@ -124,7 +124,7 @@ def test_a_folder_that_is_no_environment_is_left_alone() -> None:
     assert action(replace(EMPTY, has_more=True)) == "refuse"
 
 
-@pytest.mark.parametrize("packages", [set(), {"pip", "setuptools"}, {"pip", "mlxops"}], ids=str)
+@pytest.mark.parametrize("packages", [set(), {"pip", "setuptools"}, {"pip", "mlxops"}], ids=["none", "pip", "ours"])
 def test_a_broken_environment_without_packages_is_nobodys_loss(packages: set[str]) -> None:
     assert action(replace(EMPTY, packages=frozenset(packages))) == "anew"
 

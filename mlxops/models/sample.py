@@ -19,15 +19,15 @@ from mlxops.errors import Failed
 NAME = "SmolLM2-135M-Instruct"
 
 _CHUNK = 1 << 20
-# Of what comes, pip says so; it has one exit code for all that goes wrong.
+# What pip says of a damaged download; its exit code is the same for all that goes wrong.
 _DAMAGE = re.compile(r"is invalid|do not match the hashes|corrupt|incomplete", re.IGNORECASE)
 
 
 class Download(Protocol):
-    """Downloads a package's wheel into a folder, without what it needs; raises `Failed`."""
+    """Downloads a package's wheel, without what it needs, into a folder; raises `Failed`."""
 
     def __call__(self, package: str, folder: Path, *, use_cache: bool) -> None:
-        """Do it, also if a cache says that it was done before, unless that is used."""
+        """Do it; without the cache it comes from the index again, whatever was downloaded before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def _download(source: Source, folder: Path, download: Download, *, use_cache: bo
         ) from error
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
-        raise _Damaged("it is not there")
+        raise _Damaged("pip brought no wheel")
     return wheel
 
 
