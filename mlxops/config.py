@@ -92,6 +92,20 @@ class LoraConfig:
         25, "validation batches; -1 for all, 0 for none", role="keeping", at_least=-1, at_most=_HUGE
     )
     save_every: int = option(100, "iterations between checkpoints", role="keeping", at_least=1, at_most=_HUGE)
+    keep_last: int | None = option(
+        None,
+        "checkpoints kept while training, with the best and those that runs branch from; all unless given",
+        role="keeping",
+        at_least=1,
+        at_most=_HUGE,
+    )
+    early_stopping: int | None = option(
+        None,
+        "stop after this many validations without a real improvement",
+        role="keeping",
+        at_least=1,
+        at_most=_HUGE,
+    )
     memory_limit: float | None = option(None, "memory MLX may use, in GiB", role="keeping", above=0, at_most=1e6)
     cache_limit: float | None = option(
         None, "freed memory MLX may keep, in GiB", role="keeping", at_least=0, at_most=1e6
@@ -106,6 +120,27 @@ class LoraConfig:
     note: str | None = option(None, "a note kept with the run", role="keeping")
     tag: list[str] = option([], "tags of the run; repeat or separate by commas", role="keeping")
     new: bool = option(False, "start a new run whatever there is", role="keeping", aliases=["no-resume"])
+    branch: bool = option(
+        False, "start a child of a run, from one of its checkpoints, with the settings given", role="keeping"
+    )
+    branch_from: str | None = option(
+        None, "RUN or RUN:ITERATION to branch from; the most similar run unless given", role="keeping", aliases=["from"]
+    )
+    adopt: str | None = option(
+        None,
+        "adapter folder or file of mlx_lm.lora to go on with; its LoRA shape is kept",
+        role="keeping",
+        aliases=["resume-adapter-file"],
+        path=True,
+    )
+    verify_resume: int | None = option(
+        None,
+        "train this many iterations twice, once with an interruption, and compare bit for bit",
+        role="keeping",
+        at_least=2,
+        at_most=10_000,
+    )
+    detach: bool = option(False, "train in the background, with a log beside the run", role="keeping")
     preview: bool = option(False, "say what would happen and start nothing", role="keeping")
     json: bool = option(False, "the result, or the preview, as JSON", role="keeping")
 
@@ -152,6 +187,42 @@ class MonitorConfig:
     live: bool = option(False, "go on drawing until q or Ctrl-C (as happens in a terminal)")
     refresh: float = option(1.0, "seconds between drawings", at_least=0.1, at_most=3600)
     json: bool = option(False, "the state once, as JSON")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointsConfig:
+    """Settings of the list of checkpoints."""
+
+    run: str | None = option(None, "only this run; latest is the newest")
+    path: str | None = option(None, "look below this folder, whether the registry knows it or not", path=True)
+    all: bool = option(False, "also those that were pruned, and runs without any")
+    debug: bool = option(False, "explain each step of the reasoning, as debug-checkpoints does")
+    use: str | None = option(None, "best, last or an iteration: what the run offers from now on (with --run)")
+    verify: bool = option(False, "read every checkpoint through and compare its hashes")
+    prune: bool = option(False, "show what would go; with --yes remove it")
+    keep_last: int | None = option(None, "with --prune: keep this many of the newest", at_least=1, at_most=_HUGE)
+    keep_best: bool = option(False, "with --prune: keep nothing else but the best and the newest")
+    keep_every: int | None = option(None, "with --prune: keep iterations divisible by this", at_least=1, at_most=_HUGE)
+    yes: bool = option(False, "do not ask")
+    json: bool = option(False, "as JSON")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebugCheckpointsConfig:
+    """Settings of the explanation of a folder."""
+
+    dir: str = option("", "adapter folder; the project's unless given", positional=True, path=True)
+    target_iters: int | None = option(None, "iterations that are wanted in all", at_least=1, at_most=_HUGE)
+    json: bool = option(False, "as JSON")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopConfig:
+    """Settings of stopping a training."""
+
+    run: str = option(None, "name of the run, or latest", positional=True)
+    now: bool = option(False, "kill it at once; the same command goes on from its newest checkpoint")
+    json: bool = option(False, "as JSON")
 
 
 @dataclass(frozen=True, kw_only=True)

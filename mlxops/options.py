@@ -284,7 +284,21 @@ def resolve(config_class: type[C], layers: Iterable[tuple[str, Mapping[str, Any]
         for each in known.values():
             if each.instead_of and layer.get(each.instead_of) is not None and each.name not in layer:
                 values.pop(each.name, None)
-    return config_class(**values)
+    settled = config_class(**values)
+    object.__setattr__(settled, _GIVEN, frozenset(values))  # no field: it is none of the settings
+    return settled
+
+
+_GIVEN = "_given"
+
+
+def given(config: Any) -> frozenset[str]:
+    """The settings that a person gave in any layer; of a dataclass made by hand, those that are not the default's."""
+    found: frozenset[str] | None = getattr(config, _GIVEN, None)
+    if found is not None:
+        return found
+    read_from: Any = type(config)
+    return frozenset(each.name for each in options_of(read_from) if getattr(config, each.name) != each.default)
 
 
 def _number(kind: Any, text: str) -> Any:
