@@ -53,7 +53,8 @@ class Validating:
 class Validation:
     """The loss on the validation rows: mean over trained tokens and its standard error (over rows).
 
-    `closing` marks the validation of a target off the grid: a longer run would not have it.
+    `without_improvement` counts the validations since the last real improvement, this one with them. `closing` marks
+    the validation of a target off the grid: a longer run would not have it.
     """
 
     iteration: int
@@ -62,6 +63,7 @@ class Validation:
     rows: int
     tokens: int
     seconds: float
+    without_improvement: int = 0
     closing: bool = False
 
 
@@ -82,7 +84,7 @@ class Saved:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """An update was left out because the loss or the gradient was not finite; `origins` names its rows."""
+    """A batch was left out: loss or gradient was not finite, or the gradient zero. `origins` names its rows."""
 
     iteration: int
     reason: str
@@ -95,7 +97,7 @@ class Stopped:
     """This attempt is over. Nothing follows."""
 
     iteration: int
-    reason: Literal["finished", "signal", "diverged"]
+    reason: Literal["finished", "early stopping", "signal", "diverged"]
     signal_name: str | None = None
 
 

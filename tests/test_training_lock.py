@@ -93,3 +93,26 @@ def test_a_failure_inside_gives_the_lock_back(path):
         1 / 0  # noqa: B018
 
     assert not lock.is_held(path)
+
+
+def test_what_a_holder_adds_is_read_by_others_while_it_is_held(path):
+    with lock.hold(path, HOLDER, what="the run"):
+        lock.say(path, stopping="SIGTERM")
+
+        assert lock.holder_of(path) == {**HOLDER, "stopping": "SIGTERM"}
+        assert lock.is_held(path)
+
+
+def test_a_new_holder_says_nothing_of_what_the_last_one_added(path):
+    with lock.hold(path, HOLDER, what="the run"):
+        lock.say(path, stopping="SIGTERM")
+    with lock.hold(path, HOLDER, what="the run"):
+        assert lock.holder_of(path) == HOLDER
+
+
+def test_a_lock_that_is_gone_or_is_no_table_says_nothing(path):
+    lock.say(path, stopping="SIGTERM")
+    gone = lock.holder_of(path)
+    path.write_text("[1]")
+
+    assert (gone, lock.holder_of(path)) == ({}, {})

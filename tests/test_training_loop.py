@@ -89,7 +89,7 @@ def test_a_training_on_the_grid_closes_without_a_report_of_its_own(tiny_model, t
     heard = train_small(tiny_model, tmp_path, settings(iters=6), validation_rows=rows(2))
 
     assert reports(heard, closing=True) == validations(heard, closing=True) == []
-    assert [each.iteration for each in heard.of(Saved)] == [2, 4, 6]
+    assert [each.iteration for each in heard.of(Saved)] == [2, 3, 4, 6]
 
 
 def test_training_learns(tiny_model, tmp_path):

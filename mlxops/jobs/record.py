@@ -6,6 +6,18 @@ from mlxops import registry
 from mlxops.events import Event, Notice, Report, Saved, Skipped, Stopped, Validation
 
 
+def diverged_before(db: registry.Registry, run_id: int) -> list[Notice]:
+    """What to say where a run's last attempt diverged: going on is right only if something outside it was to blame."""
+    attempts = registry.attempts_of(db, run_id)
+    if not attempts or attempts[-1]["end_reason"] != "diverged":
+        return []
+    message = (
+        f"it diverged when it last came this way, and the same settings lead there again: {attempts[-1]['error']}; "
+        "--branch or --new with a smaller --learning-rate or other rows leads elsewhere"
+    )
+    return [Notice(kind="diverged before", message=message, level="warning")]
+
+
 class Recorder:
     """A listener that has written an event when it returns. `saved_at` is the iteration of the newest checkpoint."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlxops.errors import NotFound
@@ -82,9 +83,93 @@ def mark_checkpoint(db: Registry, run_id: int, iteration: int, status: str) -> N
         _mark_best(connection, run_id)
 
 
+def mark_pruned(
+    db: Registry,
+    run_id: int,
+    *,
+    states: Sequence[int],
+    adapters: Sequence[int],
+    bytes_left: Mapping[int, int] | None = None,
+) -> None:
+    """Record that the files of these iterations go, durably and before they do: states alone, or the adapters too.
+
+    `bytes_left` is what remains of those whose state alone goes.
+    """
+    with db.transaction(durable=True) as connection:
+        connection.executemany(
+            """
+            UPDATE checkpoints
+            SET state_pruned_at = coalesce(state_pruned_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+                bytes = coalesce(?, bytes)
+            WHERE run_id = ? AND iteration = ?
+            """,
+            [((bytes_left or {}).get(iteration), run_id, iteration) for iteration in states],
+        )
+        connection.executemany(
+            "UPDATE checkpoints SET status = 'pruned' WHERE run_id = ? AND iteration = ?",
+            [(run_id, iteration) for iteration in adapters],
+        )
+        _mark_best(connection, run_id)
+
+
+def branch_points(db: Registry, run_id: int) -> set[int]:
+    """The iterations of a run that other runs branched from."""
+    found = db.rows(
+        "SELECT DISTINCT branch_iteration FROM runs WHERE parent_id = ? AND branch_iteration IS NOT NULL", (run_id,)
+    )
+    return {row["branch_iteration"] for row in found}
+
+
 def checkpoints_of(db: Registry, run_id: int) -> list[dict[str, Any]]:
     """All columns of a run's checkpoints by iteration, whatever their status."""
     return db.rows("SELECT * FROM checkpoints WHERE run_id = ? ORDER BY iteration", (run_id,))
+
+
+def all_checkpoints(db: Registry) -> dict[int, list[dict[str, Any]]]:
+    """The checkpoints of every run by its id, each by iteration, whatever their status, with `is_offered`."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in db.rows(
+        """
+        SELECT checkpoints.*, checkpoints.id IS runs.offered_checkpoint_id AS is_offered
+        FROM checkpoints JOIN runs ON runs.id = checkpoints.run_id
+        ORDER BY checkpoints.run_id, checkpoints.iteration
+        """
+    ):
+        found.setdefault(row["run_id"], []).append(row)
+    return found
+
+
+def offer_checkpoint(db: Registry, run_id: int, iteration: int, *, message: str) -> None:
+    """Record that the run offers this checkpoint from now on, and say so in its history."""
+    with db.transaction(durable=True) as connection:
+        chosen = connection.execute(
+            """
+            UPDATE runs
+            SET offered_checkpoint_id = checkpoints.id, updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+            FROM checkpoints
+            WHERE runs.id = :run AND checkpoints.run_id = :run AND checkpoints.iteration = :iteration
+            """,
+            {"run": run_id, "iteration": iteration},
+        )
+        if not chosen.rowcount:
+            raise NotFound(f"the run has no checkpoint at iteration {iteration}", hint="inv checkpoints lists them")
+        connection.execute(
+            "INSERT INTO events (run_id, iteration, kind, message) VALUES (?, ?, 'offered', ?)",
+            (run_id, iteration, message),
+        )
+
+
+def iteration_rates(db: Registry) -> dict[int, float]:
+    """The newest iterations a second of every run that has reported any, by its id."""
+    rows = db.rows(
+        """
+        SELECT series.run_id, series.last_value
+        FROM series
+        WHERE series.name_id = (SELECT id FROM metric_names WHERE name = 'iterations_per_second')
+            AND series.last_value > 0
+        """
+    )
+    return {row["run_id"]: row["last_value"] for row in rows}
 
 
 def _mark_best(connection: sqlite3.Connection, run_id: int) -> None:

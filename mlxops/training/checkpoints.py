@@ -3,7 +3,9 @@
 A checkpoint is two files. `NNNNNNN_adapters.safetensors` holds the weights and is what mlx-lm reads;
 `NNNNNNN_state.safetensors` holds what else is needed to go on: the optimizer's state, gradients accumulated and not
 yet applied, and in its metadata the counters, the fingerprint, the run's settings and the SHA-256 of the adapter file.
-The state file is renamed into place last, so where it stands, its adapter file is complete.
+The state file is renamed into place last, so where it stands, its adapter file is complete. One iteration can be
+written twice: closed at a target, and as the longer run has it. Each of the two adapters goes with the closed state,
+which holds the weights of both.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,7 @@ class Checkpoint:
     """A whole checkpoint: both files read through and equal to their hashes.
 
     `counters` are those to go on with; the losses belong to the weights, which a closing update can be ahead of them.
+    `has_closing` tells that the weights or the losses are those of a target off a grid.
     """
 
     folder: Path
@@ -52,6 +55,7 @@ class Checkpoint:
     adapter_sha256: str
     state_sha256: str
     bytes: int
+    has_closing: bool = False
 
     @property
     def adapter_path(self) -> Path:
@@ -104,6 +108,7 @@ def write(
     """
     started = time.perf_counter()
     iteration, reached = counters.iteration, counters_of_weights or counters
+    validation_loss = reached.validation_loss if reached.validated_at == iteration else None
     partial = [
         folder / f".{name}.partial.safetensors" for name in (adapter_name(iteration), state_name(iteration), OFFERED)
     ]
@@ -119,7 +124,7 @@ def write(
         metadata = {
             "format": FORMAT,
             "counters": counters.to_json(),
-            "losses": json.dumps([reached.train_loss, reached.validation_loss]),
+            "losses": json.dumps([reached.train_loss, validation_loss]),
             "random": str(random),
             "fingerprint": fingerprint,
             "environment": json.dumps(environment),
@@ -136,8 +141,12 @@ def write(
             each.result()
         size = beside_adapter.stat().st_size + beside_state.stat().st_size
         # all that a full disk can refuse is done
-        beside_adapter.replace(folder / adapter_name(iteration))
-        beside_state.replace(folder / state_name(iteration))
+        places = [(beside_adapter, adapter_name(iteration)), (beside_state, state_name(iteration))]
+        if weights_to_go_on is not None and (folder / adapter_name(iteration)).exists():
+            # this state holds the weights of the adapter that stands there, and so goes with both
+            places.reverse()
+        for beside, name in places:
+            beside.replace(folder / name)
         beside_offered.replace(folder / OFFERED)
         files.sync(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError is how MLX reports a write that failed
@@ -158,17 +167,22 @@ def write(
         adapter_sha256=adapter_sha256,
         state_sha256=state_sha256,
         train_loss=reached.train_loss,
-        validation_loss=reached.validation_loss,
+        validation_loss=validation_loss,
         seconds=time.perf_counter() - started,
     )
 
 
 def offer(checkpoint: Checkpoint) -> None:
     """Make `adapters.safetensors` a copy of this checkpoint's weights."""
-    beside = checkpoint.folder / f".{OFFERED}.partial.safetensors"
-    shutil.copyfile(checkpoint.adapter_path, beside)
+    offer_file(checkpoint.adapter_path)
+
+
+def offer_file(adapter: Path) -> None:
+    """Make `adapters.safetensors` a copy of an adapter file of the same folder."""
+    beside = adapter.with_name(f".{OFFERED}.partial.safetensors")
+    shutil.copyfile(adapter, beside)
     files.sync(beside)
-    beside.replace(checkpoint.folder / OFFERED)
+    beside.replace(adapter.with_name(OFFERED))
 
 
 def offer_nothing(folder: Path) -> None:
@@ -221,11 +235,16 @@ def read(folder: Path, iteration: int, *, fingerprint: str | None = None) -> Che
         environment, run = json.loads(metadata["environment"]), json.loads(metadata["run"])
         adapter_sha256, state_sha256 = files.sha256(adapter), files.sha256(state)
         size = adapter.stat().st_size + state.stat().st_size
+        own = {name.removeprefix("weights."): data for name, data in tensors if name.startswith("weights.")}
+        is_longer = adapter_sha256 != metadata["adapter_sha256"] and own and _holds(adapter, own)
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         return damaged(f"{state.name} cannot be read: {error}")
     if content != metadata.get("content_sha256"):
         return damaged(f"{state.name} is not what was written (SHA-256)")
-    if adapter_sha256 != metadata["adapter_sha256"]:
+    if is_longer:
+        # a longer run was killed after it had put its adapter here, and before the state that belongs to it
+        counters.closed_at, train_loss, validation_loss = None, counters.train_loss, None
+    elif adapter_sha256 != metadata["adapter_sha256"]:
         return damaged(f"{adapter.name} is not what was written (SHA-256)")
     if counters.iteration != iteration:
         return damaged(f"{state.name} holds iteration {counters.iteration}")
@@ -243,7 +262,38 @@ def read(folder: Path, iteration: int, *, fingerprint: str | None = None) -> Che
         adapter_sha256=adapter_sha256,
         state_sha256=state_sha256,
         bytes=size,
+        has_closing=bool(own or counters.closing),
     )
+
+
+def _holds(adapter: Path, own: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether an adapter file holds the weights that a state keeps beside those of its closed target."""
+    import safetensors
+
+    try:
+        return dict(safetensors.deserialize(adapter.read_bytes())) == own
+    except safetensors.SafetensorError:
+        return False
+
+
+def remove(folder: Path, *, states: Sequence[int], adapters: Sequence[int]) -> tuple[int, dict[str, str]]:
+    """Remove the files of these iterations, all states before any adapter; returns the bytes freed.
+
+    And, by name, why files could not be removed. Those that are gone already do not count.
+    """
+    freed, failed = 0, {}
+    for name in [*map(state_name, states), *map(adapter_name, adapters)]:
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failed[name] = error.strerror or str(error)
+        else:
+            freed += size
+    return freed, failed
 
 
 def set_aside(folder: Path, iteration: int) -> list[str]:

@@ -10,26 +10,23 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxops.config import LoraConfig
-from mlxops.errors import Diverged
 from mlxops.events import Event, Notice, Report, Skipped, Started, Step, Stopped
-from mlxops.training import checkpoints, schedule
+from mlxops.training import schedule
 from mlxops.training.batches import Batch
+from mlxops.training.divergence import GIVE_UP_AFTER, give_up, is_spoilt
 from mlxops.training.signals import StopRequest
 from mlxops.training.state import Counters, Window
-from mlxops.training.step import Trainer, Work
-
-GIVE_UP_AFTER = 5
-"""Batches left out in a row before a run is taken to have diverged."""
+from mlxops.training.step import Snapshot, Trainer, Work
 
 GIB = 2**30
 
 
 def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopped:
-    """Train until the target is reached or a stop is asked for, with a whole checkpoint on disk on return.
+    """Train until the target is reached, nothing improves any more or a stop is asked for; all is then on disk.
 
     Weights, and metrics that are no wall-clock figures, are a function of model, rows and settings alone, wherever
-    training was interrupted. Raises `Diverged` when `GIVE_UP_AFTER` batches in a row were not finite; the newest
-    checkpoint, and what the folder offers, is then one from before them whose weights are not spoilt.
+    training was interrupted. Raises `Diverged` when `GIVE_UP_AFTER` batches in a row were left out or weights that
+    are to be saved are spoilt; the newest checkpoint, and what the folder offers, is then one from before.
     """
     # ---- set up -------------------------------------------------------------------------------------------------
     config, plan = work.config, work.plan
@@ -40,6 +37,7 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
     group = config.grad_accumulation_steps
     clock = _Clock()
     saved_at = counters.iteration if work.start else None
+    closed = work.start if work.start and work.start.has_closing and counters.iteration < work.target else None
 
     def report(window: Window, *, closing: bool) -> dict[str, float]:
         if window.tokens:
@@ -49,9 +47,27 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         emit(Report(iteration=counters.iteration, epoch=epoch, metrics=metrics, closing=closing))
         return metrics
 
-    def validate_if_due() -> None:
-        if counters.validation_due and work.validation and not stop:
-            counters.validation_due = trainer.validate(emit, stop, closing=False) is None
+    def validate_if_due() -> bool:
+        """Whether there was one to make, and it showed the lowest loss so far."""
+        if not counters.validation_due or not work.validation or stop:
+            return False
+        counters.validation_due = trainer.validate(emit, stop, closing=False) is None
+        return not counters.validation_due and counters.improvement.lowest_at == counters.iteration
+
+    def is_stalled() -> bool:
+        return config.early_stopping is not None and counters.improvement.since >= config.early_stopping
+
+    def save(go_on: Snapshot | None = None) -> None:
+        nonlocal saved_at, closed
+        # what nothing comes after to prove, or older ones are removed for, is tried
+        if is_spoilt(trainer, is_tried=go_on is not None or config.keep_last is not None):
+            raise give_up(trainer, emit, f"nothing can be learnt with the weights after iteration {counters.iteration}")
+        if closed is not None:
+            # until this run has a checkpoint beyond it, the one it was finished with stays as it was
+            emit(trainer.reopen(closed))
+            closed = None
+        emit(trainer.save(go_on))
+        saved_at = counters.iteration
 
     emit(
         Started(
@@ -61,10 +77,13 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
             trained_tokens=counters.trained_tokens,
         )
     )
+    was_due = counters.validation_due
     validate_if_due()
+    if work.start and was_due and not counters.validation_due and counters.iteration < work.target:
+        emit(trainer.save())  # these weights are on the disk, without the validation that a stop had left out
 
     # ---- go on --------------------------------------------------------------------------------------------------
-    while counters.iteration < work.target and not stop:
+    while counters.iteration < work.target and not stop and not is_stalled():
         clock.start()
         iteration = counters.iteration = counters.iteration + 1
         counters.closed_at, counters.closing = None, {}
@@ -72,42 +91,41 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         group_tokens = plan.trained_in(first, first + group - 1)
 
         batch = plan.batch(iteration)
-        loss, finite = trainer.accumulate(batch, group_tokens)
-        _count(counters, batch, loss if finite else None)
+        loss, wrong = trainer.accumulate(batch, group_tokens)
+        _count(counters, batch, loss if wrong is None else None)
         if iteration % group == 0 and counters.group_tokens:
             trainer.update(rate(iteration), group_tokens)
-        clock.stop(batch.trained if finite else 0)
+        clock.stop(batch.trained if wrong is None else 0)
         emit(
             Step(
                 iteration=iteration,
-                loss=loss / batch.trained if finite and batch.trained else None,
+                loss=loss / batch.trained if wrong is None and batch.trained else None,
                 tokens=batch.trained,
                 seconds=clock.last,
             )
         )
 
-        if not finite:
-            emit(_skipped(counters, batch, loss))
-            if counters.skipped_in_a_row >= GIVE_UP_AFTER:
-                good = _go_back(trainer, emit)
-                emit(Stopped(iteration=good, reason="diverged"))
-                raise _diverged(counters, batch, good)
+        if wrong is not None:
+            times = counters.skipped_in_a_row
+            emit(Skipped(iteration=iteration, reason=wrong, origins=batch.origins, in_a_row=times))
+            if times >= GIVE_UP_AFTER:
+                raise give_up(trainer, emit, f"{wrong} {times} times in a row, up to iteration {iteration}")
         if iteration % config.steps_per_report == 0:
             report(counters.window, closing=False)
             counters.window = Window()
             clock.reset()
         counters.validation_due = iteration % config.steps_per_eval == 0
-        validate_if_due()
+        is_lowest = validate_if_due()
         # weights may be spoilt while updates are being skipped: what was saved before then stays the newest
-        if iteration % config.save_every == 0 and iteration < work.target and not counters.skipped_in_a_row:
-            emit(trainer.save())
-            saved_at = iteration
+        is_due = iteration % config.save_every == 0 and not counters.skipped_in_a_row
+        if (is_lowest or is_due) and iteration < work.target:
+            save()
 
     # ---- stop short: what is saved is where to go on --------------------------------------------------------------
     if counters.iteration < work.target:
         if counters.iteration not in (0, saved_at):
-            emit(trainer.save())
-        return _stopped(emit, counters.iteration, stop)
+            save()
+        return _stopped_early(emit, counters) if is_stalled() else _stopped(emit, counters.iteration, stop)
 
     # ---- close: a report, an update and a validation off their grids are for this target alone, and a longer run
     # ---- goes on from before them ---------------------------------------------------------------------------------
@@ -128,7 +146,7 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
                 go_on.counters.closing |= _finite(losses)
         go_on.counters.closed_at = work.target if is_whole else None
         # the adapter file is the same however often the rest is cut short, so writing it again endangers nothing
-        emit(trainer.save(go_on))
+        save(go_on)
         if not is_whole:
             return _stopped(emit, counters.iteration, stop)
     stopped = Stopped(iteration=counters.iteration, reason="finished")
@@ -145,6 +163,23 @@ def _stopped(emit: Callable[[Event], None], iteration: int, stop: StopRequest) -
     stopped = Stopped(iteration=iteration, reason="signal", signal_name=name)
     emit(stopped)
     return stopped
+
+
+def _stopped_early(emit: Callable[[Event], None], counters: Counters) -> Stopped:
+    shown = counters.improvement
+    message = f"stops early: no real improvement in {_validations(shown.since)}"
+    if shown.lowest_at == 0:
+        message += "; the model was best before it was trained"
+    elif shown.lowest is not None:
+        message += f"; the lowest loss is {shown.lowest:.3f}, at iteration {shown.lowest_at:,}"
+    emit(Notice(kind="early stopping", message=message, iteration=counters.iteration))
+    stopped = Stopped(iteration=counters.iteration, reason="early stopping")
+    emit(stopped)
+    return stopped
+
+
+def _validations(count: int) -> str:
+    return f"{count} validations" if count > 1 else "a validation"
 
 
 class _Clock:
@@ -204,49 +239,3 @@ def _metrics(counters: Counters, window: Window, learning_rate: float) -> dict[s
         "peak_memory": mx.get_peak_memory(),
         "active_memory": mx.get_active_memory(),
     }
-
-
-def _skipped(counters: Counters, batch: Batch, loss: float) -> Skipped:
-    what = "gradient" if loss == loss and abs(loss) != float("inf") else "loss"
-    return Skipped(
-        iteration=counters.iteration,
-        reason=f"the {what} was not finite",
-        origins=batch.origins,
-        in_a_row=counters.skipped_in_a_row,
-    )
-
-
-def _go_back(trainer: Trainer, emit: Callable[[Event], None]) -> int:
-    """Have the newest good checkpoint be what the folder offers, and return its iteration, 0 without one.
-
-    Weights can be spoilt by an update whose gradient was finite. Then even the last batch that was finite no longer
-    is, and the checkpoints since are set aside; else the rows are to blame, and they are kept.
-    """
-    work, counters = trainer.work, trainer.counters
-    last_finite = counters.iteration - counters.skipped_in_a_row
-    if last_finite and not _is_finite(trainer, work.plan.batch(last_finite)):
-        for iteration in checkpoints.iterations(work.folder):
-            if iteration >= last_finite:
-                checkpoints.set_aside(work.folder, iteration)
-                message = f"the checkpoint at iteration {iteration:,} is set aside: its weights give nothing finite"
-                emit(Notice(kind="spoilt", message=message, level="warning", iteration=iteration))
-    newest, _ = checkpoints.newest(work.folder, fingerprint=work.fingerprint)
-    if newest is None:
-        checkpoints.offer_nothing(work.folder)
-        return 0
-    checkpoints.offer(newest)
-    return newest.iteration
-
-
-def _is_finite(trainer: Trainer, batch: Batch) -> bool:
-    trainer.accumulated = None
-    return trainer.accumulate(batch, batch.trained)[1]
-
-
-def _diverged(counters: Counters, batch: Batch, good: int) -> Diverged:
-    where = f"goes back to iteration {good}, the last good checkpoint" if good else "has no checkpoint from before"
-    return Diverged(
-        f"loss or gradient was not finite {counters.skipped_in_a_row} times in a row, up to iteration "
-        f"{counters.iteration} (rows {', '.join(batch.origins)}); the run {where}",
-        hint=f"a smaller --learning-rate, --warmup or --max-grad-norm 1 with --new; or look at {batch.origins[0]}",
-    )

@@ -18,6 +18,20 @@ class Window:
 
 
 @dataclass
+class Improvement:
+    """What the validations on the grid have shown: the lowest loss, and since when nothing is really better."""
+
+    lowest: float | None = None
+    lowest_at: int | None = None
+    rows: list[float] = field(default_factory=list)
+    """The loss of each row, summed over its tokens, at the last real improvement: the next is compared with it."""
+    rows_of: str = ""
+    """Which rows in which batches those are."""
+    since: int = 0
+    """Validations after the last real improvement."""
+
+
+@dataclass
 class Counters:
     """Where training is. Every sum is a Python float, which JSON keeps to the last bit."""
 
@@ -32,6 +46,9 @@ class Counters:
     validation_loss: float | None = None
     validation_due: bool = True
     """A validation belongs here (the first one before the first step) and has not been made yet."""
+    validated_at: int | None = None
+    """The iteration of `validation_loss`."""
+    improvement: Improvement = field(default_factory=Improvement)
     skipped_in_a_row: int = 0
     closed_at: int | None = None
     """The target that was reached and closed at this iteration."""
@@ -44,9 +61,10 @@ class Counters:
 
     @classmethod
     def from_json(cls, text: str) -> Counters:
-        """The counters that `to_json` wrote."""
+        """The counters that `to_json` wrote, now or before there were some of them."""
         values: dict[str, Any] = json.loads(text)
         values["window"] = Window(**values["window"])
+        values["improvement"] = Improvement(**values.get("improvement", {}))
         return cls(**values)
 
     def copy(self) -> Counters:

@@ -17,9 +17,10 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlxops.config import LoraConfig
 from mlxops.errors import Failed
 from mlxops.events import Event, Saved, Validating, Validation
-from mlxops.training import batches, checkpoints, layers, objective, optimizers
+from mlxops.training import batches, checkpoints, improvement, layers, objective, optimizers
 from mlxops.training.batches import Batch, Plan
 from mlxops.training.checkpoints import Checkpoint
+from mlxops.training.improvement import ratio
 from mlxops.training.signals import StopRequest
 from mlxops.training.state import Counters
 
@@ -75,31 +76,44 @@ class Trainer:
             self._restore(work.start)
         mx.eval(self.model.parameters(), self.optimizer.state)
         self._dropouts = layers.dropouts(self.model)
+        self._validation_identity = improvement.identity(work.validation)
         # the model is an output too: tracing leaves its own arrays in the module, and outputs are put back
         self._gradient = mx.compile(self._gradient_of, inputs=[self.model.state], outputs=[self.model.state])
         state = [self.model.state, self.optimizer.state]
         self._update = mx.compile(self._apply, inputs=state, outputs=state)
         self.model.train()
 
-    def accumulate(self, batch: Batch, group_tokens: int) -> tuple[float, bool]:
-        """Add the gradient of a batch to the group's; returns the loss summed over tokens, and whether all was finite.
+    def accumulate(self, batch: Batch, group_tokens: int) -> tuple[float, str | None]:
+        """Add the gradient of a batch to the group's; returns the loss summed over tokens, and what is wrong with it.
 
         The loss is divided by the trained tokens of the whole group before the backward pass, so that every token
-        weighs the same and a sum over many tokens stays in the range of half precision. Nothing is added where loss
-        or gradient is not finite.
+        weighs the same and a sum over many tokens stays in the range of half precision. Nothing is added where
+        something is wrong.
         """
-        key = mx.random.key(batches.step_key(self.work.config.seed, self.counters.iteration))
-        loss, norm, gradient = self._gradient(
-            mx.array(batch.tokens), mx.array(batch.mask), mx.array(1 / max(group_tokens, 1)), key, self.accumulated
-        )
-        mx.eval(loss, norm, gradient)
-        total, size = float(loss.item()), float(norm.item())  # type: ignore[arg-type]  # neither is complex
-        finite = math.isfinite(total) and math.isfinite(size)
-        if finite:
+        total, size, gradient = self._computed(batch, group_tokens, self.accumulated)
+        wrong = _wrong(total, size)
+        if wrong is None:
             self.accumulated = gradient
             self.counters.group_tokens += batch.trained
             self.counters.gradient_norm = size
-        return total, finite
+        return total, wrong
+
+    def can_learn_from(self, batch: Batch) -> bool:
+        """Whether the weights as they are give a batch a finite loss and a gradient; changes nothing."""
+        total, size, _ = self._computed(batch, batch.trained, None)
+        return _wrong(total, size) is None
+
+    def has_finite_weights(self) -> bool:
+        """Whether every trained weight is a finite number."""
+        finite = [mx.isfinite(each).all() for each in layers.trainable(self.model).values()]
+        return bool(mx.stack(finite).all().item())
+
+    def _computed(self, batch: Batch, group_tokens: int, accumulated: Arrays | None) -> tuple[float, float, Arrays]:
+        key = mx.random.key(batches.step_key(self.work.config.seed, self.counters.iteration))
+        scale = mx.array(1 / max(group_tokens, 1))
+        loss, norm, gradient = self._gradient(mx.array(batch.tokens), mx.array(batch.mask), scale, key, accumulated)
+        mx.eval(loss, norm, gradient)
+        return float(loss.item()), float(norm.item()), gradient  # type: ignore[arg-type]  # neither is complex
 
     def update(self, learning_rate: float, group_tokens: int) -> None:
         """Apply what is accumulated, as the gradient of the mean loss over its tokens, clipped where asked for."""
@@ -119,8 +133,7 @@ class Trainer:
     def validate(self, emit: Callable[[Event], None], stop: StopRequest, *, closing: bool) -> Validation | None:
         """Measure the loss on the validation batches; None where a stop was asked for before the last of them.
 
-        The standard error is that of a ratio of sums over rows (Cochran, Sampling Techniques, §2.11): rows are drawn,
-        tokens are not.
+        One that is not `closing` counts for the lowest loss and for the last real improvement.
         """
         started = time.perf_counter()
         losses: list[np.ndarray] = []
@@ -136,15 +149,27 @@ class Trainer:
         self.model.train()
         if len(losses) < len(self.work.validation):
             return None
-        loss, error = ratio(np.concatenate(losses), np.concatenate(tokens))
-        self.counters.validation_loss = loss if math.isfinite(loss) else None
+        rows_losses, rows_tokens = np.concatenate(losses), np.concatenate(tokens)
+        loss, error = ratio(rows_losses, rows_tokens)
+        counters = self.counters
+        counters.validation_loss = loss if math.isfinite(loss) else None
+        counters.validated_at = counters.iteration
+        if not closing:
+            counters.improvement = improvement.take(
+                counters.improvement,
+                iteration=counters.iteration,
+                rows=rows_losses,
+                tokens=rows_tokens,
+                rows_of=self._validation_identity,
+            )
         measured = Validation(
-            iteration=self.counters.iteration,
+            iteration=counters.iteration,
             loss=loss,
             standard_error=error,
-            rows=sum(len(each) for each in tokens),
-            tokens=int(sum(each.sum() for each in tokens)),
+            rows=len(rows_losses),
+            tokens=int(rows_tokens.sum()),
             seconds=time.perf_counter() - started,
+            without_improvement=counters.improvement.since,
             closing=closing,
         )
         emit(measured)
@@ -163,10 +188,23 @@ class Trainer:
         """Write a checkpoint of the weights as they are; `go_on` is where to go on, if that is not here."""
         here = self.snapshot()
         there = go_on or here
+        return self._write(here, there, None if there.counters.updates == here.counters.updates else there.weights)
+
+    def reopen(self, closed: Checkpoint) -> Saved:
+        """Write the checkpoint that a target was closed with as a longer run has it: without what closing added."""
+        weights, optimizer, accumulated = checkpoints.load(closed)
+        counters = closed.counters.copy()
+        counters.closed_at, counters.closing = None, {}
+        # MLX writes arrays in an order that follows the dictionary's, and a straight run's file is the same to the byte
+        weights = {name: weights[name] for name in layers.trainable(self.model)}
+        opened = Snapshot(weights, optimizer, accumulated, counters)
+        return self._write(opened, opened, None)
+
+    def _write(self, here: Snapshot, there: Snapshot, weights_to_go_on: Arrays | None) -> Saved:
         return checkpoints.write(
             self.work.folder,
             weights=here.weights,
-            weights_to_go_on=None if there.counters.updates == here.counters.updates else there.weights,
+            weights_to_go_on=weights_to_go_on,
             optimizer=there.optimizer,
             accumulated=there.accumulated,
             counters=there.counters,
@@ -222,16 +260,10 @@ class Trainer:
         self.optimizer.update(self.model, tree_unflatten(scaled))
 
 
-def ratio(losses: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
-    """The loss a token over rows, and its standard error; 0 where one row cannot tell.
-
-    >>> ratio(np.array([2.0, 4.0]), np.array([1, 2]))
-    (2.0, 0.0)
-    """
-    total = tokens.sum()
-    mean = float(losses.sum() / total)
-    count = len(losses)
-    if count < 2:
-        return mean, 0.0
-    spread = float(np.square(losses - mean * tokens).sum())
-    return mean, math.sqrt(spread * count / (count - 1)) / float(total)
+def _wrong(total: float, norm: float) -> str | None:
+    if not math.isfinite(total):
+        return "the loss was not finite"
+    if not math.isfinite(norm):
+        return "the gradient was not finite"
+    # a normalization makes zeros of numbers that overflow: the loss is then that of guessing, whatever the weights are
+    return "the gradient was zero" if norm == 0 and total != 0 else None

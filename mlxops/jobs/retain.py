@@ -1,0 +1,83 @@
+"""Keeping as many checkpoints as asked for while a run trains: rows are marked first, then files are removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlxops import registry
+from mlxops.events import Notice
+from mlxops.training import checkpoints, retention
+from mlxops.training.retention import Kept
+
+
+class Keeper:
+    """Removes all but the last `keep_last` checkpoints of one run (None: nothing), and says what it freed."""
+
+    def __init__(self, db: registry.Registry, run_id: int, folder: Path, keep_last: int | None) -> None:
+        self._db, self._run_id, self._folder, self._keep_last = db, run_id, folder, keep_last
+        self._told: set[str] = set()
+
+    def prune(self, iteration: int | None = None) -> list[Notice]:
+        """Remove what goes, and what a kill or a refusal left of what was to go; returns what there is to say."""
+        if self._keep_last is None:
+            return []
+        rows = registry.checkpoints_of(self._db, self._run_id)
+        sizes = {path.name: path.stat().st_size for path in self._folder.glob("*.safetensors")}
+        plan = retention.plan(
+            kept(rows, registry.branch_points(self._db, self._run_id), sizes), keep_last=self._keep_last
+        )
+        if plan.states or plan.adapters:
+            registry.mark_pruned(self._db, self._run_id, states=plan.states, adapters=plan.adapters)
+        left_states, left_adapters = left_over(rows, sizes)
+        freed, failed = checkpoints.remove(
+            self._folder, states=[*left_states, *plan.states], adapters=[*left_adapters, *plan.adapters]
+        )
+        said = []
+        if freed:
+            message = f"{freed / 2**20:,.1f} MiB freed by --keep-last {self._keep_last:,}"
+            detail = {"bytes": freed, "iterations": list(plan.adapters)}
+            said.append(Notice(kind="pruned", message=message, iteration=iteration, detail=detail))
+        for name in sorted(failed.keys() - self._told):
+            message = f"{name} cannot be removed and is tried again later: {failed[name]}"
+            said.append(Notice(kind="not removed", message=message, iteration=iteration, level="warning"))
+        self._told |= failed.keys()
+        return said
+
+
+def catch_up(db: registry.Registry, run_id: int, folder: Path, keep_last: int | None) -> None:
+    """Prune what a training that was killed after its last checkpoint still had to, and record it."""
+    for notice in Keeper(db, run_id, folder, keep_last).prune():
+        registry.add_event(db, run_id, None, kind=notice.kind, level=notice.level, message=notice.message)
+
+
+def kept(rows: Sequence[Mapping[str, Any]], branch_points: set[int], sizes: Mapping[str, int]) -> list[Kept]:
+    """The checkpoints that rows and disk agree on; `sizes` holds the bytes of the folder's files by name."""
+    found = []
+    for row in rows:
+        if row["status"] != "whole" or row["adapter_file"] not in sizes:
+            continue
+        has_state = row["state_file"] in sizes and row["state_pruned_at"] is None
+        found.append(
+            Kept(
+                iteration=row["iteration"],
+                has_state=has_state,
+                adapter_bytes=sizes[row["adapter_file"]],
+                state_bytes=sizes[row["state_file"]] if has_state else 0,
+                is_best=bool(row["is_best"]),
+                is_branch_point=row["iteration"] in branch_points,
+            )
+        )
+    return found
+
+
+def left_over(rows: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> tuple[list[int], list[int]]:
+    """The iterations whose state, and those whose adapter, is still there although its row says that it went."""
+    states = [
+        row["iteration"]
+        for row in rows
+        if (row["status"] == "pruned" or row["state_pruned_at"]) and row["state_file"] in sizes
+    ]
+    adapters = [row["iteration"] for row in rows if row["status"] == "pruned" and row["adapter_file"] in sizes]
+    return states, adapters

@@ -1,0 +1,59 @@
+"""What may be removed of a run's checkpoints: a pure function of what there is and what is to be kept.
+
+Nothing here touches a file or a row; who acts on a plan marks the row first and removes all states before any adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A checkpoint that is on disk. `has_state` tells that a run can go on from it."""
+
+    iteration: int
+    has_state: bool
+    adapter_bytes: int
+    state_bytes: int
+    is_best: bool
+    is_branch_point: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The iterations whose state goes, those whose adapter goes, and the bytes that frees."""
+
+    states: tuple[int, ...] = ()
+    adapters: tuple[int, ...] = ()
+    bytes: int = 0
+
+
+def plan(
+    checkpoints: Sequence[Kept], *, keep_last: int | None, keep_best: bool = False, keep_every: int | None = None
+) -> Plan:
+    """What goes when this is to be kept; without any wish nothing does.
+
+    The best, the newest that a run can go on from, the newest of all and branch points never go. `keep_every` keeps
+    the weights of the iterations it divides: nothing goes on from an old state, and it is the larger part.
+    """
+    if keep_last is None and keep_every is None and not keep_best:
+        return Plan()
+    newest_first = sorted(checkpoints, key=lambda each: each.iteration, reverse=True)
+    whole = _protected(newest_first) | {each.iteration for each in newest_first[: keep_last or 0]}
+    goes = [each for each in reversed(newest_first) if each.iteration not in whole]
+    states = [each for each in goes if each.has_state]
+    adapters = [each for each in goes if keep_every is None or each.iteration % keep_every]
+    return Plan(
+        states=tuple(each.iteration for each in states),
+        adapters=tuple(each.iteration for each in adapters),
+        bytes=sum(each.state_bytes for each in states) + sum(each.adapter_bytes for each in adapters),
+    )
+
+
+def _protected(newest_first: Sequence[Kept]) -> set[int]:
+    newest_whole = next((each.iteration for each in newest_first if each.has_state), None)
+    never = {each.iteration for each in newest_first[:1]}
+    never |= {each.iteration for each in newest_first if each.is_best or each.is_branch_point}
+    return never if newest_whole is None else never | {newest_whole}

@@ -1,0 +1,360 @@
+"""The lowest validation loss is on disk whenever it was measured, and a run ends when nothing really improves."""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_runs
+from small_trainings import adapter_bytes, after_step, rows, settings, train_small
+from training_runs import STEP, VALIDATED_BATCH, assert_exact, attempts, lora, straight
+
+from mlxops import registry
+from mlxops.events import Notice, Report, Saved, Step, Stopped, Validating, Validation
+from mlxops.training import checkpoints
+from mlxops.training.decide import Candidate, Request, decide
+
+ROWS = rows(5, shortest=8)
+NEVER = 100
+
+# lower until iteration 6, and higher from then on
+OVERSHOOTING = {"steps_per_eval": 2, "save_every": NEVER, "steps_per_report": 5, "learning_rate": 1e-2, "iters": 15}
+
+
+def lowest_so_far(heard) -> list[int]:
+    """Where a validation was lower than all before it."""
+    best, found = float("inf"), []
+    for each in heard.of(Validation):
+        if each.loss < best:
+            best = each.loss
+            found.append(each.iteration)
+    return found
+
+
+# best ----------------------------------------------------------------------------------------------------------------
+
+
+def test_every_lowest_validation_is_saved_whatever_save_every_says(tiny_model, tmp_path):
+    heard = train_small(tiny_model, tmp_path, settings(**OVERSHOOTING), validation_rows=ROWS)
+
+    lowest = [each for each in lowest_so_far(heard) if each]
+    assert lowest == [2, 4, 6]
+    assert [each.iteration for each in heard.of(Saved)] == [*lowest, 15]
+
+
+def test_the_model_before_training_is_the_first_to_be_better_than(tiny_model, tmp_path):
+    config = settings(**OVERSHOOTING | {"learning_rate": 0.1, "iters": 4})
+
+    heard = train_small(tiny_model, tmp_path, config, validation_rows=ROWS)
+
+    assert lowest_so_far(heard) == [0]
+    assert [each.iteration for each in heard.of(Saved)] == [4]
+
+
+def test_an_iteration_is_saved_once_though_it_is_the_best_and_on_the_grid(tiny_model, tmp_path):
+    heard = train_small(tiny_model, tmp_path, settings(**OVERSHOOTING | {"save_every": 2}), validation_rows=ROWS)
+
+    assert [each.iteration for each in heard.of(Saved)] == [2, 4, 6, 8, 10, 12, 14, 15]
+
+
+def test_a_checkpoint_has_the_validation_loss_of_its_own_weights_or_none(tiny_model, tmp_path):
+    heard = train_small(tiny_model, tmp_path, settings(**OVERSHOOTING | {"save_every": 3}), validation_rows=ROWS)
+
+    measured = {each.iteration: each.loss for each in heard.of(Validation)}
+    assert {each.iteration: each.validation_loss for each in heard.of(Saved)} == {
+        each: measured.get(each) for each in (2, 3, 4, 6, 9, 12, 15)
+    }
+    assert checkpoints.read(tmp_path, 9).validation_loss is None
+
+
+def test_saving_the_best_trains_the_same_weights(tiny_model, tmp_path):
+    config = OVERSHOOTING | {"lora_dropout": 0.1, "grad_accumulation_steps": 3}
+    train_small(tiny_model, tmp_path / "best", settings(**config), validation_rows=ROWS)
+
+    train_small(tiny_model, tmp_path / "none", settings(**config))
+
+    assert adapter_bytes(tmp_path / "best", 15) == adapter_bytes(tmp_path / "none", 15)
+
+
+def test_a_best_whose_validation_was_stopped_is_saved_when_the_run_goes_on(tiny_model, tmp_path):
+    config = settings(**OVERSHOOTING)
+    whole = train_small(tiny_model, tmp_path / "whole", config, validation_rows=ROWS)
+
+    first = train_small(
+        tiny_model,
+        tmp_path / "parts",
+        config,
+        validation_rows=ROWS,
+        stop_at=lambda event: isinstance(event, Validating) and (event.iteration, event.done) == (6, 1),
+    )
+    rest = train_small(tiny_model, tmp_path / "parts", config, validation_rows=ROWS)
+
+    losses = {each.iteration: each.validation_loss for each in [*first.of(Saved), *rest.of(Saved)]}
+    assert first.of(Saved)[-1].validation_loss is None
+    assert losses == {each.iteration: each.validation_loss for each in whole.of(Saved)}
+    assert adapter_bytes(tmp_path / "parts", 6) == adapter_bytes(tmp_path / "whole", 6)
+
+
+# early stopping ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_after_that_many_validations_without_a_real_improvement(tiny_model, tmp_path):
+    config = settings(**OVERSHOOTING, early_stopping=2)
+
+    heard = train_small(tiny_model, tmp_path, config, validation_rows=ROWS)
+
+    assert [each.without_improvement for each in heard.of(Validation)] == [0, 1, 2]
+    assert heard.stopped == Stopped(iteration=4, reason="early stopping")
+    assert checkpoints.newest(tmp_path)[0].iteration == 4
+    (said,) = heard.of(Notice)
+    assert said.message.startswith("stops early: no real improvement in 2 validations; the lowest loss is 5.88")
+
+
+def test_an_early_stop_between_the_grids_is_a_full_checkpoint(tiny_model, tmp_path):
+    config = OVERSHOOTING | {"grad_accumulation_steps": 3, "lora_dropout": 0.1, "learning_rate": 3e-2}
+    whole = train_small(tiny_model, tmp_path / "whole", settings(**config), validation_rows=ROWS)
+
+    stopped = train_small(tiny_model, tmp_path / "on", settings(**config, early_stopping=3), validation_rows=ROWS)
+    rest = train_small(tiny_model, tmp_path / "on", settings(**config), validation_rows=ROWS)
+
+    assert stopped.stopped.reason == "early stopping"
+    assert stopped.losses + rest.losses == whole.losses
+    assert [each.iteration for each in stopped.of(Report) + rest.of(Report)] == [5, 10, 15]
+    assert adapter_bytes(tmp_path / "on", 15) == adapter_bytes(tmp_path / "whole", 15)
+
+
+@pytest.mark.parametrize("iteration", range(1, 10))
+def test_a_run_stopped_at_any_iteration_ends_early_where_the_straight_one_does(tiny_model, tmp_path, iteration):
+    config = settings(**OVERSHOOTING, early_stopping=4, max_grad_norm=0.5)
+    whole = train_small(tiny_model, tmp_path / "whole", config, validation_rows=ROWS)
+
+    first = train_small(tiny_model, tmp_path / "parts", config, validation_rows=ROWS, stop_at=after_step(iteration))
+    rest = train_small(tiny_model, tmp_path / "parts", config, validation_rows=ROWS)
+
+    assert 10 <= whole.stopped.iteration < 15
+    assert rest.stopped == whole.stopped
+    shown = [each.without_improvement for each in [*first.of(Validation), *rest.of(Validation)]]
+    assert shown == [each.without_improvement for each in whole.of(Validation)]
+    assert checkpoints.newest(tmp_path / "parts")[0].counters == checkpoints.newest(tmp_path / "whole")[0].counters
+
+
+def test_a_run_that_should_have_ended_by_a_smaller_number_ends_without_a_step(tiny_model, tmp_path):
+    train_small(tiny_model, tmp_path, settings(**OVERSHOOTING | {"iters": 4}), validation_rows=ROWS)
+
+    heard = train_small(tiny_model, tmp_path, settings(**OVERSHOOTING, early_stopping=1), validation_rows=ROWS)
+
+    assert (heard.of(Step), heard.stopped) == ([], Stopped(iteration=4, reason="early stopping"))
+
+
+def test_the_last_validation_of_a_target_ends_it_as_finished(tiny_model, tmp_path):
+    config = settings(**OVERSHOOTING | {"iters": 4}, early_stopping=2)
+
+    heard = train_small(tiny_model, tmp_path, config, validation_rows=ROWS)
+
+    assert heard.stopped == Stopped(iteration=4, reason="finished")
+
+
+def test_a_closing_validation_is_none_for_a_longer_run(tiny_model, tmp_path):
+    config = OVERSHOOTING | {"early_stopping": 4, "steps_per_eval": 2}
+    whole = train_small(tiny_model, tmp_path / "whole", settings(**config), validation_rows=ROWS)
+
+    train_small(tiny_model, tmp_path / "parts", settings(**config | {"iters": 7}), validation_rows=ROWS)
+    rest = train_small(tiny_model, tmp_path / "parts", settings(**config), validation_rows=ROWS)
+
+    assert rest.stopped == whole.stopped
+    assert rest.of(Saved)[0].iteration == 7
+    assert checkpoints.read(tmp_path / "parts", 7).validation_loss is None
+
+
+# what a command makes of it ------------------------------------------------------------------------------------------
+
+
+def candidate(name: str, **changed: Any) -> Candidate:
+    """A run of 50 iterations of which 20 are done."""
+    values = {"fingerprint": "f", "settings": {}, "iteration": 20, "target": 50, "closed": False}
+    return Candidate(name=name, folder=f"adapters/{name}", **{**values, **changed})
+
+
+def request(**changed: Any) -> Request:
+    """A wish for 50 iterations."""
+    return Request(**{"fingerprint": "f", "settings": {}, "target": 50, **changed})
+
+
+def test_a_stalled_run_is_finished_for_those_who_would_have_it_stop_there():
+    stalled = candidate("stalled", stalled=3)
+
+    decided = {each: decide(request(early_stopping=each), [stalled]) for each in (2, 3, 4, None)}
+
+    assert {each: found.kind for each, found in decided.items()} == {
+        **dict.fromkeys((2, 3), "finished"),
+        **dict.fromkeys((4, None), "resume"),
+    }
+    assert decided[3].reason == "stopped early at iteration 20 of 50: no real improvement in 3 validations"
+    assert decided[3].hint == "a larger --early-stopping, or none, goes on"
+
+
+def test_a_run_that_is_not_over_goes_before_a_stalled_one():
+    runs = [candidate("stalled", stalled=2), candidate("unfinished")]
+
+    assert decide(request(early_stopping=2), runs).run == "unfinished"
+    assert decide(request(), runs).run == "stalled"
+
+
+# through the front door ----------------------------------------------------------------------------------------------
+
+RUN = (*training_runs.RUN, "--steps-per-eval", "2", "--iters", "60", "--early-stopping", "2")
+"""Ends early at iteration 14, with the best at 10, off the grid of the checkpoints."""
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_model: Path) -> Path:
+    """A project to train in."""
+    return training_runs.make_project(tmp_path / "trained", tiny_model)
+
+
+def result(project: Path) -> dict:
+    """What of a run that ended early is a function of its settings alone."""
+    folder = project / "adapters" / "run"
+    with registry.open_read_only(project / "runs.db") as db:
+        run = registry.find_run(db, "run")
+        series = {
+            name: [(row["iteration"], row["value"]) for row in registry.metric_series(db, run["id"], name)]
+            for name in ("train_loss", "validation_loss", "validation_standard_error", "gradient_norm")
+        }
+        kept = registry.checkpoints_of(db, run["id"])
+    return {
+        "run": {name: run[name] for name in ("status", "iteration", "best_iteration", "best_validation_loss")},
+        "series": series,
+        "checkpoints": [
+            {name: row[name] for name in ("iteration", "adapter_sha256", "validation_loss", "is_best", "status")}
+            for row in kept
+        ],
+        "last": checkpoints.newest(folder)[0].counters,
+        "offered": (folder / "adapters.safetensors").read_bytes(),
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict:
+    """The result of the run that nobody interrupted."""
+    project = training_runs.make_project(tmp_path_factory.mktemp("straight") / "project", tiny_model)
+    ended = lora(project, *RUN)
+    assert ended.code == 0, ended.said
+    return result(project)
+
+
+def events(project: Path, kind: str) -> list[dict]:
+    with registry.open_read_only(project / "runs.db") as db:
+        found = registry.events_of(db, registry.find_run(db, "run")["id"])
+    return [each for each in found if each["kind"] == kind]
+
+
+@pytest.mark.slow
+def test_an_early_stop_is_a_completed_run_that_says_where_the_best_is(project: Path, expected: dict) -> None:
+    ended = lora(project, *RUN)
+
+    stop, best = expected["run"]["iteration"], expected["run"]["best_iteration"]
+    assert ended.code == 0
+    assert expected["run"]["status"] == "completed"
+    assert "stops early: no real improvement in 2 validations; the lowest loss is " in ended.said
+    assert f"at iteration {best}\n" in ended.said
+    assert f"run: stopped early at iteration {stop} of 60" in ended.said
+    assert [each["end_reason"] for each in attempts(project, "run")] == ["early stopping"]
+    assert len(events(project, "early stopping")) == 1
+    assert [row["iteration"] for row in expected["checkpoints"] if row["is_best"]] == [best]
+    assert best % 4 != 0
+
+
+@pytest.mark.slow
+def test_the_same_command_after_an_early_stop_says_so_and_writes_nothing(project: Path) -> None:
+    first = lora(project, *RUN)
+    before, steps = training_runs.contents(project / "adapters" / "run"), training_runs.steps_trained(project)
+
+    again = lora(project, *RUN)
+    preview = lora(project, *RUN, "--preview")
+
+    assert (first.code, again.code, preview.code) == (0, 0, 0)
+    assert "run: already stopped early at iteration" in again.said
+    assert "the same command with a larger --early-stopping, or without it, goes on" in again.said
+    assert "no real improvement in 2 validations" in " ".join(preview.said.split())
+    assert training_runs.contents(project / "adapters" / "run") == before
+    assert (training_runs.steps_trained(project), len(attempts(project, "run"))) == (steps, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [(), ("--early-stopping", "50")])
+def test_a_run_that_ended_early_goes_on_exactly(project: Path, tiny_model: Path, option: tuple[str, ...]) -> None:
+    shorter = (*RUN[: RUN.index("--early-stopping")], "--iters", "22")
+    lora(project, *shorter, "--early-stopping", "2")
+
+    went_on = lora(project, *shorter, *option)
+
+    assert [each["end_reason"] for each in attempts(project, "run")] == ["early stopping", "finished"], went_on.said
+    assert training_runs.steps_trained(project) == 22
+    assert_exact(project, straight(tiny_model, *shorter))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(partial(training_runs.signal_itself, signal.SIGKILL, STEP, 4), id="killed in a step"),
+        pytest.param(partial(training_runs.signal_itself, signal.SIGKILL, STEP, 11), id="killed after the best"),
+        pytest.param(partial(training_runs.signal_itself, signal.SIGKILL, VALIDATED_BATCH, 4), id="killed validating"),
+        *(
+            pytest.param(partial(training_runs.die_in_the_writer, instant), id=f"killed at instant {instant}")
+            for instant in (8, 20, 28, 29, 37, 50, 58, 80, 87)
+        ),
+        pytest.param(
+            partial(training_runs.signal_itself, signal.SIGKILL, "mlxops.registry:end_attempt", 1),
+            id="killed at the end",
+        ),
+    ],
+)
+def test_a_run_that_was_killed_ends_early_as_if_it_was_not(project: Path, expected: dict, first) -> None:
+    killed = lora(project, *RUN, first=first)
+    ended = lora(project, *RUN)
+
+    assert (killed.code, ended.code) == (-signal.SIGKILL, 0), ended.said
+    assert result(project) == expected
+
+
+@pytest.mark.slow
+def test_a_signal_as_a_run_ends_early_does_not_make_it_interrupted(project: Path, expected: dict) -> None:
+    last_batch = 2 * (1 + expected["run"]["iteration"] // 2)
+
+    ended = lora(project, *RUN, first=partial(training_runs.signal_before, signal.SIGTERM, VALIDATED_BATCH, last_batch))
+
+    assert ended.code == 0
+    assert result(project) == expected
+
+
+@pytest.mark.slow
+def test_early_stopping_without_a_validation_is_refused(project: Path) -> None:
+    refused = lora(project, *RUN, "--val-batches", "0")
+
+    assert refused.code == 2
+    assert refused.said.splitlines()[-2:] == [
+        "--early-stopping goes by the validation loss, and --val-batches 0 makes none",
+        "hint: leave one of the two out",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("instant", range(12, 30))
+def test_reopening_a_finished_run_at_any_instant_costs_no_checkpoint(
+    project: Path, tiny_model: Path, instant: int
+) -> None:
+    options = (*training_runs.RUN, "--iters", "10")
+    lora(project, *options)
+    killed = lora(project, *options, "--iters", "15", first=partial(training_runs.die_in_the_writer, instant))
+    went_on = training_runs.newest_checkpoint(project, "run")
+
+    lora(project, *options, "--iters", "15")
+
+    assert (killed.code, went_on) == (-signal.SIGKILL, 10)
+    assert attempts(project, "run")[-1]["from_iteration"] == 10
+    assert_exact(project, straight(tiny_model, *options, "--iters", "15"))
