@@ -27,7 +27,6 @@ _WITHOUT_MEANING = {
     "trust_remote_code": "code from a model's folder is not run",
     "test": "nothing is evaluated after training",
     "test_batches": "nothing is evaluated after training",
-    "resume_adapter_file": "the same command again goes on with its run",
 }
 _NESTED = {
     "lora_parameters": {
@@ -141,8 +140,11 @@ class _Reading:
                 self.notes.append(f"{key} is ignored: {_WITHOUT_MEANING[key]}")
         elif key == "clear_cache_threshold":
             self._take_threshold(line, value)
+        elif key == "resume_adapter_file":
+            if value is not None:
+                self._set("adopt", line, value, key)
         elif key not in _OPTIONS:
-            known = [*_OPTIONS, *_NESTED, *_WITHOUT_MEANING, "clear_cache_threshold"]
+            known = [*_OPTIONS, *_NESTED, *_WITHOUT_MEANING, "clear_cache_threshold", "resume_adapter_file"]
             self.problem(line, f"{key} is no setting{_did_you_mean(key, known)}")
         elif key != "config" and value is not None:
             self._set(key, line, value, key)

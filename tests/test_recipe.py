@@ -101,7 +101,11 @@ def test_every_key_of_mlx_lm_is_read() -> None:
 def test_mlx_lm_knows_no_key_that_is_not_read() -> None:
     from mlx_lm.lora import CONFIG_DEFAULTS
 
-    known = {option.name for option in options_of(LoraConfig)} | {"lora_parameters", "clear_cache_threshold"}
+    known = {option.name for option in options_of(LoraConfig)} | {
+        "lora_parameters",
+        "clear_cache_threshold",
+        "resume_adapter_file",
+    }
     known |= set(recipe._WITHOUT_MEANING)
 
     assert set(CONFIG_DEFAULTS) <= known
@@ -219,3 +223,7 @@ def test_a_recipe_that_is_not_there_or_no_text_is_named() -> None:
     Path("r.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadRequest, match=r"^the recipe 'r\.yaml' cannot be read: 'utf-8' codec"):
         recipe.read(Path("r.yaml"))
+
+
+def test_the_adapter_to_go_on_with_is_adopted() -> None:
+    assert read("resume_adapter_file: old/adapters.safetensors\n").values == {"adopt": "old/adapters.safetensors"}

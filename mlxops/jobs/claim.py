@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from mlxops import registry
-from mlxops.errors import Failed, Refused, SettingsDiffer
-from mlxops.jobs import recover
-from mlxops.jobs.prepare import Prepared
-from mlxops.projects import machine
+from mlxops.errors import BadRequest, Failed, Refused, SettingsDiffer
+from mlxops.jobs import branch, recover, retain
+from mlxops.jobs.prepare import Prepared, begin_at
 from mlxops.projects.project import Project
 from mlxops.training import checkpoints, lock
 from mlxops.training.checkpoints import Checkpoint, Damaged
 from mlxops.training.decide import Candidate, Decision, Request, decide
+from mlxops.training.origin import origin_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,20 @@ class Claim:
     folder: Path
     start: Checkpoint | None
     config: Mapping[str, Any]
+    prepared: Prepared
     damaged: tuple[Damaged, ...] = ()
+
+    @property
+    def iteration(self) -> int:
+        """Where training goes on, or begins."""
+        origin = self.prepared.origin
+        return self.start.iteration if self.start else origin.iteration if origin else 0
+
+    @property
+    def trained_tokens(self) -> int:
+        """The tokens trained up to there, as far as they are known."""
+        origin = self.prepared.origin
+        return self.start.counters.trained_tokens if self.start else origin.trained_tokens if origin else 0
 
 
 @dataclass
@@ -44,13 +57,26 @@ class _Runs:
     held: set[str] = field(default_factory=set)
 
 
-def preview(project: Project, prepared: Prepared) -> Decision:
-    """What `inv lora` would do now, without doing any of it."""
+def preview(project: Project, prepared: Prepared) -> tuple[Decision, Prepared]:
+    """What `inv lora` would do now, without doing any of it, and the training with where it would begin."""
     with ExitStack() as opened:
         db = None
-        if project.registry_path.exists():
+        if project.registry_path.exists() and project.registry_path.stat().st_size:
             db = opened.enter_context(registry.open_read_only(project.registry_path))
-        return _settle(project, db, prepared)[0]
+        decision, _, settled = _settle(project, db, prepared)
+        return decision, settled
+
+
+def holder(command: str) -> dict[str, Any]:
+    """What this process says of itself in a lock that it holds."""
+    return {
+        "pid": os.getpid(),
+        "host": registry.this_host(),
+        "boot_id": registry.boot_id(),
+        "process_started": registry.process_start(os.getpid()),
+        "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command,
+    }
 
 
 @contextmanager
@@ -59,30 +85,26 @@ def claim(project: Project, db: registry.Registry, prepared: Prepared, command: 
 
     Raises `SettingsDiffer` or `Refused` for a refusal, `Busy` where another process has the run.
     """
-    holder = {
-        "pid": os.getpid(),
-        "host": machine.facts()["host"],
-        "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": command,
-    }
+    who = holder(command)
     with ExitStack() as held:
         # two equal commands at once must not both find that there is no run yet
-        with lock.hold(_state_folder(project) / "decide.lock", holder, what="the project", wait=True):
+        with lock.hold(state_folder(project) / "decide.lock", who, what="the project", wait=True):
             registry.close_dead_attempts(db)
             asked = _folder_asked(project, prepared)
             for unknown in recover.unknown_folders(project, registry.candidate_runs(db), asked):
                 recover.take(project, db, unknown)
-            decision, runs = _settle(project, db, prepared)
+            decision, runs, prepared = _settle(project, db, prepared)
             _enforce(decision)
-            row = _new_row(project, db, prepared) if decision.kind == "new" else runs.rows[str(decision.run)]
+            row = _new_row(project, db, prepared, runs) if decision.kind == "new" else runs.rows[str(decision.run)]
             name, folder = row["name"], project.from_root(row["adapter_path"])
             start, damaged = runs.read.get(name, (None, []))
             is_to_complete = decision.kind == "finished" and start is not None and _lacks_its_end(row, start)
             if decision.kind != "finished" or is_to_complete:
-                _take_hold(held, folder, holder, f"the run {name!r}", is_read=name not in runs.held)
+                _take_hold(held, folder, who, f"the run {name!r}", is_read=name not in runs.held)
                 recover.bring_in_line(db, row["id"], folder, start, damaged)
             if is_to_complete and start is not None:
                 recover.complete(db, row["id"], start)
+                retain.catch_up(db, row["id"], folder, prepared.config.keep_last)
         yield Claim(
             decision=decision,
             run_id=row["id"],
@@ -90,6 +112,7 @@ def claim(project: Project, db: registry.Registry, prepared: Prepared, command: 
             folder=folder,
             start=start,
             config=row["config"],
+            prepared=prepared,
             damaged=tuple(damaged),
         )
 
@@ -98,36 +121,59 @@ def stored_config(prepared: Prepared, automatic: Mapping[str, Any]) -> dict[str,
     """What `runs.config` holds: every setting, all that decides the weights, and what was chosen automatically."""
     return {
         **asdict(prepared.config),
+        "origin": prepared.origin.to_config() if prepared.origin else None,
         "deciding": prepared.settings,
         "validation_identity": prepared.validation_identity,
         "automatic": dict(automatic),
     }
 
 
-def _settle(project: Project, db: registry.Registry | None, prepared: Prepared) -> tuple[Decision, _Runs]:
+def _settle(project: Project, db: registry.Registry | None, prepared: Prepared) -> tuple[Decision, _Runs, Prepared]:
     """Decide on what the registry says, and again on what the folder says of the run that the decision falls on.
 
-    Only that run's checkpoints are read through: reading them all would take as long as the disk does.
+    Only that run's checkpoints are read through: reading them all would take as long as the disk does. The training
+    comes back with where it begins, which the runs there are have a say in.
     """
-    request = _request(project, prepared)
     runs = _Runs()
     for row in registry.candidate_runs(db) if db else ():
         runs.rows[row["name"]] = row
-        runs.candidates[row["name"]] = _candidate(project, row)
+        runs.candidates[row["name"]] = candidate(project, row)
     for unknown in recover.unknown_folders(project, runs.rows.values(), _folder_asked(project, prepared)):
         name = unknown.name or unknown.folder.name
         runs.rows[name] = {**unknown.run, "adapter_path": project.relative(unknown.folder), "id": None}
         known = {"name": name, "iteration": 0, "status": "", "target_iterations": unknown.run["target"]}
-        runs.candidates[name] = _candidate(project, {**runs.rows[name], **known})
+        runs.candidates[name] = candidate(project, {**runs.rows[name], **known})
+    prepared = _begun(project, db, runs, prepared)
+    request = _request(project, prepared)
     while True:
         decision = decide(request, list(runs.candidates.values()))
         chosen = decision.run
         if chosen is None or chosen in runs.read or chosen in runs.held:
-            return decision, runs
+            _check_target(decision, prepared)
+            return decision, runs, prepared
         _read(project, db, runs, chosen)
 
 
-def _candidate(project: Project, row: Mapping[str, Any]) -> Candidate:
+def _begun(project: Project, db: registry.Registry | None, runs: _Runs, prepared: Prepared) -> Prepared:
+    """The training with its origin: that of the branch asked for, or of the run that the command names."""
+    if prepared.config.branch:
+        return begin_at(prepared, branch.settle(project, db, runs.rows, prepared))
+    there = branch.named(project, runs.rows, prepared)
+    origin = origin_of(there["config"]) if there and prepared.origin is None else None
+    return begin_at(prepared, origin) if origin else prepared
+
+
+def _check_target(decision: Decision, prepared: Prepared) -> None:
+    origin, target = prepared.origin, prepared.target
+    if decision.kind in ("new", "resume") and origin is not None and origin.iteration >= target:
+        raise BadRequest(
+            f"it begins at iteration {origin.iteration:,}, which leaves nothing to train up to {target:,}",
+            hint=f"iterations count on: --iters {origin.iteration + target} trains {target:,} more",
+        )
+
+
+def candidate(project: Project, row: Mapping[str, Any]) -> Candidate:
+    """What `decide` is told of a run before its folder is read."""
     return Candidate(
         name=row["name"],
         folder=row["adapter_path"],
@@ -148,17 +194,30 @@ def _read(project: Project, db: registry.Registry | None, runs: _Runs, name: str
     if lock.is_held(folder / lock.NAME):
         runs.held.add(name)
         return
+    newest, damaged = newest_of(folder, row, registry.checkpoints_of(db, row["id"]) if db and row["id"] else ())
+    runs.read[name] = newest, damaged
+    runs.candidates[name] = as_read(runs.candidates[name], row, newest)
+
+
+def newest_of(
+    folder: Path, row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
+) -> tuple[Checkpoint | None, list[Damaged]]:
+    """A run's newest whole checkpoint, read through, and the newer damaged ones; `rows` are its checkpoints'."""
     recorded = [
         each["iteration"]
-        for each in (registry.checkpoints_of(db, row["id"]) if db and row["id"] is not None else ())
+        for each in rows
         if each["status"] == "whole" and each["state_file"] and not each["state_pruned_at"]
     ]
-    newest, damaged = checkpoints.newest(folder, fingerprint=row["fingerprint"], recorded=recorded)
-    runs.read[name] = newest, damaged
-    runs.candidates[name] = replace(
-        runs.candidates[name],
+    return checkpoints.newest(folder, fingerprint=row["fingerprint"], recorded=recorded)
+
+
+def as_read(known: Candidate, row: Mapping[str, Any], newest: Checkpoint | None) -> Candidate:
+    """What `decide` is told of a run whose newest checkpoint was read."""
+    return replace(
+        known,
         iteration=newest.iteration if newest else 0,
         closed=newest is not None and newest.counters.closed_at is not None,
+        stalled=newest.counters.improvement.since if newest and row["status"] == "completed" else 0,
     )
 
 
@@ -170,6 +229,7 @@ def _folder_asked(project: Project, prepared: Prepared) -> Path | None:
 def _request(project: Project, prepared: Prepared) -> Request:
     config, asked = prepared.config, _folder_asked(project, prepared)
     own = asked or (project.adapters_folder / config.name if config.name is not None else None)
+    is_adopted = own is not None and prepared.to_adopt is not None and prepared.to_adopt.parent == own
     return Request(
         fingerprint=prepared.fingerprint,
         settings=prepared.settings,
@@ -178,7 +238,9 @@ def _request(project: Project, prepared: Prepared) -> Request:
         folder=None if asked is None else project.relative(asked),
         own_folder=None if own is None else project.relative(own),
         new=config.new,
-        occupied=None if own is None else recover.occupied_by(own),
+        early_stopping=config.early_stopping,
+        occupied=None if own is None or is_adopted else recover.occupied_by(own),
+        origin=prepared.origin,
     )
 
 
@@ -190,8 +252,10 @@ def _enforce(decision: Decision) -> None:
     raise Refused(decision.reason, hint=decision.hint)
 
 
-def _new_row(project: Project, db: registry.Registry, prepared: Prepared) -> dict[str, Any]:
+def _new_row(project: Project, db: registry.Registry, prepared: Prepared, runs: _Runs) -> dict[str, Any]:
     config, asked = prepared.config, _folder_asked(project, prepared)
+    origin = prepared.origin
+    parent = runs.rows.get(origin.run) if origin and origin.run else None
     taken = {path.name for path in project.adapters_folder.iterdir()} if project.adapters_folder.is_dir() else set()
     stored = stored_config(prepared, {})
     made = registry.create_run(
@@ -208,6 +272,8 @@ def _new_row(project: Project, db: registry.Registry, prepared: Prepared) -> dic
         adapter_path=None if asked is None else project.relative(asked),
         note=config.note,
         tags=config.tag,
+        parent_id=parent["id"] if parent else None,
+        branch_iteration=origin.iteration if origin and parent else None,
         avoid=taken,
     )
     return {"id": made.id, "name": made.name, "adapter_path": made.adapter_path, "config": stored, "status": "created"}
@@ -233,7 +299,8 @@ def _take_hold(held: ExitStack, folder: Path, holder: Mapping[str, Any], what: s
         raise recover.cannot_write(folder, error) from error
 
 
-def _state_folder(project: Project) -> Path:
+def state_folder(project: Project) -> Path:
+    """The project's `.mlxops`, made if it is not there."""
     folder = project.root / ".mlxops"
     try:
         folder.mkdir(exist_ok=True)

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from mlxops import files, registry
 from mlxops.config import LoraConfig
-from mlxops.errors import Failed, Interrupted, MlxopsError
-from mlxops.events import Event, Listener, Notice, Stopped
+from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
+from mlxops.events import Event, Listener, Notice, Saved, Stopped
+from mlxops.jobs import adopt, start
 from mlxops.jobs.claim import Claim, stored_config
 from mlxops.jobs.prepare import Prepared
-from mlxops.jobs.record import Recorder
+from mlxops.jobs.record import Recorder, diverged_before
+from mlxops.jobs.retain import Keeper
 from mlxops.options import options_of
 from mlxops.projects import blas, machine
 from mlxops.projects.project import Project
-from mlxops.training import checkpoints, signals
+from mlxops.training import checkpoints, lock, signals
 
 if TYPE_CHECKING:
     from mlxops.training.step import Work
@@ -80,7 +82,9 @@ def rehearse(prepared: Prepared, *, cache: Path, blas_setting: str | None) -> No
     from mlxops.models.loading import load_model
     from mlxops.training import layers, optimizers, schedule
 
-    layers.prepare(load_model(prepared.model_folder, lazy=True)[0], prepared.config)
+    model = layers.prepare(load_model(prepared.model_folder, lazy=True)[0], prepared.config)
+    if prepared.to_adopt is not None:
+        adopt.check_fit(prepared.to_adopt, layers.trainable(model))
     optimizers.make(prepared.config)
     schedule.learning_rates(prepared.config, target=prepared.target)(1)
 
@@ -112,13 +116,14 @@ def fine_tune(
     start_kind, start_note = _start_kind(claim, environment)
     changes = _changes(claim.config, prepared.config)
     _keep_words(db, claim, prepared.config)
+    warnings = diverged_before(db, claim.run_id)
     attempt = registry.start_attempt(
         db,
         claim.run_id,
         start_kind=start_kind,
         start_note=start_note,
-        from_iteration=claim.start.iteration if claim.start else 0,
-        trained_tokens=claim.start.counters.trained_tokens if claim.start else 0,
+        from_iteration=claim.iteration,
+        trained_tokens=claim.trained_tokens,
         target_iterations=prepared.target,
         device=environment.device,
         environment={**machine.facts(), **environment.exact, "versions": machine.versions()},
@@ -127,18 +132,23 @@ def fine_tune(
         config=stored_config(prepared, environment.automatic),
         closing=_to_forget(claim, prepared),
     )
-    record = Recorder(db, claim.run_id, attempt, saved_at=_iteration(claim))
+    record = Recorder(db, claim.run_id, attempt, saved_at=claim.iteration)
+    keeper = Keeper(db, claim.run_id, claim.folder, prepared.config.keep_last)
 
     def emit(event: Event) -> None:
         record(event)
         for listener in listeners:
             listener(event)
+        for notice in keeper.prune(event.iteration) if isinstance(event, Saved) else ():
+            emit(notice)
 
     def say_stopping(signal_number: int) -> None:
+        # `inv train.stop` must not be a second request, which would leave at once
+        lock.say(claim.folder / lock.NAME, stopping=signal.Signals(signal_number).name)
         for listener in listeners:
             listener(Notice(kind="stopping", message="stopping after this step; once more leaves at once"))
 
-    status, reason, iteration, error = "failed", "error", _iteration(claim), None
+    status, reason, iteration, error = "failed", "error", claim.iteration, None
     stop = signals.StopRequest()
     try:
         with (
@@ -148,16 +158,18 @@ def fine_tune(
         ):
             for note in prepared.notes if claim.decision.kind == "new" else ():
                 record(Notice(kind="note", message=note))  # the screen has said it at every start
-            for notice in _notices(claim, prepared, environment, start_note, changes):
+            if start_kind in ("branch", "warm"):
+                record(Notice(kind="begun", message=start_note or "", iteration=claim.iteration))
+            for notice in (*_notices(claim, prepared, environment, start_note, changes), *warnings):
                 emit(notice)
             work = _work(project, prepared, claim, environment, emit)
             from mlxops.training.loop import train
 
             stopped = train(work, emit, stop)
         iteration = stopped.iteration
-        finished = stopped.reason == "finished"
-        status, reason = ("completed", "finished") if finished else ("interrupted", stopped.signal_name or "signal")
-        if stop.signal_number is not None and not finished:
+        is_over = stopped.reason != "signal"
+        status, reason = ("completed", stopped.reason) if is_over else ("interrupted", stopped.signal_name or "signal")
+        if stop.signal_number is not None and not is_over:
             raise Interrupted(
                 stop.signal_number,
                 f"saved and stopped by {stopped.signal_name} at iteration {stopped.iteration:,} of {prepared.target:,}",
@@ -170,6 +182,8 @@ def fine_tune(
     except MlxopsError as failure:
         if not isinstance(failure, Interrupted):
             iteration, error = record.saved_at, failure.message
+        if isinstance(failure, Diverged):
+            reason = "diverged"
         raise
     except Exception as failure:
         iteration, error = record.saved_at, f"{type(failure).__name__}: {failure}"
@@ -194,26 +208,26 @@ def _kernels() -> str:
     return "fused" if is_fused or not machine.ON_LINUX else "one by one"
 
 
-def _iteration(claim: Claim) -> int:
-    return claim.start.iteration if claim.start else 0
-
-
 def _to_forget(claim: Claim, prepared: Prepared) -> list[str]:
     """The metrics of the last target's closing, which the longer run that starts now does not have."""
-    start = claim.start
-    return list(start.counters.closing) if start is not None and start.iteration < prepared.target else []
+    before = claim.start
+    return list(before.counters.closing) if before is not None and before.iteration < prepared.target else []
 
 
 def _start_kind(claim: Claim, environment: Environment) -> tuple[str, str | None]:
     if claim.start is None:
-        return "fresh", None
+        origin = claim.prepared.origin
+        return (origin.kind, origin.note) if origin else ("fresh", None)
     before, now = claim.start.environment, environment.exact
     changed = [f"{name}: {before.get(name)} → {now[name]}" for name in now if before.get(name) != now[name]]
     return ("inexact", "; ".join(changed)) if changed else ("exact", None)
 
 
 _WORTH_SAYING = [each.name for each in options_of(LoraConfig) if each.role != "weights"]
-_OF_ONE_COMMAND = ("preview", "json", "new", "train", "config", "name", "note", "tag", "epochs")
+_OF_ONE_COMMAND = (
+    "preview", "json", "new", "train", "config", "name", "note", "tag", "epochs", "detach", "verify_resume",
+    "branch", "branch_from", "adopt",
+)  # fmt: skip
 
 
 def _changes(before: Mapping[str, Any], now: LoraConfig) -> dict[str, tuple[Any, Any]]:
@@ -243,7 +257,7 @@ def _notices(
     if changes:
         message = ", ".join(f"{name} {was!r} → {now!r}" for name, (was, now) in changes.items())
         said.append(Notice(kind="settings", message=f"changed: {message}", detail=dict(changes)))
-    if start_note:
+    if start_note and claim.start is not None:
         message = f"the result can differ from an uninterrupted run's: {start_note}"
         said.append(Notice(kind="inexact", message=message, level="warning"))
     return said
@@ -259,11 +273,15 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
     model, _ = load_model(prepared.model_folder, dtype=environment.automatic.get("dtype"))
     layers.prepare(model, config)
     _check_room(prepared, claim, layers.trainable(model), emit)
+    origin = prepared.origin if claim.start is None else None
+    begun = start.read(project, origin, layers.trainable(model)) if origin else None
+    if origin:
+        start.keep_originals(claim.folder, origin)
     run = _describe(project, prepared, claim, environment)
     _write_settings(claim.folder, config, run)
     _point_latest_at(project, claim.folder)
     rows = prepared.validation.rows if prepared.validation else ()
-    return Work(
+    work = Work(
         model=model,
         config=config,
         plan=prepared.plan,
@@ -278,6 +296,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
         start=claim.start,
         probe=_probe,
     )
+    return start.begin(work, begun, emit) if begun else work
 
 
 def _probe() -> dict[str, float]:
@@ -341,14 +360,19 @@ def checkpoint_bytes(config: LoraConfig, trainable: Mapping[str, Any]) -> int:
 
 
 def checkpoints_to_come(config: LoraConfig, iteration: int, target: int) -> int:
-    """How many checkpoints are written from `iteration` to `target`."""
-    return max(1, -(-target // config.save_every) - iteration // config.save_every)
+    """How many checkpoints are written from `iteration` to `target`, and kept as far as that is limited.
+
+    Those that only a lowest validation loss makes come on top.
+    """
+    count = max(1, -(-target // config.save_every) - iteration // config.save_every)
+    # beside the last few there are the best, and the newest before an older one goes
+    return count if config.keep_last is None else min(count, config.keep_last + 2)
 
 
 def _check_room(prepared: Prepared, claim: Claim, trainable: Mapping[str, Any], emit: Listener) -> None:
     """Refuse what cannot even hold two checkpoints; say what may become tight."""
     size = checkpoint_bytes(prepared.config, trainable)
-    count = checkpoints_to_come(prepared.config, _iteration(claim), prepared.target)
+    count = checkpoints_to_come(prepared.config, claim.iteration, prepared.target)
     free = machine.free_disk(claim.folder)
     if free < 2 * size:
         raise Failed(

@@ -31,7 +31,7 @@ def runs(settings: Settings, config: RunsConfig) -> tuple[list[dict[str, Any]], 
     """Rows of `run_summary`, the newest first, and whether the limit left some out; none without a registry."""
     if not settings.registry_path.exists():
         return [], False
-    with _reading(settings.registry_path) as db:
+    with reading(settings.registry_path) as db:
         rows = registry.list_runs(
             db, status=config.status, model=config.model, tag=config.tag, text=config.text, limit=config.limit + 1
         )
@@ -40,12 +40,13 @@ def runs(settings: Settings, config: RunsConfig) -> tuple[list[dict[str, Any]], 
 
 def run(settings: Settings, name: str) -> dict[str, Any]:
     """One run in full, as `ui.show.run` takes it; `latest` is the newest."""
-    with _reading(settings.registry_path) as db:
+    with reading(settings.registry_path) as db:
         found = registry.find_run(db, name)
         return {
             "run": _summary(db, found),
             "config": found["config"],
             "defaults": asdict(LoraConfig()),
+            "lineage": registry.family_of(db, found["id"]),
             **_details(db, found["id"], last_events=50),
         }
 
@@ -69,7 +70,7 @@ class Watch:
         """What there is to show now, None while there is no run. Nothing stays open that holds back the log."""
         if not self.path.exists() and self.name is None:
             return None
-        with _reading(self.path) as db:
+        with reading(self.path) as db:
             rows = registry.list_runs(db)
             if not rows and self.name is None:
                 return None
@@ -130,7 +131,7 @@ def ask(settings: Settings, config: SqlConfig) -> Table:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Registry]:
+def reading(path: Path) -> Iterator[Registry]:
     """The registry for reading, dead attempts closed before where this may be written."""
     if path.is_file() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         with registry.open_registry(path) as db:

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlxops import data
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, InvalidData
+from mlxops.jobs import adopt
 from mlxops.models.folders import ModelInfo, check_model, find_model
 from mlxops.models.identity import model_identity as identify_model
 from mlxops.models.tokenizer import load_tokenizer
 from mlxops.projects.project import Project
 from mlxops.training import batches
 from mlxops.training.decide import deciding_settings, fingerprint
+from mlxops.training.origin import Origin
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A training that could start: checked settings, tokenized rows, identities, and what a person should know."""
+    """A training that could start: checked settings, tokenized rows, identities, and what a person should know.
+
+    `origin` is where it begins, None for fresh weights; `to_adopt` the file of another program that it begins with,
+    None where that was taken over before.
+    """
 
     config: LoraConfig
     model_folder: Path
@@ -40,6 +46,8 @@ class Prepared:
     fingerprint: str
     lines: tuple[str, ...]
     notes: tuple[str, ...]
+    origin: Origin | None = None
+    to_adopt: Path | None = None
 
     @property
     def tokens_an_epoch(self) -> int:
@@ -49,11 +57,14 @@ class Prepared:
 
 def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepared:
     """Check settings, data and model, in the order in which a person can mend them. Writes nothing but caches."""
+    adopt.check_asked(config)
     _check_place(project, config)
     data_path = project.resolve(config.data)
     splits = data.read(data_path, root=project.root)
     folder = find_model(config.model, resolve=project.resolve, models_folder=project.models_folder)
     info = check_model(folder)
+    adopted = adopt.adopt(project, config, info, folder) if config.adopt is not None else None
+    config = adopted.config if adopted else adopt.inherit(project, config)
     _check_fit(config, info, folder)
 
     tokenizer = load_tokenizer(folder)
@@ -61,6 +72,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
     train = tokenize(splits.train, "tokens")
     _check_lengths(train, config)
     validation = tokenize(splits.valid, "validation tokens") if splits.valid and config.val_batches else None
+    _check_validation(validation, config)
     plan = batches.plan(train.rows, batch_size=config.batch_size, seed=config.seed)
     target = config.iters if config.epochs is None else config.epochs * len(plan)
 
@@ -68,7 +80,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
     model_identity = identify_model(folder, cache, lambda done, total: progress("model files", done, total))
     data_identity = data.identity(train.rows)
     settings = deciding_settings(config, model=model_identity, data=data_identity, target=target)
-    return Prepared(
+    prepared = Prepared(
         config=config,
         model_folder=folder,
         model=info,
@@ -84,6 +96,21 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
         fingerprint=fingerprint(settings),
         lines=_first_lines(config, train, validation, plan, target),
         notes=(*splits.notes, *train.notes, *_cuts(train, config)),
+    )
+    if adopted is None:
+        return prepared
+    return replace(begin_at(prepared, adopted.origin, adopted.notes), to_adopt=adopted.file)
+
+
+def begin_at(prepared: Prepared, origin: Origin, lines: tuple[str, ...] = ()) -> Prepared:
+    """The same training, begun with another's weights."""
+    settings = prepared.settings | origin.settings
+    return replace(
+        prepared,
+        settings=settings,
+        fingerprint=fingerprint(settings),
+        lines=(origin.note, *lines, *prepared.lines),
+        origin=origin,
     )
 
 
@@ -138,6 +165,12 @@ def _check_lengths(train: data.Tokenized, config: LoraConfig) -> None:
             f"the longest has {train.longest:,} tokens",
             hint=f"--max-seq-length {train.longest} takes all of every row; or split the rows",
         )
+
+
+def _check_validation(validation: data.Tokenized | None, config: LoraConfig) -> None:
+    if config.early_stopping is not None and validation is None:
+        why = "--val-batches 0 makes none" if config.val_batches == 0 else "there are no rows for one"
+        raise BadRequest(f"--early-stopping goes by the validation loss, and {why}", hint="leave one of the two out")
 
 
 def _first_lines(

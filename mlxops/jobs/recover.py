@@ -13,6 +13,7 @@ from mlxops.errors import Failed
 from mlxops.projects.project import Project
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint, Damaged
+from mlxops.training.origin import origin_of
 
 _DESCRIBED_BY = ("name", "fingerprint", "model", "model_identity", "data", "data_identity", "target", "config")
 
@@ -28,7 +29,7 @@ class Unknown:
 
 
 def unknown_folders(project: Project, rows: Iterable[Mapping[str, Any]], asked_for: Path | None) -> list[Unknown]:
-    """The runs' folders in `adapters/`, and the one asked for, that the registry does not know.
+    """The runs' folders in `adapters/`, and the one asked for, that the registry does not know, parents first.
 
     A copy of a run's folder counts only where it is asked for: going on in it is nobody's wish else.
     """
@@ -50,7 +51,21 @@ def unknown_folders(project: Project, rows: Iterable[Mapping[str, Any]], asked_f
             found[place] = Unknown(folder, run, run["name"], row["id"])
         elif folder == asked_for:
             found[place] = Unknown(folder, run, folder.name if folder.name not in by_name else None, None)
-    return list(found.values())
+    parents = {each.run["name"]: _parent(each) for each in found.values()}
+    return sorted(found.values(), key=lambda each: _generation(each.run["name"], parents))
+
+
+def _parent(unknown: Unknown) -> str | None:
+    origin = origin_of(unknown.run["config"])
+    return origin.run if origin else None
+
+
+def _generation(name: str, parents: Mapping[str, str | None]) -> int:
+    """How many of a run's ancestors are among these runs."""
+    seen = {name}
+    while (parent := parents.get(name)) in parents and parent not in seen:
+        seen.add(name := str(parent))
+    return len(seen)
 
 
 def take(project: Project, db: registry.Registry, unknown: Unknown) -> None:
@@ -61,6 +76,8 @@ def take(project: Project, db: registry.Registry, unknown: Unknown) -> None:
         registry.update_run(db, unknown.moved, adapter_path=place)
         registry.add_event(db, unknown.moved, None, kind="moved", message=f"its folder is now {place}")
         return
+    origin = origin_of(run["config"])
+    parent = registry.id_of(db, origin.run) if origin and origin.run else None
     made = registry.create_run(
         db,
         name=unknown.name,
@@ -73,6 +90,8 @@ def take(project: Project, db: registry.Registry, unknown: Unknown) -> None:
         config=run["config"],
         target_iterations=run["target"],
         adapter_path=place,
+        parent_id=parent,
+        branch_iteration=origin.iteration if origin and parent else None,
         note=run["config"].get("note"),
         tags=run["config"].get("tag") or (),
     )

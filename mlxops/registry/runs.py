@@ -55,7 +55,7 @@ def create_run(
     with db.transaction():
         if name is None:
             name = new_name(db, model, day or datetime.now(UTC).date(), word_seed, avoid)
-        elif _id_of(db, name) is not None:
+        elif id_of(db, name) is not None:
             raise Refused(f"there is a run {name!r} already", hint="take another --name, or none")
         path = f"adapters/{name}" if adapter_path is None else adapter_path
         inserted = db.tables["runs"].insert(
@@ -82,7 +82,7 @@ def create_run(
 
 def new_name(db: Registry, model: str, day: date, word_seed: int | None, avoid: Collection[str] = ()) -> str:
     """A readable name that no run has; only within a transaction does it stay so."""
-    return readable_name(model, day, word_seed, lambda name: name in avoid or _id_of(db, name) is not None)
+    return readable_name(model, day, word_seed, lambda name: name in avoid or id_of(db, name) is not None)
 
 
 _CHANGEABLE = ("model", "data", "config", "target_iterations", "adapter_path", "note")
@@ -208,6 +208,7 @@ def to_json(value: object) -> str:
     return json.dumps(value, allow_nan=False, ensure_ascii=False)
 
 
-def _id_of(db: Registry, name: str) -> int | None:
+def id_of(db: Registry, name: str) -> int | None:
+    """The id of the run of this name, None where there is none."""
     found = db.connection.execute("SELECT id FROM runs WHERE name = ?", (name,)).fetchall()
     return found[0][0] if found else None

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlxops.config import LoraConfig
 from mlxops.options import options_of
+from mlxops.training.origin import Origin
 
 Kind = Literal["new", "resume", "extend", "finished", "refuse"]
 
@@ -21,8 +23,8 @@ Kind = Literal["new", "resume", "extend", "finished", "refuse"]
 class Candidate:
     """A run that is there. `iteration` is that of its newest whole checkpoint, 0 without one.
 
-    `closed` tells that a target was reached and closed at that iteration; `has_folder` is False where the row is all
-    that is left.
+    `closed` tells that a target was reached and closed at that iteration; `stalled` counts the validations without a
+    real improvement of a run that has ended; `has_folder` is False where the row is all that is left.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Candidate:
     iteration: int
     target: int
     closed: bool
+    stalled: int = 0
     has_folder: bool = True
 
     @property
@@ -45,6 +48,8 @@ class Request:
     """What was asked for.
 
     `own_folder` is the one a new run would have; `occupied` says what stands in it, where that is no run of ours.
+    `origin` is where a new run begins, None for fresh weights. `early_stopping` is how many validations without a real
+    improvement end a run, None for any number.
     """
 
     fingerprint: str
@@ -54,7 +59,9 @@ class Request:
     folder: str | None = None
     own_folder: str | None = None
     new: bool = False
+    early_stopping: int | None = None
     occupied: str | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +107,14 @@ def decide(request: Request, candidates: Sequence[Candidate]) -> Decision:
     if request.name is not None or request.folder is not None:
         return _decide_named(request, candidates)
     if request.new:
-        return Decision(kind="new", reason="a new run was asked for")
+        return _new(request, "a new run was asked for")
     same = [each for each in candidates if each.fingerprint == request.fingerprint and each.has_folder]
-    chosen = next((each for each in same if not each.is_finished), same[0] if same else None)
+    chosen = next((each for each in same if not _is_over(each, request)), same[0] if same else None)
     if chosen is not None:
         return _go_on(request, chosen)
     gone = next((each for each in candidates if each.fingerprint == request.fingerprint), None)
     if gone is not None:
-        return Decision(kind="new", reason=f"the folder of {gone.name} ({gone.folder}) is gone")
+        return _new(request, f"the folder of {gone.name} ({gone.folder}) is gone")
     there = [each for each in candidates if each.has_folder]
     stretched = next((each for each in there if _is_stretched(each, request)), None)
     if stretched is not None:
@@ -118,6 +125,8 @@ def decide(request: Request, candidates: Sequence[Candidate]) -> Decision:
             differences=found,
         )
     unfinished = [each for each in there if not each.is_finished]
+    if request.origin is not None:
+        return _new(request, request.origin.kind_in_words)
     if not unfinished:
         return Decision(kind="new", reason="no run of these settings is there")
     similar = min(unfinished, key=lambda each: len(differences(each.settings, request.settings)))
@@ -159,8 +168,8 @@ def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision
         if theirs:
             return _refuse(f"{theirs.folder!r} is the folder of the run {theirs.name!r}", hint="choose another --name")
         if request.occupied:
-            return _refuse(f"{request.own_folder!r} {request.occupied}", hint="choose another --name or --adapter-path")
-        return Decision(kind="new", reason="nothing is there yet")
+            return _refuse(f"{request.own_folder!r} {request.occupied}", hint=_way_out(request))
+        return _new(request, request.origin.kind_in_words if request.origin else "nothing is there yet")
     if request.new:
         return _refuse(
             f"the run {there.name!r} is there already, in {there.folder!r}",
@@ -174,10 +183,18 @@ def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision
             differences=found,
         )
     if not there.has_folder:
-        return Decision(
-            kind="resume", run=there.name, reason=f"its folder {there.folder!r} is gone: it starts from the beginning"
-        )
+        reason = f"its folder {there.folder!r} is gone: it starts from the beginning"
+        return Decision(kind="resume", run=there.name, iteration=_beginning(request), reason=reason)
     return _go_on(request, there)
+
+
+def _is_over(there: Candidate, request: Request) -> bool:
+    """Whether a run has nothing left to train: its target is reached, or it has ended without improving any more."""
+    return there.is_finished or _has_stalled(there, request)
+
+
+def _has_stalled(there: Candidate, request: Request) -> bool:
+    return request.early_stopping is not None and there.stalled >= request.early_stopping
 
 
 def _go_on(request: Request, there: Candidate) -> Decision:
@@ -188,6 +205,16 @@ def _go_on(request: Request, there: Candidate) -> Decision:
             iteration=there.iteration,
             reason=f"already at iteration {there.iteration:,} of {request.target:,}",
         )
+    if _has_stalled(there, request):
+        times = f"{there.stalled} validations" if there.stalled > 1 else "a validation"
+        return Decision(
+            kind="finished",
+            run=there.name,
+            iteration=there.iteration,
+            reason=f"stopped early at iteration {there.iteration:,} of {request.target:,}: "
+            f"no real improvement in {times}",
+            hint="a larger --early-stopping, or none, goes on",
+        )
     if there.is_finished:
         return Decision(
             kind="extend",
@@ -196,7 +223,24 @@ def _go_on(request: Request, there: Candidate) -> Decision:
             reason=f"finished at {there.target:,}, goes on to {request.target:,}",
         )
     where = f"from its checkpoint at iteration {there.iteration:,}" if there.iteration else "from the beginning"
-    return Decision(kind="resume", run=there.name, iteration=there.iteration, reason=f"goes on {where}")
+    iteration = there.iteration or _beginning(request)
+    return Decision(kind="resume", run=there.name, iteration=iteration, reason=f"goes on {where}")
+
+
+def _new(request: Request, reason: str) -> Decision:
+    return Decision(kind="new", iteration=_beginning(request), reason=reason)
+
+
+def _beginning(request: Request) -> int:
+    return request.origin.iteration if request.origin else 0
+
+
+def _way_out(request: Request) -> str:
+    """What to type where the folder of a new run holds something else."""
+    others = "choose another --name or --adapter-path"
+    if request.occupied and "adapter" in request.occupied:
+        return f"--adopt {shlex.quote(str(request.own_folder))} goes on with it; or {others}"
+    return others
 
 
 def _refuse(reason: str, *, hint: str | None = None, differences: tuple[tuple[str, Any, Any], ...] = ()) -> Decision:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlxops.ui import charts, exact, lines
+from mlxops.ui import charts, exact, lineage, lines
 from mlxops.ui import format as words
 from mlxops.ui.console import is_unicode
 
@@ -48,12 +48,16 @@ def run(details: Mapping[str, Any], console: Console, now: datetime) -> None:
     """One run in full.
 
     `details` holds `run` (a row of run_summary), `config` (its settings) and the rows `attempts`, `checkpoints`,
-    `curve` and `events` (oldest first); `defaults` marks the settings that differ, `command` is the command to repeat
-    it, unless given the last attempt's.
+    `curve`, `lineage` (its family) and `events` (oldest first); `defaults` marks the settings that differ, `command` is
+    the command to repeat it, unless given the last attempt's.
     """
     row, attempts = details["run"], list(details.get("attempts") or [])
     console.print(_heading(words.visible(row["name"])))
     _print_pairs(_run_facts(row, now), console)
+    family = list(details.get("lineage") or [])
+    if len(family) > 1:
+        _section("lineage", console)
+        console.print(lineage.tree(family, row["name"]))
     _section("settings (* not the default)" if details.get("defaults") else "settings", console)
     _print_pairs(_settings(details.get("config") or {}, details.get("defaults") or {}), console)
     if attempts:
