@@ -11,7 +11,8 @@ class Settings:
     """The folder a command was typed in, its project, and the environment's say in it. Paths are absolute.
 
     `registry_is_given` says that the registry's path is MLXOPS_DB's; `blas` is MLXOPS_BLAS and `cache` MLXOPS_CACHE,
-    None where they are not set; `command` is the command as typed.
+    None where they are not set; `command` is the command as typed. `background` is MLXOPS_BACKGROUND, in a process that
+    was started in the background: the descriptor on which it tells the one that waits for it.
     """
 
     cwd: Path
@@ -21,3 +22,4 @@ class Settings:
     blas: str | None = None
     cache: Path | None = None
     command: str | None = None
+    background: int | None = None

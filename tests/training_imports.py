@@ -20,3 +20,6 @@ for name in (
     "sqlite_utils",
 ):
     import_module(name)
+
+# read from files once a server instead of once a command
+import_module("mlxops.models.folders").supported_architectures()

@@ -32,7 +32,7 @@ from mlxops.projects import machine
 from mlxops.training import signals
 
 # Read at import: tests have caches of their own, and making the fast BLAS once a machine is enough.
-_CACHE = machine.user_cache()
+CACHE = machine.user_cache()
 
 _ROOT = Path(__file__).resolve().parent.parent
 _WALL_CLOCK = (
@@ -229,6 +229,11 @@ def signal_itself(number: signal.Signals, place: str, call: int) -> None:
 
 def signal_before(number: signal.Signals, place: str, call: int) -> None:
     """Have this process get a signal just before a call, which waits until it is heard."""
+    wait_for_a_signal(lambda: os.kill(os.getpid(), number), place, call)
+
+
+def wait_for_a_signal(say: Callable[[], object], place: str, call: int) -> None:
+    """Have this process say that it is there before a call and wait until it is asked to stop."""
     listen, heard = signals.listen, []
 
     @contextmanager
@@ -237,13 +242,13 @@ def signal_before(number: signal.Signals, place: str, call: int) -> None:
             heard.append(request)
             yield request
 
-    def get_signal() -> None:
-        os.kill(os.getpid(), number)
+    def wait() -> None:
+        say()
         while not heard[0]:
             os.sched_yield()
 
     signals.listen = overheard
-    act_before(place, get_signal, call=call)
+    act_before(place, wait, call=call)
 
 
 def pause_before(place: str, call: int, reached: Event, go_on: Event) -> None:
@@ -338,7 +343,7 @@ def _forks() -> multiprocessing.context.ForkServerContext:
     context.set_forkserver_preload(["training_imports"])
     before = dict(os.environ)
     # a server does not import from where its parent does
-    os.environ |= {"PYTHONPATH": f"{Path(__file__).parent}:{_ROOT}", "MLXOPS_CACHE": str(_CACHE)}
+    os.environ |= {"PYTHONPATH": f"{Path(__file__).parent}:{_ROOT}", "MLXOPS_CACHE": str(CACHE)}
     # BLAS threads that wait for a core spin, which makes these tiny products ten times slower on a busy machine
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

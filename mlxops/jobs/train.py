@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlxops import registry
 from mlxops.config import LoraConfig
 from mlxops.events import Listener, Stopped
 from mlxops.jobs import claim as claims
-from mlxops.jobs import fine_tune
+from mlxops.jobs import fine_tune, verdicts
 from mlxops.jobs.claim import Claim
 from mlxops.jobs.prepare import Prepared, Progress, prepare
 from mlxops.projects import machine
@@ -44,7 +44,7 @@ class Begun:
     @property
     def iteration(self) -> int:
         """Where it goes on."""
-        return self.claim.start.iteration if self.claim.start else 0
+        return self.claim.iteration
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -85,7 +85,8 @@ def check(settings: Settings, config: LoraConfig, progress: Progress) -> Trainin
     """Check everything that can be checked before anything is written."""
     project = Project(root=settings.root, cwd=settings.cwd, registry_path=settings.registry_path)
     prepared = prepare(project, config, progress)
-    if config.lora_keys or config.optimizer_config or config.lr_schedule != "constant":
+    config = prepared.config
+    if prepared.to_adopt or config.lora_keys or config.optimizer_config or config.lr_schedule != "constant":
         fine_tune.rehearse(prepared, cache=settings.cache or machine.user_cache(), blas_setting=settings.blas)
     return Training(settings=settings, project=project, prepared=prepared)
 
@@ -97,7 +98,9 @@ def begin(training: Training) -> Iterator[Begun]:
         registry.open_registry(training.project.registry_path) as db,
         claims.claim(training.project, db, training.prepared, training.settings.command or "") as claim,
     ):
-        yield Begun(training=training, db=db, claim=claim)
+        if claim.decision.kind == "new":
+            verdicts.hand_over(training.project, db, claim.run_id, training.prepared.fingerprint)
+        yield Begun(training=replace(training, prepared=claim.prepared), db=db, claim=claim)
 
 
 def preview(training: Training) -> dict[str, Any]:
@@ -105,8 +108,7 @@ def preview(training: Training) -> dict[str, Any]:
     from mlxops.models.loading import load_model
     from mlxops.training import layers
 
-    prepared = training.prepared
-    decision = claims.preview(training.project, prepared)
+    decision, prepared = claims.preview(training.project, training.prepared)
     model, _ = load_model(prepared.model_folder, lazy=True)
     trainable = layers.trainable(layers.prepare(model, prepared.config))
     size = fine_tune.checkpoint_bytes(prepared.config, trainable)

@@ -67,6 +67,11 @@ def is_proven_dead(host: str, boot: str | None, pid: int, started: str | None) -
     return started is not None and now != started
 
 
+def is_proven_alive(host: str, boot: str | None, pid: int, started: str | None) -> bool:
+    """Whether the process of that id is that very one: of this machine, this start of it, and as old as recorded."""
+    return host == this_host() and boot == boot_id() and started is not None and process_start(pid) == started
+
+
 def _is_hidden(pid: int) -> bool:
     """Whether the process is there after all, another user's that the system tells nothing about."""
     try:

@@ -50,6 +50,8 @@ def settings(c: Context) -> Settings:
         Path.cwd(), registry=os.environ.get("MLXOPS_DB"), registry_setting=_registry_path(registry, _name_of_file(c))
     )
     cache = os.environ.get("MLXOPS_CACHE")
+    # of this task alone: what it starts, or what comes after it, is not what somebody waits for
+    background = os.environ.pop("MLXOPS_BACKGROUND", "")
     return Settings(
         cwd=found.cwd,
         root=found.root,
@@ -58,6 +60,7 @@ def settings(c: Context) -> Settings:
         blas=os.environ.get("MLXOPS_BLAS"),
         cache=files.expanded(cache).absolute() if cache else None,
         command=shlex.join([failures.program(), *sys.argv[1:]]),
+        background=int(background) if background.isdecimal() else None,
     )
 
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from invoke import Context
 
-from mlxops.config import LoraConfig, MonitorConfig
+from mlxops.config import LoraConfig, MonitorConfig, StopConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mlxops.jobs.train import Begun
+    from mlxops.jobs.train import Begun, Training
 
 
 @task
 def lora(c: Context, config: LoraConfig) -> None:
-    """Fine-tune a model; the same command again goes on where it stopped.
+    """Fine-tune a model; the same command again goes on exactly.
 
     Every run is a row of the registry. Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal.
-    --preview says what would happen and starts nothing.
+    --preview says what would happen and starts nothing; --detach trains in the background.
     """
-    from mlxops.jobs import train
+    from mlxops.jobs import background, train
     from mlxops.ui import console, outcome, progress
 
     screen = console.make(stderr=True)
@@ -31,6 +32,10 @@ def lora(c: Context, config: LoraConfig) -> None:
         training = train.check(house.settings(c), config, advance)
     if config.preview:
         return outcome.preview(train.preview(training), console.make(), as_json=config.json)
+    if config.verify_resume:
+        return verify(training, screen, as_json=config.json)
+    if background.is_wanted(training) and (started := background.start(training, partial(progress.waiting, screen))):
+        return outcome.started(started, console.make(), as_json=config.json)
     with train.begin(training) as run:
         work(run, screen)
         return outcome.trained(run.summary(), console.make(), was_finished=run.is_finished, as_json=config.json)
@@ -38,10 +43,12 @@ def lora(c: Context, config: LoraConfig) -> None:
 
 def work(run: Begun, screen: Console) -> None:
     """Train a run to its target on the screen; a finished one has nothing left to do."""
+    from mlxops.jobs import background
     from mlxops.ui import live
 
     if run.is_finished:
         return
+    others = background.settle(run)
     with live.screen(
         screen,
         run_name=run.claim.name,
@@ -50,7 +57,18 @@ def work(run: Begun, screen: Console) -> None:
         lines=run.lines,
         curve=run.curve(),
     ) as shown:
-        run.work(listeners=[shown.show], before_leaving=live.restore)
+        run.work(listeners=[shown.show, *others], before_leaving=live.restore)
+
+
+def verify(training: Training, screen: Console, *, as_json: bool) -> None:
+    """Show whether a training of these settings that is killed and goes on ends as one that is not."""
+    from mlxops.jobs import verify_resume
+    from mlxops.ui import console, outcome, progress
+
+    with progress.bars(screen, plain=True) as advance:
+        verdict = verify_resume.verify(training, advance)
+    outcome.verified(verdict, console.make(), as_json=as_json)
+    verify_resume.check(verdict)
 
 
 @task
@@ -67,3 +85,16 @@ def monitor(c: Context, config: MonitorConfig) -> None:
             monitor.once(run.state(), screen, history.now())
         else:
             monitor.live(run.state, screen, refresh=config.refresh, changed=run.changed, switch=run.switch)
+
+
+@task
+def stop(c: Context, config: StopConfig) -> None:
+    """Have a running training save and stop; --now kills it.
+
+    It works from any terminal, and the same command then goes on. Ctrl-C leaves the training to end by itself.
+    """
+    from mlxops.jobs import stop
+    from mlxops.ui import console, outcome, progress
+
+    ended = stop.stop(house.settings(c), config, partial(progress.waiting, console.make(stderr=True)))
+    outcome.stopped(ended, console.make(), as_json=config.json)

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,27 @@ def is_held(path: Path) -> bool:
     return False
 
 
+def holder_of(path: Path) -> dict[str, Any]:
+    """What the process that holds the lock file at `path`, or held it last, said of itself; empty where nothing is."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def say(path: Path, **facts: Any) -> None:
+    """Add to what the holder of the lock file at `path` says of itself, which only it may do."""
+    content = json.dumps({**holder_of(path), **facts}).encode()
+    with suppress(OSError), path.open("r+b") as file:  # nobody depends on it where the folder is gone
+        file.write(content)
+
+
 def busy(path: Path, what: str) -> Busy:
     """The error that names who holds the lock file at `path`, or held it last."""
-    try:
-        holder = json.loads(path.read_text())
-        words = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        words = "another process"
+    said = holder_of(path)
+    is_known = {"pid", "host", "since"} <= said.keys()
+    words = f"process {said['pid']} on {said['host']} since {said['since']}" if is_known else "another process"
     return Busy(
         f"{what} is being worked on by {words}",
         hint="inv monitor shows it; --new with no --name or --adapter-path of its own starts another run",

@@ -130,7 +130,10 @@ class _PlainLines:
                 if self._best is None or event.loss < self._best[0]:
                     self._best = (event.loss, event.iteration)
                 parts = [f"validation loss {words.number(event.loss)} ± {words.number(event.standard_error)}"]
-                self._print(event.iteration, [*parts, f"best {words.number(self._best[0])} at {self._best[1]}"])
+                parts.append(f"best {words.number(self._best[0])} at {self._best[1]}")
+                if event.without_improvement:
+                    parts.append(f"without a real improvement {event.without_improvement}")
+                self._print(event.iteration, parts)
             case events.Saved():
                 self._print(event.iteration, [f"saved {event.adapter_file}", words.size(event.bytes)])
             case events.Skipped():
@@ -313,7 +316,11 @@ def _skipped(event: events.Skipped) -> str:
 def _stopped(event: events.Stopped) -> str:
     if event.reason == "signal":
         return f"stopped by {event.signal_name}"
-    return {"finished": "finished", "diverged": "stopped: the loss is not finite any more"}[event.reason]
+    return {
+        "finished": "finished",
+        "early stopping": "stopped early",
+        "diverged": "stopped: it diverged",
+    }[event.reason]
 
 
 def _noticed(event: events.Notice) -> str:

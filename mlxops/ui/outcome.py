@@ -48,7 +48,9 @@ def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_
     if as_json:
         show.json_out(dict(run), console)
         return
-    state = "already" if was_finished else "finished"
+    is_early = run["status"] == "completed" and run["iteration"] < run["target_iterations"]
+    ended = "stopped early" if is_early else "finished"
+    state = f"already {ended}" if was_finished and is_early else "already" if was_finished else ended
     losses = [f"training loss {run['train_loss']:.3f}"] if run["train_loss"] is not None else []
     if run["validation_loss"] is not None:
         losses.append(f"validation loss {run['validation_loss']:.3f}")
@@ -58,9 +60,73 @@ def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_
     show.facts(
         f"{run['name']}: {state} at iteration {run['iteration']:,} of {run['target_iterations']:,}",
         [*([("losses", ", ".join(losses))] if losses else []), ("adapter", run["adapter_path"])],
-        [f"{shlex.join(command)} --prompt '…' tries it"],
+        [
+            f"{shlex.join(command)} --prompt '…' tries it",
+            *(["the same command with a larger --early-stopping, or without it, goes on"] if is_early else []),
+        ],
         console,
     )
+
+
+def started(training: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+    """A training that goes on in the background, and how to watch and to stop it."""
+    if as_json:
+        show.json_out(dict(training), console)
+        return
+    pairs = [("process", str(training["pid"])), ("log", training["log"])]
+    watch, stop = training["commands"]
+    title = f"{training['run']}: training in the background"
+    show.facts(title, pairs, [f"{watch} shows it", f"{stop} has it save and stop"], console)
+
+
+def verified(verdict: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+    """Whether a training that was killed and went on is one without a stop, part by part."""
+    if as_json:
+        show.json_out(dict(verdict), console)
+        return
+    pairs = [(part["part"], _part(part)) for part in verdict["parts"]]
+    where = f"is in the history of {verdict['run']}" if verdict["run"] else "waits for the first run of these settings"
+    notes = [f"{duration(verdict['seconds'])} on the {verdict['device']}; the verdict {where}"]
+    how = "ends as one without a stop, bit for bit" if verdict["equal"] else "differs from one without a stop"
+    steps, after = verdict["iterations"], verdict["interrupted_after"]
+    show.facts(f"A training of {steps:,} iterations, killed after {after:,} and gone on, {how}", pairs, notes, console)
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    """What was found of one part."""
+    if part["equal"]:
+        return f"equal ({part['compared']:,} compared)" if part["compared"] else "equal (there are none)"
+    names = ", ".join(part["differing"][:3]) + (" …" if len(part["differing"]) > 3 else "")
+    if part.get("largest_absolute_difference") is None:
+        return f"differs: {names}"
+    absolute, relative = part["largest_absolute_difference"], part["largest_relative_difference"]
+    return f"differs by up to {number(absolute)}, relative {number(relative)}: {names}"
+
+
+_ENDS = {
+    "stopped": "{run}: stopped at iteration {iteration:,} of {target_iterations:,}",
+    "killed": "{run}: killed; the last it told was iteration {iteration:,} of {target_iterations:,}",
+    "finished": "{run}: finished at iteration {iteration:,} of {target_iterations:,}",
+    "ended": "{run}: ended with an error at iteration {iteration:,} of {target_iterations:,}",
+    "lost": "{run}: its process was lost at iteration {iteration:,} of {target_iterations:,}",
+    "idle": "{run}: not at work ({status} at iteration {iteration:,} of {target_iterations:,})",
+}
+
+
+def stopped(ended: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+    """How a training ended that was to be stopped, and where the same command goes on."""
+    if as_json:
+        show.json_out(dict(ended), console)
+        return
+    pairs = []
+    if ended["state"] == "ended":
+        pairs.append(("error", ended["error"] or ended["status"]))
+    if ended["state"] == "lost":
+        pairs.append(("last seen", f"{ended['last_seen']} on {ended['host']}"))
+    if ended["goes_on_from"] is not None:
+        pairs.append(("goes on from", f"iteration {ended['goes_on_from']:,}"))
+        pairs += [("with", ended["command"])] if ended["command"] else []
+    show.facts(_ENDS[ended["state"]].format(**ended), pairs, [], console)
 
 
 def tried(changed: Mapping[str, Any], commands: Sequence[str], console: Console, *, as_json: bool) -> None:
