@@ -35,6 +35,8 @@ _LORA = Spelling(
 _MONITOR = Spelling(flags={"-l": "--live", "-r": "--refresh"})
 # Left as it is, -f is Invoke's own for a settings file, and ends in a traceback.
 _MODELS = Spelling(flags={"-s": "--search", "-f": "--filter"})
+_CHECKPOINTS = Spelling(flags={"-p": "--path"})
+_DEBUG_CHECKPOINTS = Spelling(flags={"-p": "--dir", "-i": "--target-iters"})
 
 SPELLINGS: Mapping[str, Spelling] = {
     "lora": _LORA,
@@ -44,6 +46,10 @@ SPELLINGS: Mapping[str, Spelling] = {
     "train.monitor": _MONITOR,
     "models": _MODELS,
     "model.list": _MODELS,
+    "checkpoints": _CHECKPOINTS,
+    "train.checkpoints": _CHECKPOINTS,
+    "debug-checkpoints": _DEBUG_CHECKPOINTS,
+    "train.debug-checkpoints": _DEBUG_CHECKPOINTS,
     "sql": Spelling(flags={"-p": "--param", "-f": "--format"}),
 }
 

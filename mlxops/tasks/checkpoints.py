@@ -1,0 +1,118 @@
+"""Checkpoints: what is on disk, what it means, what is offered, what can go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke import Context
+
+from mlxops.config import CheckpointsConfig, DebugCheckpointsConfig
+from mlxops.tasks import house
+from mlxops.tasks.house import task
+
+if TYPE_CHECKING:
+    from mlxops.settings import Settings
+
+
+@task
+def checkpoints(c: Context, config: CheckpointsConfig) -> None:
+    """List the checkpoints: whole or not, best, which is resumed.
+
+    --use makes one of them what the run offers; --verify reads all through; --prune removes what is not to be kept;
+    --debug explains each step of the reasoning.
+    """
+    from mlxops.jobs import checkpoints as job
+
+    settings = house.settings(c)
+    job.check(config)
+    if config.use is not None:
+        return _use(settings, config)
+    if config.verify:
+        return _verify(settings, config)
+    if config.prune:
+        return _prune(settings, config)
+    if config.debug:
+        return _explain(settings, path=config.path, run=config.run, target=None, as_json=config.json)
+    return _list(settings, config)
+
+
+@task(name="debug-checkpoints")
+def debug_checkpoints(c: Context, config: DebugCheckpointsConfig) -> None:
+    """Explain an adapter folder, and what going on there does.
+
+    Everything is read through and nothing written. Below another folder, every adapter folder is explained.
+    """
+    _explain(house.settings(c), path=config.dir or None, run=None, target=config.target_iters, as_json=config.json)
+
+
+def _list(settings: Settings, config: CheckpointsConfig) -> None:
+    from mlxops.jobs import checkpoints as job
+    from mlxops.jobs import history
+    from mlxops.ui import checkpoints as drawing
+    from mlxops.ui import console, show
+
+    facts = job.as_facts(job.listing(settings, config))
+    if config.json:
+        show.json_out(facts, console.make())
+    else:
+        drawing.listing(facts, console.make(), history.now(), show_all=config.all)
+
+
+def _explain(settings: Settings, *, path: str | None, run: str | None, target: int | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from mlxops.jobs import explain
+    from mlxops.ui import console, explanation, progress, show
+
+    with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
+        found = [
+            asdict(each) for each in explain.explain(settings, path=path, run=run, target=target, progress=advance)
+        ]
+    if as_json:
+        show.json_out(found, console.make())
+    else:
+        explanation.explanations(found, console.make())
+
+
+def _use(settings: Settings, config: CheckpointsConfig) -> None:
+    from mlxops.jobs import offer
+    from mlxops.ui import checkpoints as drawing
+    from mlxops.ui import console, show
+
+    chosen = offer.use(settings, config)
+    if config.json:
+        show.json_out(chosen, console.make())
+    else:
+        drawing.offered(chosen, console.make())
+
+
+def _verify(settings: Settings, config: CheckpointsConfig) -> None:
+    from dataclasses import asdict
+
+    from mlxops.jobs import verify
+    from mlxops.ui import checkpoints as drawing
+    from mlxops.ui import console, progress, show
+
+    with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
+        found = verify.verify(settings, config, advance)
+    if config.json:
+        show.json_out(asdict(found), console.make())
+    else:
+        drawing.verification(asdict(found), console.make())
+    verify.check(found)
+
+
+def _prune(settings: Settings, config: CheckpointsConfig) -> None:
+    from dataclasses import asdict
+    from functools import partial
+
+    from mlxops.jobs import prune
+    from mlxops.ui import checkpoints as drawing
+    from mlxops.ui import console, show
+
+    agree = partial(drawing.agree, console.make(stderr=True))
+    done = [asdict(each) for each in prune.prune(settings, config, agree)]
+    if config.json:
+        show.json_out(done, console.make())
+    else:
+        drawing.pruning(done, console.make(), is_done=True)
