@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,33 @@ pytest_plugins = ["tiny_models"]
 
 _TASKS = "from mlxops.tasks import namespace\n"
 _OURS = ("MLXOPS_DB", "MLXOPS_BLAS", "MLXOPS_DEBUG", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "INVOKE_RUNTIME_CONFIG")
+
+
+_FAULTS = pytest.StashKey[Counter[str]]()
+
+
+def count_faults(config: pytest.Config, struck: Counter[str]) -> None:
+    """Add faults, by kind, to those that the last lines of the session tell of."""
+    config.stash.setdefault(_FAULTS, Counter()).update(struck)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of a process that works for another: hand its faults over."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = dict(session.config.stash.get(_FAULTS, Counter()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the faults of a process that worked for this one."""
+    count_faults(node.config, Counter(getattr(node, "workeroutput", {}).get("faults", {})))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say how many faults were injected."""
+    if struck := config.stash.get(_FAULTS, Counter()):
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(struck.items()))
+        terminalreporter.write_line(f"{struck.total()} faults injected: {kinds}")
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from typing import Any
 import faults
 import pytest
 import training_runs
+from conftest import count_faults
 from training_runs import CHECKPOINT, LOADING, RUN, STEP, assert_exact, lora, straight
 
 from mlxops import registry
@@ -34,12 +35,10 @@ Fault = Callable[[Path, int], None]
 
 @pytest.fixture(scope="module")
 def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
-    """The faults that struck and were survived, by kind; said when the last is over."""
+    """The faults that struck and were survived, by kind; said when all tests are over."""
     counted: Counter[str] = Counter()
     yield counted
-    kinds = ", ".join(f"{number} {kind}" for kind, number in counted.items())
-    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{counted.total()} faults injected: {kinds}")
+    count_faults(request.config, counted)
 
 
 @pytest.fixture(scope="module")
