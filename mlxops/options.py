@@ -10,9 +10,9 @@ import difflib
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from mlxops.errors import BadRequest
 
@@ -76,6 +76,56 @@ def option(
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def settings(of: type[C]) -> type[C]:
+    """Make a class whose fields are options a frozen dataclass that takes them by name.
+
+    Its methods are shared and not written for each class, as `dataclass` would: every command waits for all classes.
+    """
+    for name, method in _METHODS.items():
+        setattr(of, name, method)
+    return dataclass(init=False, repr=False, eq=False)(of)
+
+
+def _init(self: Any, **values: Any) -> None:
+    for each in fields(self):
+        if each.name in values:
+            value = values.pop(each.name)
+        elif each.default_factory is not MISSING:
+            value = each.default_factory()
+        elif each.default is not MISSING:
+            value = each.default
+        else:
+            raise TypeError(f"{type(self).__name__} needs {each.name!r}")
+        self.__dict__[each.name] = value
+    if values:
+        raise TypeError(f"{type(self).__name__} has no {', '.join(map(repr, values))}")
+
+
+def _repr(self: Any) -> str:
+    return f"{type(self).__name__}({', '.join(f'{each.name}={getattr(self, each.name)!r}' for each in fields(self))})"
+
+
+def _equals(self: Any, other: Any) -> Any:
+    if type(self) is not type(other):
+        return NotImplemented
+    return all(getattr(self, each.name) == getattr(other, each.name) for each in fields(self))
+
+
+def _is_frozen(self: Any, name: str, *_: Any) -> None:
+    raise FrozenInstanceError(f"{name!r} is a setting, and settings do not change")
+
+
+_METHODS = {
+    "__init__": _init,
+    "__repr__": _repr,
+    "__eq__": _equals,
+    "__hash__": None,
+    "__setattr__": _is_frozen,
+    "__delattr__": _is_frozen,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

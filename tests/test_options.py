@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, asdict, dataclass, replace
 from typing import Any, Literal
 
 import pytest
@@ -152,3 +152,27 @@ def test_every_default_passes_its_own_check(command: type) -> None:
     for each in options_of(command):
         if not each.positional:
             assert each.check(each.default, each.name) == each.default
+
+
+@pytest.mark.parametrize("each", COMMANDS, ids=lambda each: each.__name__)
+def test_settings_are_a_frozen_dataclass_that_takes_its_fields_by_name(each: type) -> None:
+    needed = {option.name: "x" for option in options_of(each) if option.required}
+    made = each(**needed)
+
+    assert made == each(**asdict(made)) == replace(made)
+    assert made != object()
+    assert all(f"{name}={value!r}" in repr(made) for name, value in asdict(made).items())
+    with pytest.raises(FrozenInstanceError):
+        made.json = True
+    with pytest.raises(TypeError, match="'wing'"):
+        each(**needed, wing=1)
+    if needed:
+        with pytest.raises(TypeError, match="needs"):
+            each()
+
+
+def test_lists_of_two_settings_are_not_one_list() -> None:
+    LoraConfig().tag.append("night")
+
+    assert LoraConfig().tag == []
+    assert LoraConfig(seed=1) != LoraConfig()
