@@ -80,6 +80,7 @@ program = Toolkit(name="mlx-toolkit", binary="mlx-toolkit", version=__version__,
 
 def main() -> None:
     """Run what was typed, in the project's own environment where it has one with mlxops in it."""
+    failures.open_streams()
     try:
         here = Path.cwd()
     except OSError:

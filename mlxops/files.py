@@ -39,16 +39,24 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that it is whole or absent at any instant; of several who write it, one wins."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write: it takes that place, synced, when the block ends, and goes where that fails."""
     beside = path.with_name(f".{path.name}.{_word()}.partial")
     try:
-        beside.write_text(text, encoding="utf-8")
+        yield beside
         sync(beside)
         beside.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        if os.path.lexists(beside):  # unlike unlink() this does not mind a folder that is none
+            beside.unlink()
     sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that it is whole or absent at any instant; of several who write it, one wins."""
+    with whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,16 @@ pytest_plugins = ["tiny_models"]
 _TASKS = "from mlxops.tasks import namespace\n"
 _OURS = ("MLXOPS_DB", "MLXOPS_BLAS", "MLXOPS_DEBUG", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "INVOKE_RUNTIME_CONFIG")
 
+
+# A shell's `&` and `nohup` start a command with these ignored, and whatever it starts inherits that: what is under test
+# would not hear the Ctrl-C or the hang-up that a test sends.
+for _each, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_each) is signal.SIG_IGN:
+        signal.signal(_each, _usual)
 
 _FAULTS = pytest.StashKey[Counter[str]]()
 

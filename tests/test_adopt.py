@@ -18,6 +18,10 @@ from conftest import run_python
 from training_runs import STEP, attempts, lora, result
 
 from mlxops import registry
+from mlxops.config import DeleteConfig
+from mlxops.errors import Refused
+from mlxops.jobs import removal
+from mlxops.settings import Settings
 from mlxops.training import adapters
 
 slow = pytest.mark.slow
@@ -350,3 +354,25 @@ def test_an_adapter_of_the_npz_format_is_taken_over(project: Path) -> None:
     with np.load(old / "adapters.npz") as before:
         begun = arrays(project / "adapters" / "run" / "0000010_adapters.safetensors")
         assert all(np.array_equal(begun[name], before[name]) for name in before.files)
+
+
+@slow
+def test_removing_a_run_gives_back_the_folder_that_it_took_over(project: Path, straight: Path) -> None:
+    before = contents(project / "old")
+    there = Path(shutil.copytree(straight, project.parent / "straight"))
+    (there / "old" / "train.log").touch()
+    settings = Settings(cwd=there, root=there, registry_path=there / "runs.db")
+
+    planned = removal.plan(settings, DeleteConfig(runs=["run"]))
+    (there / "old" / "adapter_config.json").unlink()  # as where a removal was cut short
+    with pytest.raises(Refused):
+        removal.remove(settings, planned)
+    removal.remove(settings, removal.plan(settings, DeleteConfig(runs=["run"])))
+
+    assert contents(there / "old") == before
+    with registry.open_read_only(there / "runs.db") as db:
+        assert registry.list_runs(db) == []
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -119,6 +119,16 @@ def test_an_empty_valid_file_counts_as_absent_and_that_is_said(tmp_path):
     assert splits.notes[0].startswith(f"valid.jsonl is empty: {len(splits.valid)} of 30 rows kept back")
 
 
+def test_validation_rows_under_a_name_that_is_not_read_are_mentioned(tmp_path):
+    write(tmp_path / "train.jsonl", *map(row, range(40)))
+    write(tmp_path / "validation.jsonl", *map(row, range(40, 44)))
+
+    splits = read(tmp_path, root=tmp_path)
+
+    assert splits.notes[0] == "validation.jsonl is not read: call it valid.jsonl"
+    assert len(splits.train) + len(splits.valid) == 40
+
+
 def test_training_rows_that_stand_in_the_validation_file_are_mentioned(tmp_path):
     write(tmp_path / "train.jsonl", row(1), row(2))
     write(tmp_path / "valid.jsonl", row(2), row(3))

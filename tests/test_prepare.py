@@ -366,6 +366,13 @@ def test_the_first_lines_say_what_is_trained(project):
     assert prepared(project, mask_prompt=False).lines[0].startswith("training on all words: 98%")
 
 
+def test_rows_of_text_alone_are_said_to_be_trained_whole(project):
+    rows = [json.dumps({"text": f"{number} birds are in the tree"}) for number in range(4)]
+    (project / "data" / "train.jsonl").write_text("\n".join(rows))
+
+    assert prepared(project).lines[0].startswith("training on all words: ")
+
+
 def test_rows_that_are_cut_are_told(project):
     file = write_data(project / "data" / "train.jsonl", 3, words=60)
     file.write_text(file.read_text() + json.dumps(question(3, 3)) + "\n")

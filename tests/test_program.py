@@ -12,6 +12,7 @@ import pytest
 from conftest import run_python
 from invoke import Collection, Program
 
+from mlxops import registry
 from mlxops.tasks import namespace
 from mlxops.tasks.house import Task
 from mlxops.tasks.spelling import rewrite
@@ -275,3 +276,24 @@ def test_a_folder_that_was_removed_is_said() -> None:
 
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == "the folder you stand in is not there any more\nhint: cd into another one\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("runs --json >&-", 0, ""),
+        ("--list >&- 2>&-", 0, ""),
+        ("runs --json >/dev/full", 1, "the output cannot be written: No space left on device\n"),
+        ("sql 'select 1' >/dev/full", 1, "the output cannot be written: No space left on device\n"),
+        ("run.export >&-", 2, "stdout is closed\nhint: --output names a file\n"),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_bug(command: str, code: int, said: str) -> None:
+    with registry.open_registry(Path("runs.db")):
+        pass
+    ended = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m mlxops {command}'], capture_output=True, text=True, check=False
+    )
+
+    assert (ended.returncode, ended.stderr) == (code, said)
+    assert not list(Path(".mlxops").glob("crash-*"))

@@ -68,12 +68,19 @@ def read(path: Path, *, root: Path | None = None, split_seed: int = 0) -> Splits
         notes += _repeated(train, valid, _shown(files["valid"], root))
     else:
         train, valid = divide(train, seed=split_seed)
+        notes += _other_name(path, root)
         notes.append(_division(train, valid, files, root))
     if test:
         notes += _repeated(train, test, _shown(files["test"], root))
     return Splits(
         train=tuple(train), valid=tuple(valid), test=tuple(test), files=tuple(files.values()), notes=tuple(notes)
     )
+
+
+def _other_name(path: Path, root: Path | None) -> list[str]:
+    """A note where validation rows may be there under a name that is not read."""
+    other = path / "validation.jsonl"
+    return [f"{_shown(other, root)} is not read: call it valid.jsonl"] if path.is_dir() and other.is_file() else []
 
 
 def _division(train: list[Record], valid: list[Record], files: dict[str, Path], root: Path | None) -> str:

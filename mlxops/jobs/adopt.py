@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlxops import registry
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, InvalidData, Refused, SettingsDiffer
-from mlxops.jobs import recover
+from mlxops.jobs import history, recover
 from mlxops.models.folders import ModelInfo
 from mlxops.options import given
 from mlxops.projects.project import Project
@@ -51,7 +52,12 @@ def adopt(project: Project, config: LoraConfig, info: ModelInfo, model_folder: P
         note=f"began with {place}/{found.name} as iteration {found.iteration:,}, its optimizer anew",
     )
     notes = (_in_words(settled), *found.notes, *_other_model(project, found.model, config.model, model_folder))
-    return Adopted(config=_in_its_place(project, settled, folder), origin=origin, file=found.file, notes=notes)
+    imported = _imported_from(project, folder)
+    if imported is not None:
+        placed = _in_a_place_of_its_own(project, settled, folder, imported)
+    else:
+        placed = _in_its_place(project, settled, folder)
+    return Adopted(config=placed, origin=origin, file=found.file, notes=notes)
 
 
 def source(project: Project, origin: Origin) -> Path:
@@ -136,6 +142,41 @@ def _in_its_place(project: Project, config: LoraConfig, folder: Path) -> LoraCon
         return config
     place = project.relative(folder)
     return replace(config, adapter_path=place if project.resolve(place) == folder else str(folder))
+
+
+def _in_a_place_of_its_own(project: Project, config: LoraConfig, folder: Path, imported: str) -> LoraConfig:
+    """What was imported is only read: the run has a folder in `adapters/`, unless the command names another place.
+
+    Raises `Refused` where that is the imported folder itself.
+    """
+    asked = config.adapter_path
+    if asked is None and config.name is None:
+        return config
+    place = project.adapters_folder / str(config.name) if asked is None else project.resolve(asked)
+    if _is_same(place, folder):
+        hint = (
+            "another --name gives the new run a folder of its own"
+            if asked is None
+            else "without --adapter-path the new run has a folder of its own in adapters/"
+        )
+        raise Refused(f"{project.relative(folder)!r} was imported as the run {imported!r}, and is only read", hint=hint)
+    return config
+
+
+def _imported_from(project: Project, folder: Path) -> str | None:
+    """The run that was imported from a folder, None where none was."""
+    if not project.registry_path.exists():
+        return None
+    with history.reading(project.registry_path) as db:
+        known = registry.imports_of(db)
+    return next((run["name"] for run in known if _is_same(project.from_root(run["imported_from"]), folder)), None)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _in_words(config: LoraConfig) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def settle(project: Project, db: registry.Registry | None, rows: Mapping[str, Ro
     same command goes on with that child, however far its parent has come since.
     """
     config = prepared.config
-    point = _parse(config.branch_from, rows)
+    point = _parse(config.branch_from, rows, {each["name"] for each in registry.imports_of(db)} if db else set())
     own = named(project, rows, prepared)
     if own is not None or not config.new:
         children = [own] if own is not None else list(rows.values())
@@ -51,7 +51,7 @@ def settle(project: Project, db: registry.Registry | None, rows: Mapping[str, Ro
     return _origin(project, db, parent, point, prepared)
 
 
-def _parse(text: str | None, rows: Mapping[str, Row]) -> _Point:
+def _parse(text: str | None, rows: Mapping[str, Row], imported: Collection[str]) -> _Point:
     if text is None:
         return _Point(run=None)
     name, colon, place = text.rpartition(":")
@@ -60,6 +60,9 @@ def _parse(text: str | None, rows: Mapping[str, Row]) -> _Point:
     if name == "latest" and rows:
         name = next(iter(rows))
     if name not in rows:
+        if name in imported:
+            hint = "--adopt DIR goes on with an adapter folder of mlx_lm.lora"
+            raise BadRequest(f"the run {name!r} was imported, so nothing branches from it", hint=hint)
         near = nearest(name, rows)
         raise NotFound(
             f"no run {name!r} to branch from",

@@ -6,6 +6,7 @@ Quick: rows, names, sizes and, where no row tells, headers. Nothing is read thro
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -14,9 +15,9 @@ from typing import Any, Literal
 
 from mlxops import registry
 from mlxops.config import CheckpointsConfig
-from mlxops.errors import BadRequest, NotFound
+from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.jobs import history, recover
-from mlxops.projects.project import Project
+from mlxops.projects.project import Project, project_of
 from mlxops.settings import Settings
 from mlxops.training import folders, lock
 from mlxops.training.checkpoints import adapter_name, state_name
@@ -54,7 +55,7 @@ class Group:
 
     run: str | None
     folder: str
-    kind: Literal["run", "unknown run", "adapter"]
+    kind: Literal["run", "imported", "unknown run", "adapter"]
     status: str | None
     iteration: int
     target: int | None
@@ -94,11 +95,6 @@ class Known:
     rate: float | None = None
 
 
-def project_of(settings: Settings) -> Project:
-    """The project that a command works in."""
-    return Project(root=settings.root, cwd=settings.cwd, registry_path=settings.registry_path)
-
-
 def check(config: CheckpointsConfig) -> None:
     """Raise `BadRequest` for options that contradict one another."""
     asked = [flag for flag in ("use", "verify", "prune", "debug") if getattr(config, flag)]
@@ -112,7 +108,7 @@ def check(config: CheckpointsConfig) -> None:
 def listing(settings: Settings, config: CheckpointsConfig) -> Listing:
     """Every checkpoint of the project, of one run, or at and below a folder."""
     project = project_of(settings)
-    runs = known_runs(settings, config.run)
+    runs = known_runs(settings, config.run, with_imported=True)
     below = folder_asked(project, config.path)
     listed: dict[Path, str] = {}
     groups, unreadable = [], []
@@ -129,14 +125,35 @@ def listing(settings: Settings, config: CheckpointsConfig) -> Listing:
     return Listing(groups=tuple(groups), unreadable=tuple(unreadable))
 
 
-def known_runs(settings: Settings, name: str | None = None) -> list[Known]:
-    """The runs of the registry, newest first, or the one of that name; none without a registry."""
+def imported(project: Project, run: Mapping[str, Any]) -> Refused:
+    """The error of a command that would change or go on with the files of an imported run."""
+    return Refused(
+        f"{run['name']!r} was imported from {run['imported_from']!r}, where nothing is changed",
+        hint=_adopting(project, run["imported_from"]),
+    )
+
+
+def _adopting(project: Project, source: str) -> str:
+    if not project.from_root(source).is_dir():
+        return "a log alone has no checkpoints to go on from"
+    return f"inv lora --adopt {shlex.quote(source)} goes on with it in a run of its own"
+
+
+def known_runs(settings: Settings, name: str | None = None, *, with_imported: bool = False) -> list[Known]:
+    """The runs of the registry, newest first, or the one of that name; none without a registry.
+
+    Imported ones are left out unless asked for; to name one raises `Refused` then.
+    """
     if not settings.registry_path.exists() and name is None:
         return []
     with history.reading(settings.registry_path) as db:
         rows, rates = registry.all_checkpoints(db), registry.iteration_rates(db)
         only = None if name is None else registry.find_run(db, name)["id"]
         found = [row for row in registry.list_runs(db) if only in (None, row["id"])]
+    if not with_imported:
+        if only is not None and found[0]["imported_from"] is not None:
+            raise imported(project_of(settings), found[0])
+        found = [row for row in found if row["imported_from"] is None]
     return [Known(row=row, rows=rows.get(row["id"], ()), rate=rates.get(row["id"])) for row in found]
 
 
@@ -169,19 +186,26 @@ def _of_run(project: Project, run: Known, owner: str) -> Group:
     folder = project.from_root(row["adapter_path"])
     is_own = owner == row["name"]
     contents = folders.look(folder) if is_own else Contents(folder=folder, problem=f"is that of {owner} by now")
+    if row["imported_from"] and folder.is_file():
+        contents = Contents(folder=folder)  # a log
+    if row["imported_from"]:
+        # what was left out of the import is of other trainings
+        names = {each["adapter_file"] for each in run.rows}
+        contents = replace(contents, files=tuple(each for each in contents.files if each.name in names))
     items = sorted(items_of(run.rows, contents), key=lambda item: item.iteration or 0)
     chosen = next_item(items)
     is_held = lock.is_held(folder / lock.NAME)
+    going_on = _adopting(project, row["imported_from"]) if row["imported_from"] else None
     kept, left = _times(run, chosen, is_held=is_held)
     return Group(
         run=row["name"],
         folder=row["adapter_path"],
-        kind="run",
+        kind="run" if row["imported_from"] is None else "imported",
         status=row["status"],
         iteration=row["iteration"],
         target=row["target_iterations"],
         items=tuple(replace(item, is_next=item is chosen) for item in items),
-        next=_going_on(row, items, chosen, contents, is_held=is_held),
+        next=going_on or _going_on(row, items, chosen, contents, is_held=is_held),
         fingerprint=row["fingerprint"],
         seconds=row["seconds"],
         seconds_kept=kept,

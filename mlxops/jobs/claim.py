@@ -80,6 +80,13 @@ def holder(command: str) -> dict[str, Any]:
 
 
 @contextmanager
+def deciding(project: Project, who: Mapping[str, Any]) -> Iterator[None]:
+    """Keep every training from beginning or going on while the block runs: it decides under the same lock."""
+    with lock.hold(state_folder(project) / "decide.lock", who, what="the project", wait=True):
+        yield
+
+
+@contextmanager
 def claim(project: Project, db: registry.Registry, prepared: Prepared, command: str) -> Iterator[Claim]:
     """Decide and hold the run's lock while the block runs.
 
@@ -88,10 +95,10 @@ def claim(project: Project, db: registry.Registry, prepared: Prepared, command: 
     who = holder(command)
     with ExitStack() as held:
         # two equal commands at once must not both find that there is no run yet
-        with lock.hold(state_folder(project) / "decide.lock", who, what="the project", wait=True):
+        with deciding(project, who):
             registry.close_dead_attempts(db)
             asked = _folder_asked(project, prepared)
-            for unknown in recover.unknown_folders(project, registry.candidate_runs(db), asked):
+            for unknown in recover.unknown_folders(project, _own_runs(db), asked):
                 recover.take(project, db, unknown)
             decision, runs, prepared = _settle(project, db, prepared)
             _enforce(decision)
@@ -135,7 +142,7 @@ def _settle(project: Project, db: registry.Registry | None, prepared: Prepared) 
     comes back with where it begins, which the runs there are have a say in.
     """
     runs = _Runs()
-    for row in registry.candidate_runs(db) if db else ():
+    for row in _own_runs(db) if db else ():
         runs.rows[row["name"]] = row
         runs.candidates[row["name"]] = candidate(project, row)
     for unknown in recover.unknown_folders(project, runs.rows.values(), _folder_asked(project, prepared)):
@@ -152,6 +159,11 @@ def _settle(project: Project, db: registry.Registry | None, prepared: Prepared) 
             _check_target(decision, prepared)
             return decision, runs, prepared
         _read(project, db, runs, chosen)
+
+
+def _own_runs(db: registry.Registry) -> list[dict[str, Any]]:
+    """The runs that a training may go on with: not those that were imported, whose folders are another tool's."""
+    return [row for row in registry.candidate_runs(db) if row["imported_from"] is None]
 
 
 def _begun(project: Project, db: registry.Registry | None, runs: _Runs, prepared: Prepared) -> Prepared:

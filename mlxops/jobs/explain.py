@@ -15,8 +15,8 @@ from typing import Any
 from mlxops import files, registry
 from mlxops.errors import MlxopsError
 from mlxops.jobs import claim, recover, repeat
-from mlxops.jobs.checkpoints import Known, folder_asked, known_runs, project_of
-from mlxops.projects.project import Project
+from mlxops.jobs.checkpoints import Known, folder_asked, known_runs
+from mlxops.projects.project import Project, project_of
 from mlxops.settings import Settings
 from mlxops.training import adapters, evidence, findings, folders, lock
 from mlxops.training.decide import Decision, Request, decide, fingerprint

@@ -17,7 +17,7 @@ from mlxops import files, registry
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Saved, Stopped
-from mlxops.jobs import adopt, start
+from mlxops.jobs import adopt, latest, start
 from mlxops.jobs.claim import Claim, stored_config
 from mlxops.jobs.prepare import Prepared
 from mlxops.jobs.record import Recorder, diverged_before
@@ -279,7 +279,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
         start.keep_originals(claim.folder, origin)
     run = _describe(project, prepared, claim, environment)
     _write_settings(claim.folder, config, run)
-    _point_latest_at(project, claim.folder)
+    latest.point_at(project, claim.folder)
     rows = prepared.validation.rows if prepared.validation else ()
     work = Work(
         model=model,
@@ -335,18 +335,6 @@ def _write_settings(folder: Path, config: LoraConfig, run: Mapping[str, Any]) ->
         files.write_text(folder / checkpoints.SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
-
-
-def _point_latest_at(project: Project, folder: Path) -> None:
-    """Make `adapters/latest` a link to this run, where it is one of the folders beside it."""
-    link = project.adapters_folder / "latest"
-    if folder.parent != project.adapters_folder or (link.exists() and not link.is_symlink()):
-        return
-    beside = link.with_name(f".latest.{os.getpid()}")
-    with suppress(OSError):  # a file system without links has none; nothing reads it but people
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(folder.name, target_is_directory=True)
-        beside.replace(link)
 
 
 _COPIES = {"adam": 2, "adamw": 2, "muon": 1, "sgd": 1, "adafactor": 1}

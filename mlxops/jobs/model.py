@@ -14,7 +14,7 @@ from mlxops.config import ImportConfig
 from mlxops.errors import BadRequest, MlxopsError
 from mlxops.models import folders, gguf, gguf_file, model_files, sample
 from mlxops.projects import machine, pip
-from mlxops.projects.project import Project
+from mlxops.projects.project import Project, project_of
 from mlxops.settings import Settings
 
 # The folder is filled under a longer name, and file systems take 255 bytes.
@@ -48,7 +48,7 @@ class ImportedModel:
 
 def models(settings: Settings) -> list[dict[str, Any]]:
     """The models in models/ by name; one that cannot be used is there with its `problem`."""
-    folder = _project(settings).models_folder
+    folder = project_of(settings).models_folder
     return [{"name": name, **_facts(folder / name)} for name in folders.list_models(folder)]
 
 
@@ -57,7 +57,7 @@ def import_model(settings: Settings, config: ImportConfig, progress: Callable[[s
 
     Names and folders are checked before anything is fetched or read.
     """
-    project = _project(settings)
+    project = project_of(settings)
     is_sample = config.source == _SAMPLE and not project.resolve(config.source).exists()
     source = project.resolve(config.source)
     target = _target(project, config, sample.NAME if is_sample else gguf_file.model_name(source))
@@ -105,10 +105,6 @@ def _as_typed(project: Project, folder: Path) -> str:
         texts.append(str(folder.relative_to(project.cwd)))
     # With these in front it would be read as an option, or as somebody's home.
     return next((text for text in texts if text[:1] not in "-~" and project.resolve(text) == folder), str(folder))
-
-
-def _project(settings: Settings) -> Project:
-    return Project(root=settings.root, cwd=settings.cwd, registry_path=settings.registry_path)
 
 
 def _facts(folder: Path) -> dict[str, Any]:

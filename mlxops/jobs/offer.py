@@ -10,7 +10,8 @@ from mlxops import files, registry
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import BadRequest, Failed, NotFound, Refused
 from mlxops.jobs import claim
-from mlxops.jobs.checkpoints import project_of
+from mlxops.jobs.checkpoints import imported
+from mlxops.projects.project import project_of
 from mlxops.settings import Settings
 from mlxops.training import checkpoints, lock
 
@@ -32,6 +33,8 @@ def use(settings: Settings, config: CheckpointsConfig) -> dict[str, Any]:
     with registry.open_registry(settings.registry_path) as db:
         run = registry.find_run(db, config.run)
         name, folder = run["name"], project.from_root(run["adapter_path"])
+        if run["imported_from"] is not None:
+            raise imported(project, run)
         if not folder.is_dir():
             raise NotFound(f"the folder {run['adapter_path']!r} of the run {name!r} is gone")
         with lock.hold(folder / lock.NAME, claim.holder(settings.command or ""), what=f"the run {name!r}"):

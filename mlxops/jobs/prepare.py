@@ -177,7 +177,8 @@ def _first_lines(
     config: LoraConfig, train: data.Tokenized, validation: data.Tokenized | None, plan: batches.Plan, target: int
 ) -> tuple[str, ...]:
     share = f"{train.trained_tokens / train.total_tokens:.0%} of {train.total_tokens:,} tokens"
-    if config.mask_prompt:
+    # the first token of a row is never trained, masked or not
+    if config.mask_prompt and train.trained_tokens < train.total_tokens - len(train.rows):
         words = f"training on the assistant's words: {share} (--no-mask-prompt for all)"
     else:
         words = f"training on all words: {share}"

@@ -15,8 +15,8 @@ from mlxops import files, registry
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import Busy, Failed, Refused
 from mlxops.jobs import claim, retain
-from mlxops.jobs.checkpoints import Known, folder_asked, known_runs, project_of
-from mlxops.projects.project import Project
+from mlxops.jobs.checkpoints import Known, folder_asked, known_runs
+from mlxops.projects.project import Project, project_of
 from mlxops.settings import Settings
 from mlxops.training import checkpoints, folders, lock, retention
 from mlxops.training.checkpoints import Checkpoint
@@ -91,7 +91,7 @@ def _act(settings: Settings, config: CheckpointsConfig, planned: Sequence[Going]
             try:
                 # a branch that is begun meanwhile needs its checkpoint
                 with (
-                    lock.hold(claim.state_folder(project) / "decide.lock", who, what="the project", wait=True),
+                    claim.deciding(project, who),
                     lock.hold(folder / lock.NAME, who, what=f"the run {run.row['name']!r}"),
                 ):
                     done.append(_remove(project, db, _again(db, run), config))

@@ -78,9 +78,11 @@ def take(project: Project, db: registry.Registry, unknown: Unknown) -> None:
         return
     origin = origin_of(run["config"])
     parent = registry.id_of(db, origin.run) if origin and origin.run else None
+    # an imported run may have taken the name meanwhile
+    is_free = unknown.name is not None and registry.id_of(db, unknown.name) is None
     made = registry.create_run(
         db,
-        name=unknown.name,
+        name=unknown.name if is_free else None,
         kind=run["config"]["fine_tune_type"],
         fingerprint=run["fingerprint"],
         model=run["model"],

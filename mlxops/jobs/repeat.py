@@ -1,23 +1,35 @@
-"""The command that goes on with what is there: written so that it can be typed as it stands."""
+"""The command that goes on with what is there, or trains it once more: it can be typed as it stands."""
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mlxops.config import LoraConfig
+from mlxops.errors import BadRequest
 from mlxops.options import Option, options_of
 from mlxops.projects.project import Project
 from mlxops.settings import Settings
+from mlxops.training.origin import Origin, origin_of
 
-_OF_ONE_COMMAND = frozenset(
+OF_ONE_COMMAND = frozenset(
     {
-        "model", "data", "train", "config", "iters", "epochs", "adapter_path", "name", "note", "tag", "new", "branch",
-        "branch_from", "adopt", "verify_resume", "detach", "preview", "json",
+        "train", "config", "adapter_path", "name", "note", "tag", "new", "branch", "branch_from", "adopt",
+        "verify_resume", "detach", "preview", "json",
     }
 )  # fmt: skip
+"""What one command was asked to do, and where and under which name a run stands: no setting of the training."""
+
+UNKNOWN = "unknown"
+"""What stands for a model or data in the row of an imported run that does not tell it."""
+
+DEFAULTS_OF_MLX_LM = {"mask_prompt": False}
+"""What `mlx_lm.lora` takes for settings that are not given, where that is other than here."""
+
+_SAID_FIRST = frozenset({"model", "data", "iters", "epochs"})
 _FROM_MLX_LM = (
     "learning_rate", "batch_size", "max_seq_length", "seed", "optimizer", "mask_prompt", "grad_checkpoint",
     "grad_accumulation_steps", "steps_per_report", "steps_per_eval", "val_batches", "save_every",
@@ -38,21 +50,33 @@ def going_on(
     """
     stored = run["config"]
     recipe, notes = _recipe(project, stored)
-    words = ["--adapter-path", folder, "--model", run["model"], "--data", run["data"], "--iters", str(target)]
+    model, data = (path_of(project, project.from_root(run[name])) for name in ("model", "data"))
+    words = ["--adapter-path", folder, "--model", model, "--data", data, "--iters", str(target)]
     words += ["--config", recipe] if recipe else []
     for option in options_of(LoraConfig):
-        if option.name in _OF_ONE_COMMAND or not option.on_command_line or option.name not in stored:
+        if option.name in OF_ONE_COMMAND | _SAID_FIRST or option.name not in stored:
             continue
         # a recipe may say otherwise than the command line did
         if stored[option.name] != option.default or (recipe and option.role == "weights"):
-            words += _typed(option, stored[option.name])
+            words += _typed(option, stored[option.name]) or []
     return shlex.join([program(settings), "lora", *words]), notes
 
 
 def adopting(
-    settings: Settings, project: Project, said: Mapping[str, Any], *, path: str, target: int
+    settings: Settings,
+    project: Project,
+    said: Mapping[str, Any],
+    *,
+    path: str,
+    target: int,
+    shape: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> tuple[str, list[str]]:
-    """The command that takes over an adapter of mlx_lm.lora, with the settings its `adapter_config.json` has."""
+    """The command that takes over an adapter of mlx_lm.lora, with the settings its `adapter_config.json` has.
+
+    Settings of it, and of its `shape`, are named where the project's `defaults` are others, and the notes say what
+    cannot be typed.
+    """
     words, notes = ["--adopt", path], []
     for name in ("model", "data"):
         value = said.get(name)
@@ -63,14 +87,57 @@ def adopting(
             value = name.upper()
         words += [f"--{name}", value]
     words += ["--iters", str(target)]
-    known = {option.name: option for option in options_of(LoraConfig)}
-    for name in _FROM_MLX_LM:
-        value = said.get(name)
-        if value is not None and value != known[name].default and isinstance(value, (str, int, float)):
-            words += _typed(known[name], value)
+    wanted = {name: said[name] for name in _FROM_MLX_LM if said.get(name) is not None} | dict(shape or {})
+    for option in options_of(LoraConfig):
+        if option.name not in wanted:
+            continue
+        try:
+            value = option.check(wanted[option.name], option.name)
+        except BadRequest as error:
+            notes.append(f"adapter_config.json: {error.message}, so that is left out")
+            continue
+        usual = option.default if defaults is None else defaults[option.name]
+        if value == usual or (not value and not usual):
+            continue
+        typed = _typed(option, value)
+        if typed is None:
+            notes.append(
+                f"{option.name} of the adapter is {json.dumps(value)}, which cannot be typed: invoke.yaml has to say it"
+            )
+        words += typed or []
     if said.get("lr_schedule"):
         notes.append("adapter_config.json has an lr_schedule, which only a recipe (--config) can give")
     return shlex.join([program(settings), "lora", *words]), notes
+
+
+def again(project: Project, run: Mapping[str, Any], defaults: Mapping[str, Any], program: str = "inv") -> str | None:
+    """What to type to train a run again as a new one: only what differs from `defaults`, quoted for a shell.
+
+    `run` is its row with the config parsed. Settings that no option takes go in as a recipe, through bash's or zsh's
+    `<(…)`. A branch begins at the same checkpoint, an adapter taken over is taken over again. None for an imported run
+    whose model or data is not known.
+    """
+    config = dict(run["config"])
+    if "imported" in config:
+        if UNKNOWN in (run["model"], run["data"]):
+            return None
+        config = {**DEFAULTS_OF_MLX_LM, **config}
+    # as stored they are counted from the root, as typed then from the folder of that command
+    config |= {name: path_of(project, project.from_root(run[name])) for name in ("model", "data") if run.get(name)}
+    words, recipe = _start(project, origin_of(config)), {}
+    for option in options_of(LoraConfig):
+        name = option.name
+        if option.role is None or name in OF_ONE_COMMAND or name not in config or _is_replaced(name, config):
+            continue
+        if config[name] == defaults.get(name) or config[name] is None:
+            continue
+        typed = _typed(option, config[name])
+        if typed is None:
+            recipe[name] = config[name]
+        else:
+            words += typed
+    line = shlex.join([program, "lora", "--new", *words])
+    return f"{line} --config <(printf %s {shlex.quote(json.dumps(recipe))})" if recipe else line
 
 
 def _recipe(project: Project, stored: Mapping[str, Any]) -> tuple[str | None, list[str]]:
@@ -89,17 +156,40 @@ def _recipe(project: Project, stored: Mapping[str, Any]) -> tuple[str | None, li
     return None, [f"{', '.join(needed)} cannot be typed, and {where}"]
 
 
-def _typed(option: Option, value: Any) -> Iterable[str]:
-    if option.kind is bool:
-        return [option.flag] if value else [f"--no-{option.flag[2:]}"] if option.default is True else []
-    if value is None:
+def _is_replaced(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether another option of the run stands instead of this one, as --epochs does for --iters."""
+    return any(each.instead_of == name and config.get(each.name) is not None for each in options_of(LoraConfig))
+
+
+def _start(project: Project, origin: Origin | None) -> list[str]:
+    """What to type so that a run begins where another began."""
+    if origin is None:
         return []
+    if origin.run is not None:
+        return ["--branch", "--branch-from", f"{origin.run}:{origin.iteration}"]
+    return ["--adopt", path_of(project, project.from_root(origin.folder))]
+
+
+def _typed(option: Option, value: Any) -> list[str] | None:
+    """The option as typed, None where it cannot be."""
+    if not option.on_command_line:
+        return None
+    if option.kind is bool:
+        flags = {True: option.flag, False: f"--no-{option.flag[2:]}" if option.default is True else None}
+        flag = flags[bool(value)]
+        return None if flag is None else [flag]
+    if value is None:
+        return None
     if option.kind is list:
-        return [option.flag, ",".join(map(str, value))] if value else []
-    return [option.flag, str(value)]
+        items = [str(each) for each in value]
+        is_typable = bool(items) and all(item.strip() == item != "" and "," not in item for item in items)
+        return [option.flag, ",".join(items)] if is_typable and not items[0].startswith("-") else None
+    text = str(value)
+    is_typable = option.kind is not str or (text.strip() != "" and not text.startswith("-"))
+    return [option.flag, text] if is_typable else None
 
 
 def path_of(project: Project, folder: Path) -> str:
-    """A folder as it can be typed from where the command is given."""
+    """A file or folder as it can be typed from where the command is given."""
     place = project.relative(folder)
     return place if project.resolve(place) == folder else str(folder)

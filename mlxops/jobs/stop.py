@@ -20,7 +20,7 @@ from mlxops import registry
 from mlxops.config import StopConfig
 from mlxops.errors import Failed, Interrupted, Refused
 from mlxops.jobs.history import reading
-from mlxops.projects.project import Project
+from mlxops.projects.project import project_of
 from mlxops.settings import Settings
 from mlxops.training import checkpoints, lock
 
@@ -55,7 +55,7 @@ def stop(settings: Settings, config: StopConfig, waiting: Waiting) -> dict[str, 
     Raises `Refused` for a process of another machine or one that cannot be proven to be the run's, `Failed` where the
     system does not let this user signal it, `Interrupted` when Ctrl-C ends the waiting; the run then ends by itself.
     """
-    project = Project(root=settings.root, cwd=settings.cwd, registry_path=settings.registry_path)
+    project = project_of(settings)
     run, attempt = _look(settings, config.run)
     folder = project.from_root(run["adapter_path"])
     worker = _worker(attempt, folder)

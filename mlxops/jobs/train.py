@@ -15,7 +15,7 @@ from mlxops.jobs import fine_tune, verdicts
 from mlxops.jobs.claim import Claim
 from mlxops.jobs.prepare import Prepared, Progress, prepare
 from mlxops.projects import machine
-from mlxops.projects.project import Project
+from mlxops.projects.project import Project, project_of
 from mlxops.settings import Settings
 
 
@@ -83,7 +83,7 @@ class Begun:
 
 def check(settings: Settings, config: LoraConfig, progress: Progress) -> Training:
     """Check everything that can be checked before anything is written."""
-    project = Project(root=settings.root, cwd=settings.cwd, registry_path=settings.registry_path)
+    project = project_of(settings)
     prepared = prepare(project, config, progress)
     config = prepared.config
     if prepared.to_adopt or config.lora_keys or config.optimizer_config or config.lr_schedule != "constant":

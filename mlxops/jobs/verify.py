@@ -12,8 +12,8 @@ from typing import Any, Literal
 from mlxops import registry
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import Failed
-from mlxops.jobs.checkpoints import Group, Item, listing, project_of
-from mlxops.projects.project import Project
+from mlxops.jobs.checkpoints import Group, Item, listing
+from mlxops.projects.project import Project, project_of
 from mlxops.settings import Settings
 from mlxops.training import checkpoints, folders
 from mlxops.training.checkpoints import Checkpoint
@@ -66,7 +66,7 @@ def verify(settings: Settings, config: CheckpointsConfig, progress: Progress) ->
     consequences: list[str] = []
     for group in found.groups:
         results = _verify_group(project, group, counter)
-        if group.kind == "run" and is_recorded:
+        if group.kind in ("run", "imported") and is_recorded:
             results = _record(settings, group, results)
         verified += results
         consequences += _consequence(group, results)
@@ -171,7 +171,7 @@ def _consequence(group: Group, results: list[Verified]) -> list[str]:
     bad = {each.iteration: each for each in results if each.result in ("damaged", "missing")}
     left = [item.iteration or 0 for item in group.items if item.state == "whole" and item.iteration not in bad]
     newer = [each for each in bad.values() if each.iteration is not None and each.iteration > max(left, default=0)]
-    if not newer or group.kind == "adapter":
+    if not newer or group.kind in ("adapter", "imported"):
         return []
     where = f"iteration {max(left):,}" if left else "the beginning"
     why = " and ".join(f"{each.iteration:,} is {each.result}" for each in newer)

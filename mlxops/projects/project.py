@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxops import files
+from mlxops.settings import Settings
 
 _SETTINGS_OF_MLXOPS = re.compile(r"^mlxops\s*:", re.MULTILINE)
 
@@ -49,10 +50,16 @@ class Project:
         A link inside the project that leads out of it counts as inside, so that a moved project finds it again.
         """
         absolute = _normal(self.cwd / path)
-        for candidate in (absolute, absolute.resolve()):
+        # one place has one name, so that two runs in it are seen to share it
+        for candidate in (absolute.resolve(), absolute):
             if candidate.is_relative_to(self.root):
                 return candidate.relative_to(self.root).as_posix()
         return str(absolute)
+
+
+def project_of(settings: Settings) -> Project:
+    """The project that a command works in."""
+    return Project(root=settings.root, cwd=settings.cwd, registry_path=settings.registry_path)
 
 
 def find(start: Path, *, registry: str | None = None, registry_setting: str | None = None) -> Project:

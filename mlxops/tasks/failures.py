@@ -5,9 +5,11 @@ A `MlxopsError` is one sentence and a hint. Anything else is a bug: one line say
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -85,8 +87,29 @@ def reader_has_gone(error: BaseException) -> bool:
     waiting.register(descriptor, 0)
     if not any(event & (select.POLLERR | select.POLLHUP) for _, event in waiting.poll(0)):
         return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    _write_to_nowhere()
     return True
+
+
+def output_failed(error: BaseException) -> str | None:
+    """Why our stdout takes no more, as on a full disk; what is left is then written to nowhere."""
+    reasons = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+    if not isinstance(error, OSError) or error.errno not in reasons or error.filename is not None:
+        return None
+    _write_to_nowhere()
+    return f"the output cannot be written: {error.strerror}"
+
+
+def open_streams() -> None:
+    """Give a program that was started without stdout or stderr (`>&-`) ones that go to nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open as long as the program is
+
+
+def _write_to_nowhere() -> None:
+    with suppress(OSError, ValueError):  # under a test it may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _keep(trace: str, folders: Iterable[Path]) -> str:

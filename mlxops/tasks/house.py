@@ -28,7 +28,7 @@ from invoke.parser import Argument
 
 from mlxops import config as configs
 from mlxops import files
-from mlxops.errors import BadRequest, MlxopsError
+from mlxops.errors import BadRequest, Failed, MlxopsError
 from mlxops.options import Option, nearest, options_of, resolve
 from mlxops.projects import project
 from mlxops.settings import Settings
@@ -109,6 +109,7 @@ class Task(invoke.Task):
         In tests and scripts `config` may be the finished dataclass: `lora(c, config=LoraConfig(model="m"))`.
         """
         given.pop("help", None)
+        failures.open_streams()
         try:
             config = given.get("config")
             if not isinstance(config, self.config_class):
@@ -239,6 +240,8 @@ def _leave(error: BaseException, task: Task) -> NoReturn:
         raise Exit(code=130) from error
     if isinstance(error, (BrokenPipeError, SystemExit)) and failures.reader_has_gone(error):
         raise Exit(code=0) from error
+    if reason := failures.output_failed(error):
+        raise failures.exit_for(Failed(reason)) from error
     if isinstance(error, (Exit, Failure, ParseError, SystemExit, GeneratorExit)):
         raise error
     cwd = Path.cwd()

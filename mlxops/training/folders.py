@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Kind = Literal["weights", "state", "offered", "settings", "set aside", "half-written", "other"]
 
 SETTINGS = "adapter_config.json"
+UNREADABLE = "may not be read by this user"
+"""The problem of a file or folder that is there and closed to this user."""
 
 _NAMES: tuple[tuple[re.Pattern[str], Kind, str], ...] = (
     (re.compile(r"\..*\.partial.*"), "half-written", "what a kill left half-written"),
@@ -34,6 +36,7 @@ _NAMES: tuple[tuple[re.Pattern[str], Kind, str], ...] = (
     (re.compile(r"checkpoint[_-](\d+).*\.(?:safetensors|npz)"), "weights", "checkpoint_N: weights by iteration"),
     (re.compile(r"adapter_config\.json"), "settings", "adapter_config.json: the settings of the training"),
 )
+_DIGITS = 12  # of an iteration
 _NOT_LOOKED_INTO = frozenset({"node_modules", "site-packages", "__pycache__", "venv", "env"})
 
 
@@ -89,7 +92,10 @@ def recognise(name: str) -> tuple[Kind, str, int | None]:
     """
     for pattern, kind, words in _NAMES:
         if match := pattern.fullmatch(name):
-            return kind, words, int(match[1]) if match.groups() else None
+            number = match[1] if match.groups() else None
+            if number is not None and len(number) > _DIGITS:  # no training comes that far
+                continue
+            return kind, words, None if number is None else int(number)
     return "other", "no name of training's", None
 
 
@@ -166,7 +172,8 @@ def _safetensors_header(path: Path) -> Header:
     import safetensors
 
     try:
-        with safetensors.safe_open(path, framework="np") as opened:
+        # safe_open says of a file that may not be read that it is not there
+        with path.open("rb"), safetensors.safe_open(path, framework="np") as opened:
             parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # it is no mapping
             tensors = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
             return Header(tensors=tensors, metadata=opened.metadata() or {})
@@ -234,7 +241,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None, None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return None, _words(error)
     if not isinstance(settings, dict):
         return None, "is no table of settings"
@@ -246,7 +253,7 @@ def _words(error: Exception, what: str = "") -> str:
     if isinstance(error, FileNotFoundError):
         return "is a link to nothing" if what == "link" else "is gone"
     if isinstance(error, PermissionError):
-        return "may not be read by this user"
+        return UNREADABLE
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     return f"cannot be read: {next(iter(str(error).splitlines()), type(error).__name__)}"
