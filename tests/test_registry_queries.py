@@ -49,6 +49,7 @@ def db(path: Path) -> Iterator[Registry]:
         "PRAGMA journal_mode = DELETE",
         "PRAGMA writable_schema = 1",
         "BEGIN IMMEDIATE",
+        "SELECT load_extension('x')",
         "REPLACE INTO tags VALUES (1, 'x')",
     ],
 )
@@ -96,11 +97,21 @@ def test_a_query_answers_with_columns_and_rows(db: Registry, path: Path) -> None
         ("SELECT name\nFROM run", "line 2, column 6: no such table: run", "did you mean 'runs'?"),
         ("SELECT r.train_los FROM run_summary AS r", "column 10: no such column", "did you mean 'train_loss'?"),
         ("SELEC name FROM runs", 'column 1: near "SELEC": syntax error', ".schema"),
-        ("SELECT", "incomplete input", ".schema"),
-        ("SELECT 1; SELECT 2", "one statement at a time", ".schema"),
+        ("SELECT name, where FROM runs where", 'column 14: near "where": syntax error', ".schema"),
+        ("SELECT 'from', 1.5e-3 FROM -- from\nfrom runs", 'line 2, column 1: near "from": syntax error', ".schema"),
+        ("SELECT 1 +", "column 11: incomplete input", ".schema"),
+        ("SELECT 'never closed", "column 8: unrecognized token", ".schema"),
+        ("SELECT", "column 7: incomplete input", ".schema"),
+        ("SELECT 1; SELECT 2", "column 11: only one statement at a time", "one by one"),
         ("-- nothing", "there is no SELECT", "run_summary"),
         ("SELECT * FROM runs WHERE name = :run", "needs a value for :run", "--param run=VALUE"),
-        ("SELECT load_extension('x')", "not authorized to use function", ".schema"),
+        ("SELECT ?", "a parameter has a name here", "--param run=VALUE"),
+        ("SELECT averge(iteration) FROM runs", "column 8: no such function: averge", "did you mean 'avg'?"),
+        ("SELECT max() FROM runs", "column 8: wrong number of arguments to function max()", ".schema"),
+        ("SELECT runs.id, name FROM runs, runs AS b", "column 17: ambiguous column name: name", "runs.name"),
+        ("SELECT note FROM metrics", "column 8: no such column: note", "'note' is a column of runs, run_summary"),
+        ("SELECT nonsense FROM metrics", "column 8: no such column: nonsense", ".schema"),
+        ("SELECT abs(-9223372036854775808)", "SQL: integer overflow", ".schema"),
     ],
 )
 def test_wrong_sql_is_explained(db: Registry, path: Path, sql: str, message: str, hint: str) -> None:
@@ -109,6 +120,40 @@ def test_wrong_sql_is_explained(db: Registry, path: Path, sql: str, message: str
 
     assert message in caught.value.message
     assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("sql", "lines"),
+    [
+        ("SELECT\n  nam FROM runs", ["    nam FROM runs", "    ^"]),
+        ("SELECT '漢字', nam FROM runs", ["  SELECT '漢字', nam FROM runs", "                 ^"]),
+        ("SELECT 1,\tnam FROM runs", ["  SELECT 1, nam FROM runs", "            ^"]),
+    ],
+)
+def test_the_place_of_what_is_wrong_is_marked(db: Registry, path: Path, sql: str, lines: list[str]) -> None:
+    with pytest.raises(BadRequest) as caught:
+        registry.query(path, sql)
+
+    assert caught.value.message.split("\n")[1:] == lines
+
+
+def test_of_a_long_line_the_part_around_the_place_is_shown(db: Registry, path: Path) -> None:
+    with pytest.raises(BadRequest) as caught:
+        registry.query(path, f"SELECT {'1, ' * 500}nam, {'2, ' * 500}3 FROM runs")
+
+    _, line, mark = caught.value.message.split("\n")
+    assert line[mark.index("^") :].startswith("nam, 2, ")
+    assert len(line) < 80
+
+
+def test_a_view_of_a_person_that_is_broken_breaks_nothing_else(db: Registry, path: Path) -> None:
+    db.connection.execute("CREATE TABLE gone (x)")
+    db.connection.execute("CREATE VIEW broken AS SELECT x FROM gone")
+    db.connection.execute("DROP TABLE gone")
+
+    assert {"name": "broken", "kind": "view", "columns": []} in registry.schema(path)
+    with pytest.raises(BadRequest, match="no such column: nam"):
+        registry.query(path, "SELECT nam FROM runs")
 
 
 _ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -144,16 +189,6 @@ def test_the_schema_lists_every_view_and_table_with_its_columns(db: Registry, pa
 
 
 # -- saved queries --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("saved", registry.saved_queries(), ids=lambda saved: saved.name)
-def test_every_saved_query_asks_a_question_and_runs(db: Registry, path: Path, saved: registry.SavedQuery) -> None:
-    new_run(db)
-
-    answer = registry.query(path, saved.sql, dict.fromkeys(saved.parameters, "1"))
-
-    assert saved.question.endswith("?")
-    assert len(set(answer.columns)) == len(answer.columns)
 
 
 def test_settings_tells_what_two_runs_differ_in(db: Registry, path: Path) -> None:
@@ -311,6 +346,7 @@ def fill(db: Registry) -> int:
         (run.id,),
     )
     db.connection.execute("INSERT INTO scores VALUES (1, 'perplexity', 2.5, 0.5)")
+    db.connection.execute("INSERT INTO answers (evaluation_id, row, prompt, answer) VALUES (1, 1, 'Why?', 'So.')")
     db.connection.execute(
         "INSERT INTO benchmarks (model, config, host, device, environment) VALUES ('m', '{}', 'h', 'cpu', '{}')"
     )

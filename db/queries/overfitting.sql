@@ -8,4 +8,4 @@ SELECT
     iteration - best_iteration AS iterations_since
 FROM run_summary
 WHERE validation_loss > best_validation_loss
-ORDER BY lost_since DESC;
+ORDER BY lost_since DESC, name;

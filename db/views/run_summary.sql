@@ -38,6 +38,7 @@ SELECT
     (SELECT group_concat(tag, ',') FROM tags WHERE run_id = runs.id) AS tags,
     runs.note,
     runs.adapter_path,
+    runs.imported_from,
     runs.fingerprint,
     runs.created_at,
     runs.updated_at

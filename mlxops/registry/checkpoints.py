@@ -59,7 +59,7 @@ def add_checkpoint(
                 validation_loss,
             ),
         ).fetchall()
-        _mark_best(connection, run_id)
+        mark_best(connection, run_id)
         if offered:
             connection.execute("UPDATE runs SET offered_checkpoint_id = ? WHERE id = ?", (checkpoint_id, run_id))
         record_progress(connection, run_id, iteration, epoch, trained_tokens)
@@ -80,7 +80,7 @@ def mark_checkpoint(db: Registry, run_id: int, iteration: int, status: str) -> N
         )
         if not marked.rowcount:
             raise NotFound(f"the run has no checkpoint at iteration {iteration}", hint="inv checkpoints lists them")
-        _mark_best(connection, run_id)
+        mark_best(connection, run_id)
 
 
 def mark_pruned(
@@ -109,7 +109,7 @@ def mark_pruned(
             "UPDATE checkpoints SET status = 'pruned' WHERE run_id = ? AND iteration = ?",
             [(run_id, iteration) for iteration in adapters],
         )
-        _mark_best(connection, run_id)
+        mark_best(connection, run_id)
 
 
 def branch_points(db: Registry, run_id: int) -> set[int]:
@@ -172,7 +172,8 @@ def iteration_rates(db: Registry) -> dict[int, float]:
     return {row["run_id"]: row["last_value"] for row in rows}
 
 
-def _mark_best(connection: sqlite3.Connection, run_id: int) -> None:
+def mark_best(connection: sqlite3.Connection, run_id: int) -> None:
+    """Mark the whole checkpoint with the lowest validation loss of a run, within the caller's transaction."""
     connection.execute(
         """
         UPDATE checkpoints

@@ -28,7 +28,7 @@ def add_event(
             INSERT INTO events (run_id, attempt_id, iteration, level, kind, message, detail)
             VALUES (?, ?, ?, ?, ?, ?, ?)
             """,
-            (run_id, attempt_id, iteration, level, kind, message, to_json(_finite(detail)) if detail else None),
+            (run_id, attempt_id, iteration, level, kind, message, to_json(finite(detail)) if detail else None),
         )
 
 
@@ -42,11 +42,12 @@ def events_of(db: Registry, run_id: int, last: int | None = None) -> list[dict[s
     return newest_first[::-1]
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same without what JSON has no word for: numbers that are not finite become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(each) for key, each in value.items()}
+        return {str(key): finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return value

@@ -106,6 +106,11 @@ def record_progress(
     connection.execute(_PROGRESS, (run_id, iteration, epoch, trained_tokens))
 
 
+def record_best(connection: sqlite3.Connection, run_id: int) -> None:
+    """Keep a run's best as its curve has it, within the caller's transaction."""
+    connection.execute(_BEST, (run_id,))
+
+
 def forget_points(connection: sqlite3.Connection, run_id: int, *, beyond: int, at: Collection[str]) -> None:
     """Remove a run's points after the iteration `beyond`, and at it those named in `at` (all at 0).
 
@@ -125,7 +130,7 @@ def forget_points(connection: sqlite3.Connection, run_id: int, *, beyond: int, a
         )
         if deleted.rowcount:
             removed.append(name_id)
-    _rebuild(connection, run_id, removed)
+    rebuild(connection, run_id, removed)
     connection.execute(_BEST, (run_id,))
 
 
@@ -133,13 +138,13 @@ def _add_points(db: Registry, run_id: int, iteration: int, metrics: Mapping[str,
     elapsed_ms = _elapsed_ms(db, run_id)
     points = [
         # float(): numpy's own numbers would be bound as blobs
-        (run_id, db.name_ids.get(name) or _intern(db, name), iteration, _finite(value), elapsed_ms)
+        (run_id, db.name_ids.get(name) or intern(db, name), iteration, _finite(value), elapsed_ms)
         for name, value in metrics.items()
     ]
     connection = db.connection
     connection.executemany(_POINT, points)
     if connection.executemany(_SUMMARY, points).rowcount != len(points):
-        _rebuild(connection, run_id, [point[1] for point in points])
+        rebuild(connection, run_id, [point[1] for point in points])
 
 
 def _finite(value: float | None) -> float | None:
@@ -149,7 +154,8 @@ def _finite(value: float | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _intern(db: Registry, name: str) -> int:
+def intern(db: Registry, name: str) -> int:
+    """The id of a metric's name, which is added if it is new, within the caller's transaction."""
     db.connection.execute("INSERT INTO metric_names (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
     found = db.connection.execute("SELECT id FROM metric_names WHERE name = ?", (name,)).fetchall()
     return db.name_ids.setdefault(name, found[0][0])
@@ -166,7 +172,8 @@ def _elapsed_ms(db: Registry, run_id: int) -> int:
     return max(0, round(time.time() * 1000 - db.created_ms[run_id]))
 
 
-def _rebuild(connection: sqlite3.Connection, run_id: int, name_ids: Iterable[int]) -> None:
+def rebuild(connection: sqlite3.Connection, run_id: int, name_ids: Iterable[int]) -> None:
+    """Read these curves of a run anew for their summary rows, within the caller's transaction."""
     keys = [(run_id, name_id) for name_id in name_ids]
     connection.executemany("DELETE FROM series WHERE run_id = ? AND name_id = ?", keys)
     connection.executemany(_REBUILD, keys)

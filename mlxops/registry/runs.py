@@ -106,11 +106,24 @@ def set_tags(db: Registry, run_id: int, tags: Iterable[str]) -> None:
         _insert_tags(db, run_id, tags)
 
 
+def change_tags(db: Registry, run_id: int, *, add: Iterable[str], remove: Iterable[str]) -> list[str]:
+    """Give a run more tags and take others away; returns those it has now. One in both is taken away."""
+    with db.transaction() as connection:
+        _insert_tags(db, run_id, add)
+        connection.executemany(
+            "DELETE FROM tags WHERE run_id = ? AND tag = ?", [(run_id, tag.strip()) for tag in remove]
+        )
+        found = connection.execute("SELECT tag FROM tags WHERE run_id = ? ORDER BY tag", (run_id,)).fetchall()
+    return [tag for (tag,) in found]
+
+
 def _insert_tags(db: Registry, run_id: int, tags: Iterable[str]) -> None:
     cleaned = sorted({tag.strip() for tag in tags if tag.strip()})
     if wrong := [tag for tag in cleaned if "," in tag]:
         raise BadRequest(f"a tag has no comma, unlike {wrong[0]!r}")
-    db.connection.executemany("INSERT INTO tags (run_id, tag) VALUES (?, ?)", [(run_id, tag) for tag in cleaned])
+    db.connection.executemany(
+        "INSERT INTO tags (run_id, tag) VALUES (?, ?) ON CONFLICT DO NOTHING", [(run_id, tag) for tag in cleaned]
+    )
 
 
 def list_runs(
@@ -120,13 +133,15 @@ def list_runs(
     model: str | None = None,
     tag: str | None = None,
     text: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
     limit: int | None = None,
     order: str | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of `run_summary`, the newest first, or by the column `order` (`-column` turns it round; NULL comes last).
 
     `status` and `tag` are whole words; `model` and `text` are found anywhere, in any case: `text` in name, note, tags,
-    model and data.
+    model and data. `since` and `until` are times of the registry: begun at or after the one and before the other.
     """
     return db.rows(
         f"""
@@ -139,33 +154,57 @@ def list_runs(
                 lower(name || ' ' || model || ' ' || data || ' ' || coalesce(note, '') || ' ' || coalesce(tags, '')),
                 lower(:text)
             ))
+            AND (:since IS NULL OR created_at >= :since)
+            AND (:until IS NULL OR created_at < :until)
         ORDER BY {_order(db, order)}
         LIMIT :limit
         """,
-        {"status": status, "model": model, "tag": tag, "text": text, "limit": -1 if limit is None else limit},
+        {
+            "status": status,
+            "model": model,
+            "tag": tag,
+            "text": text,
+            "since": since,
+            "until": until,
+            "limit": -1 if limit is None else limit,
+        },
     )
+
+
+def summary_columns(db: Registry) -> list[str]:
+    """The names of the columns of `run_summary`, in their order."""
+    return [row["name"] for row in db.rows("SELECT name FROM pragma_table_info('run_summary')")]
+
+
+def check_column(db: Registry, column: str) -> None:
+    """Raise `BadRequest`, with the nearest, for a name that is no column of `run_summary`."""
+    columns = summary_columns(db)
+    if column not in columns:
+        near = nearest(column, columns)
+        raise BadRequest(
+            f"runs have no column {column!r}",
+            hint=f"did you mean {near!r}?" if near else f"there are {', '.join(columns)}",
+        )
 
 
 def _order(db: Registry, order: str | None) -> str:
     if order is None:
         return "id DESC"
     column = order.removeprefix("-")
-    columns = [row["name"] for row in db.rows("SELECT name FROM pragma_table_info('run_summary')")]
-    if column not in columns:
-        near = nearest(column, columns)
-        raise BadRequest(
-            f"runs have no column {column!r} to order by",
-            hint=f"did you mean {near!r}?" if near else f"there are {', '.join(columns)}",
-        )
-    return f'"{column}" {"DESC" if order.startswith("-") else "ASC"} NULLS LAST, id DESC'
+    check_column(db, column)
+    direction = "DESC" if order.startswith("-") else "ASC"
+    # of two runs begun in one millisecond the later one is the one with the higher id
+    later = direction if column == "created_at" else "DESC"
+    return f'"{column}" {direction} NULLS LAST, id {later}'
 
 
 def find_run(db: Registry, name: str) -> dict[str, Any]:
     """All columns of a run (its config parsed, its status with `lost`) and its `tags`; `latest` is the newest.
 
-    Raises `NotFound` with the names most like it.
+    The newest is one that was trained here, where there is any. Raises `NotFound` with the names most like it.
     """
-    where = "ORDER BY runs.id DESC LIMIT 1" if name == "latest" else "WHERE runs.name = :name"
+    newest = "ORDER BY runs.imported_from IS NOT NULL, runs.id DESC LIMIT 1"
+    where = newest if name == "latest" else "WHERE runs.name = :name"
     found = db.rows(
         f"""
         SELECT runs.*, (SELECT status FROM run_summary WHERE run_summary.id = runs.id) AS status
@@ -195,7 +234,8 @@ def candidate_runs(db: Registry) -> list[dict[str, Any]]:
     return db.rows(
         """
         SELECT runs.id, runs.name, run_summary.status, runs.fingerprint, runs.config, runs.model_identity,
-            runs.data_identity, runs.iteration, runs.target_iterations, runs.adapter_path, runs.created_at
+            runs.data_identity, runs.iteration, runs.target_iterations, runs.adapter_path, runs.imported_from,
+            runs.created_at
         FROM runs JOIN run_summary ON run_summary.id = runs.id
         ORDER BY runs.id DESC
         """,

@@ -19,12 +19,15 @@ from mlxops.options import Option
 class Spelling:
     """How a task could be typed: `positionals` are options given as bare words, `flags` other names of options.
 
-    `needless` flags ask for what happens anyway, and are left out.
+    `needless` flags ask for what happens anyway, and are left out. `words` are flags that stand for a word, and
+    `prefixes` flags whose value is a word with something before it.
     """
 
     positionals: tuple[str, ...] = ()
     flags: Mapping[str, str] = field(default_factory=dict)
     needless: frozenset[str] = frozenset()
+    words: Mapping[str, str] = field(default_factory=dict)
+    prefixes: Mapping[str, str] = field(default_factory=dict)
 
 
 _LORA = Spelling(
@@ -35,6 +38,11 @@ _LORA = Spelling(
 _MONITOR = Spelling(flags={"-l": "--live", "-r": "--refresh"})
 # Left as it is, -f is Invoke's own for a settings file, and ends in a traceback.
 _MODELS = Spelling(flags={"-s": "--search", "-f": "--filter"})
+_SQL = Spelling(
+    flags={"-p": "--param", "-f": "--format"},
+    words={"--list": ".queries", "--schema": ".schema"},
+    prefixes={"--query": "@"},
+)
 _CHECKPOINTS = Spelling(flags={"-p": "--path"})
 _DEBUG_CHECKPOINTS = Spelling(flags={"-p": "--dir", "-i": "--target-iters"})
 
@@ -46,11 +54,12 @@ SPELLINGS: Mapping[str, Spelling] = {
     "train.monitor": _MONITOR,
     "models": _MODELS,
     "model.list": _MODELS,
+    "sql": _SQL,
+    "run.sql": _SQL,
     "checkpoints": _CHECKPOINTS,
     "train.checkpoints": _CHECKPOINTS,
     "debug-checkpoints": _DEBUG_CHECKPOINTS,
     "train.debug-checkpoints": _DEBUG_CHECKPOINTS,
-    "sql": Spelling(flags={"-p": "--param", "-f": "--format"}),
 }
 
 
@@ -78,13 +87,12 @@ def _rewrite_task(
 ) -> int:
     """Rewrite the arguments of one task; returns the place of the next task's name."""
     flags = _flags(task)
-    known = {*flags, *spelling.flags, *spelling.needless}
+    known = {*flags, *spelling.flags, *spelling.needless, *spelling.words, *spelling.prefixes}
     required = [option for option in getattr(task, "options", ()) if option.positional]
     positionals = list(spelling.positionals)
     repeating: Option | None = None
     while place < len(words):
-        word = words[place]
-        place += 1
+        word, place = _next_word(words, place, spelling)
         if word.startswith("-") and word != "-":
             flag, equals, value = word.partition("=")
             flag = spelling.flags.get(flag, flag)
@@ -112,6 +120,20 @@ def _rewrite_task(
         else:
             rewritten.append(word)
     return place
+
+
+def _next_word(words: Sequence[str], place: int, spelling: Spelling) -> tuple[str, int]:
+    """The word at a place, or the one that a flag stands for; and the place after it."""
+    flag, equals, value = words[place].partition("=")
+    if words[place] in spelling.words:
+        return spelling.words[flag], place + 1
+    if flag in spelling.prefixes and equals:
+        return spelling.prefixes[flag] + value, place + 1
+    if flag in spelling.prefixes and place + 1 < len(words):
+        return spelling.prefixes[flag] + words[place + 1], place + 2
+    # a text that begins with a comment is no flag, which Invoke would take it for
+    is_comment = words[place].startswith("--") and words[place][2:3].isspace()
+    return (" " if is_comment else "") + words[place], place + 1
 
 
 def _flags(task: Any) -> dict[str, Option]:

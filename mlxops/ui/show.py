@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlxops.ui import charts, exact, lineage, lines
+from mlxops.ui import charts, exact, lineage, lines, results
 from mlxops.ui import format as words
 from mlxops.ui.console import is_unicode
 
@@ -22,16 +22,25 @@ Format = Literal["table", "csv", "json", "jsonl", "md"]
 _SPACE = 2  # between two columns
 _BY_USE = ("iteration", "best", "updated", "validation", "train", "tokens/s", "left", "time", "attempts", "model")
 _NUMBERS = ("iteration", "best", "validation", "train", "tokens/s", "attempts")
+_IMPORTED = ", imported"
 _NARROWEST = 6  # columns of a table that would have to be narrower become lines of their own
 
 
-def runs(rows: Sequence[Row], console: Console, now: datetime) -> None:
-    """The runs, newest first, with as many columns as the terminal has room for."""
+def runs(
+    rows: Sequence[Row], console: Console, now: datetime, columns: Sequence[str] = (), *, is_narrowed: bool = False
+) -> None:
+    """The runs in their order, with as many columns as the terminal has room for, or with the `columns` of these names.
+
+    `is_narrowed` says that not all runs were asked for.
+    """
     if not rows:
-        console.print("no runs yet: inv lora --model MODEL --data DATA starts one", soft_wrap=True)
+        nothing = "no runs yet: inv lora --model MODEL --data DATA starts one"
+        console.print("no run is like that: inv runs shows all" if is_narrowed else nothing, soft_wrap=True)
         return
-    newest_first = sorted(rows, key=lambda row: (row["created_at"], row["id"]), reverse=True)
-    cells = [_run_cells(row, now) for row in newest_first]
+    if columns:
+        _print_table(columns, [[_summary_value(name, row[name], now) for name in columns] for row in rows], console)
+        return
+    cells = [_run_cells(row, now) for row in rows]
     widths = {name: max(cell_len(name), *(cell_len(each[name]) for each in cells)) for name in cells[0]}
     shown = _columns_that_fit(widths, console.width)
     room = console.width - sum(widths[name] + _SPACE for name in shown if name != "name")
@@ -48,8 +57,8 @@ def run(details: Mapping[str, Any], console: Console, now: datetime) -> None:
     """One run in full.
 
     `details` holds `run` (a row of run_summary), `config` (its settings) and the rows `attempts`, `checkpoints`,
-    `curve`, `lineage` (its family) and `events` (oldest first); `defaults` marks the settings that differ, `command` is
-    the command to repeat it, unless given the last attempt's.
+    `curve`, `lineage` (its family), `evaluations`, `answers` and `events` (oldest first); `defaults` marks the settings
+    that differ, `command` is the command to repeat it.
     """
     row, attempts = details["run"], list(details.get("attempts") or [])
     console.print(_heading(words.visible(row["name"])))
@@ -77,14 +86,16 @@ def run(details: Mapping[str, Any], console: Console, now: datetime) -> None:
     _section("loss", console)
     curve = details.get("curve") or []
     console.print(charts.loss_chart(curve, min(console.width, 100), 14, unicode=is_unicode(console)), soft_wrap=True)
+    results.results(details.get("evaluations") or [], details.get("answers") or [], console, now)
     events = list(details.get("events") or [])
     if events:
         _section("last events", console)
         console.print(*lines.events(events[-8:], now), sep="\n", soft_wrap=True)
-    command = details.get("command") or (attempts[-1].get("command") if attempts else None)
-    if command:
-        _section("the same again", console)
-        console.print(words.visible(command), soft_wrap=True)
+    typed = attempts[-1].get("command") if attempts else None
+    for title, command in (("the same again", typed), ("to train it once more", details.get("command"))):
+        if command:
+            _section(title, console)
+            console.print(words.visible(command), soft_wrap=True)
 
 
 def table(
@@ -128,7 +139,7 @@ def json_out(value: Any, console: Console) -> None:
 def _run_cells(row: Row, now: datetime) -> dict[str, str]:
     return {
         "name": words.visible(row["name"]),
-        "status": row["status"],
+        "status": row["status"] + (_IMPORTED if row.get("imported_from") else ""),
         "iteration": f"{words.count(row['iteration'])}/{words.count(row['target_iterations'])}",
         "train": words.number(row["train_loss"]),
         "validation": words.number(row["validation_loss"]),
@@ -140,6 +151,15 @@ def _run_cells(row: Row, now: datetime) -> dict[str, str]:
         "model": words.visible(row["model"]),
         "updated": words.age(row["updated_at"], now),
     }
+
+
+def _summary_value(column: str, value: Any, now: datetime) -> Any:
+    """A value of `run_summary` for a person; numbers stay numbers, which stand to the right."""
+    if value is None:
+        return words.NOTHING
+    if column.endswith("_at"):
+        return words.age(value, now)
+    return words.duration(value) if column in ("seconds", "eta_seconds") else value
 
 
 def _columns_that_fit(widths: Mapping[str, int], width: int) -> list[str]:
@@ -166,7 +186,7 @@ def _columns_that_fit(widths: Mapping[str, int], width: int) -> list[str]:
 
 
 def _style_of(column: str, text: str) -> str:
-    return lines.style_of_status(text) if column == "status" else ""
+    return lines.style_of_status(text.removesuffix(_IMPORTED)) if column == "status" else ""
 
 
 # one run ------------------------------------------------------------------------------------------------------------
@@ -183,7 +203,7 @@ def _run_facts(row: Row, now: datetime) -> list[tuple[str, str]]:
         ("kind", row["kind"]),
         ("model", words.visible(row["model"])),
         ("data", words.visible(row["data"])),
-        ("adapter", words.visible(row["adapter_path"])),
+        ("imported from" if row.get("imported_from") else "adapter", words.visible(row["adapter_path"])),
         ("train loss", words.number(row["train_loss"])),
         ("validation loss", f"{words.number(row['validation_loss'])}, best {best}"),
         ("tokens", f"{words.count(row['trained_tokens'])}, {words.count(row['tokens_per_second'])}/s"),
