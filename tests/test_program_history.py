@@ -12,7 +12,6 @@ import pytest
 
 from mlxops import registry
 from mlxops.config import LoraConfig
-from mlxops.jobs import history
 from mlxops.options import options_of
 from mlxops.settings import Settings
 
@@ -185,7 +184,7 @@ def test_a_saved_query_takes_its_parameters(mlxops: Typed, runs: Settings) -> No
 @pytest.mark.parametrize(
     ("text", "code", "err"),
     [
-        ("@attempts", 2, "@attempts needs a value for run\nhint: --param run=VALUE\n"),
+        ("@settings", 2, "@settings needs a value for one, other\nhint: --param one=VALUE --param other=VALUE\n"),
         (
             "@attempts --param ran=x",
             2,
@@ -219,21 +218,3 @@ def test_the_monitor_shows_the_run_at_work_unless_told_another(mlxops: Typed, ru
     assert "otter" in mlxops("monitor")[1].splitlines()[0]
     assert "heron" in mlxops("monitor --run heron --once")[1].splitlines()[0]
     assert json.loads(mlxops("train-monitor --json")[1])["run"]["name"] == "otter"
-
-
-def test_the_monitor_goes_from_run_to_run_and_round(runs: Settings) -> None:
-    with history.Watch(runs, None) as watch:
-        watch.switch(1)
-        second = watch.name
-        watch.switch(1)
-
-        assert (second, watch.name) == ("heron", "otter")
-
-
-def test_the_monitor_sees_that_another_process_has_written(runs: Settings) -> None:
-    with history.Watch(runs, None) as watch, registry.open_registry(runs.registry_path) as db:
-        before = watch.changed()
-        unchanged = watch.changed()
-        registry.add_event(db, 1, None, kind="note", message="hello")
-
-        assert before == unchanged != watch.changed()

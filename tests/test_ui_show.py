@@ -73,10 +73,10 @@ def test_one_run_is_a_table_at_eighty_columns():
     ]
 
 
-def test_the_newest_run_comes_first():
+def test_runs_stand_in_the_order_they_come_in():
     rows = [run_row(id=1, name="older"), run_row(id=2, name="newer", created_at="2026-11-22T11:30:00.000Z")]
     drawn = printed(show.runs, rows, now=NOW)
-    assert drawn.index("newer") < drawn.index("older")
+    assert drawn.index("older") < drawn.index("newer")
 
 
 @pytest.mark.parametrize("width", [24, 40, 80, 120, 200])

@@ -14,7 +14,19 @@ namespace = Collection(
     Collection("project", project.quickstart),
     Collection("model", model.list_models, model.import_model),
     Collection("train", train.lora, train.monitor, train.stop, checkpoints.checkpoints, checkpoints.debug_checkpoints),
-    Collection("run", run.list_runs, run.show, run.sql),
+    Collection(
+        "run",
+        run.list_runs,
+        run.show,
+        run.compare,
+        run.sql,
+        run.export,
+        run.import_run,
+        run.report,
+        run.tag,
+        run.note,
+        run.delete,
+    ),
 )
 namespace.add_task(help_page, default=True)
 

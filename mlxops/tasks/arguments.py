@@ -21,7 +21,8 @@ from mlxops.errors import BadRequest
 from mlxops.options import Option, nearest
 from mlxops.tasks import failures
 
-_LIKE_A_FLAG = re.compile(r"--?[^\W\d_][\w-]*")
+# a word with one dash may be a value: `--sort -created_at`
+_LIKE_A_FLAG = re.compile(r"--[^\W\d_][\w-]*|-[^\W\d_]")
 
 
 class OptionArgument(Argument):

@@ -4,33 +4,49 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import RunConfig, RunsConfig, SqlConfig
+from mlxops.config import (
+    CompareConfig,
+    DeleteConfig,
+    ExportConfig,
+    ImportRunConfig,
+    LoraConfig,
+    NoteConfig,
+    ReportConfig,
+    RunConfig,
+    RunsConfig,
+    SqlConfig,
+    TagConfig,
+)
+from mlxops.errors import BadRequest
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
 
 @task(name="list")
 def list_runs(c: Context, config: RunsConfig) -> None:
-    """List the runs: status, progress, losses, speed."""
-    from mlxops.jobs import history
+    """List the runs: status, progress, losses, speed.
+
+    They can be narrowed, sorted and shown with other columns; --json always has all of them.
+    """
+    from mlxops.jobs import history, listing
     from mlxops.ui import console, show
 
-    rows, more = history.runs(house.settings(c), config)
+    found = listing.runs(house.settings(c), config, history.now())
     if config.json:
-        show.json_out(rows, console.make())
+        show.json_out(found.rows, console.make())
     else:
-        show.runs(rows, console.make(), history.now())
-    if more:
-        console.make(stderr=True).print(f"these are the newest {config.limit}: --limit shows more")
+        show.runs(found.rows, console.make(), history.now(), config.columns, is_narrowed=found.is_narrowed)
+    if found.cut:
+        console.make(stderr=True).print(found.cut)
 
 
 @task
 def show(c: Context, config: RunConfig) -> None:
-    """Show one run in full: settings, attempts, checkpoints, events."""
+    """Show one run: settings, attempts, results, how to repeat it."""
     from mlxops.jobs import history
     from mlxops.ui import console, show
 
-    details = history.run(house.settings(c), config.name)
+    details = history.run(house.settings(c), config.name, house.settle(c, LoraConfig, {}))
     if config.json:
         show.json_out(details, console.make())
     else:
@@ -38,14 +54,129 @@ def show(c: Context, config: RunConfig) -> None:
 
 
 @task
+def compare(c: Context, config: CompareConfig) -> None:
+    """Compare two to eight runs: settings, losses, speed, memory.
+
+    Losses stand side by side at equal iterations, trained tokens or time at work (--by).
+    """
+    from mlxops.jobs import compare
+    from mlxops.ui import compare as drawing
+    from mlxops.ui import console, show
+
+    found = compare.compare(house.settings(c), config)
+    if config.json:
+        show.json_out(found, console.make())
+    else:
+        drawing.comparison(found, console.make())
+
+
+@task
+def tag(c: Context, config: TagConfig) -> None:
+    """Show, add or take away the tags of runs."""
+    from mlxops.jobs import keep
+    from mlxops.ui import console, keeping, show
+
+    rows = keep.tag(house.settings(c), config)
+    if config.json:
+        show.json_out(rows, console.make())
+    else:
+        keeping.tags(rows, console.make())
+
+
+@task
+def note(c: Context, config: NoteConfig) -> None:
+    """Show or write the note of a run."""
+    from mlxops.jobs import keep
+    from mlxops.ui import console, keeping, show
+
+    row = keep.note(house.settings(c), config)
+    if config.json:
+        show.json_out(row, console.make())
+    else:
+        keeping.note(row, console.make())
+
+
+@task
+def delete(c: Context, config: DeleteConfig) -> None:
+    """Remove runs: their rows and their files.
+
+    It says what would go, and asks. What is not the run's by name stays, and so does a folder that holds such things.
+    """
+    from mlxops.jobs import removal
+    from mlxops.ui import confirm, console, keeping, show
+
+    settings, screen = house.settings(c), console.make(stderr=True)
+    planned = removal.plan(settings, config)
+    if not config.yes:
+        keeping.to_remove(planned.as_data(), screen)
+    if not confirm.confirm("remove this?", screen, yes=config.yes):
+        return screen.print("nothing was removed")
+    removed = removal.remove(settings, planned)
+    return show.json_out(removed, console.make()) if config.json else keeping.removed(removed, console.make())
+
+
+@task(name="import")
+def import_run(c: Context, config: ImportRunConfig) -> None:
+    """Import what mlx_lm.lora trained: an adapter folder or a log.
+
+    Nothing is written to it. The same again adds what is new.
+    """
+    from mlxops.jobs import import_run
+    from mlxops.ui import console, imported, progress
+
+    with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
+        defaults = house.settle(c, LoraConfig, {})
+        facts = import_run.import_run(house.settings(c), config, advance, defaults)
+    imported.imported(facts, console.make(), as_json=config.json)
+
+
+@task
+def export(c: Context, config: ExportConfig) -> None:
+    """Write points, runs or all as CSV, JSON, JSONL or Parquet."""
+    import sys
+
+    from mlxops.jobs import export
+    from mlxops.ui import console, keeping, show
+
+    if sys.__stdout__ is None and config.output is None:
+        raise BadRequest("stdout is closed", hint="--output names a file")
+    files = export.export(house.settings(c), config, sys.stdout.buffer, is_terminal=sys.stdout.isatty())
+    if config.json:
+        show.json_out(files, console.make())
+    else:
+        keeping.written(files, console.make())
+
+
+@task
+def report(c: Context, config: ReportConfig) -> None:
+    """Write a run, or a comparison of several, as one HTML page.
+
+    The page needs no other file and no network: charts, settings, results, how to repeat it. --png writes the loss
+    curve as a picture as well. Files of these names are replaced.
+    """
+    from mlxops.jobs import history, report
+    from mlxops.ui import console, show
+    from mlxops.ui import report as page
+
+    settings = house.settings(c)
+    report.check(config)
+    found = report.gather(settings, config, house.settle(c, LoraConfig, {}))
+    drawn = page.draw(found.run, found.comparisons, history.now(), png=config.png is not None)
+    files = report.write(settings, config, found.names, drawn)
+    return show.json_out(files, console.make()) if config.json else page.written(files, console.make())
+
+
+@task
 def sql(c: Context, config: SqlConfig) -> None:
     """Ask the registry in SQL, or with a saved query (@NAME).
 
     .queries and .schema list what there is. It cannot write. Parameters are :name in the text and --param name=value
-    on the command line.
+    on the command line. In a terminal the answer is a table, in a pipe CSV.
     """
-    from mlxops.jobs import history
-    from mlxops.ui import console, show
+    from mlxops.jobs import ask
+    from mlxops.ui import answer, console
 
-    table = history.ask(house.settings(c), config)
-    show.table(table.columns, table.rows, console.make(), format="json" if config.json else config.format)
+    out = console.make()
+    form = answer.format_of(config.format, config.json, out)
+    table = ask.ask(house.settings(c), config, limit=answer.LIMITS.get(form))
+    answer.answer(table.columns, table.rows, out, console.make(stderr=True), format=form, more=table.more)

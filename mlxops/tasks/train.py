@@ -73,18 +73,21 @@ def verify(training: Training, screen: Console, *, as_json: bool) -> None:
 
 @task
 def monitor(c: Context, config: MonitorConfig) -> None:
-    """Watch a run from any terminal: progress, losses, time left."""
-    from mlxops.jobs import history
+    """Watch runs from any terminal: losses, rates, time left.
+
+    Keys: n and p switch the run, + and - zoom, l is logarithmic, s smooths, o overlays, space pauses, ? helps, q quits.
+    """
+    from mlxops.jobs import history, watch
     from mlxops.ui import console, monitor, show
 
     screen = console.make()
-    with history.Watch(house.settings(c), config.run) as run:
+    with watch.open_watch(house.settings(c), config) as run:
         if config.json:
             show.json_out(run.state(), screen)
         elif config.once:
-            monitor.once(run.state(), screen, history.now())
+            monitor.once(run, screen, history.now())
         else:
-            monitor.live(run.state, screen, refresh=config.refresh, changed=run.changed, switch=run.switch)
+            monitor.live(run, screen, refresh=config.refresh)
 
 
 @task

@@ -1,0 +1,188 @@
+"""The command that repeats a run: it names what differs from the defaults, and works when it is typed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training_runs
+from known_runs import new_run, settings
+
+from mlxops import registry
+from mlxops.config import LoraConfig
+from mlxops.jobs import history, repeat
+from mlxops.projects.project import Project, project_of
+
+Typed = Callable[[str], tuple[int, str, str]]
+DEFAULTS = asdict(LoraConfig())
+
+
+def here() -> Project:
+    return project_of(settings())
+
+
+def command(defaults: dict[str, Any] = DEFAULTS, **config: Any) -> str:
+    row = {"model": "models/tiny", "data": "data", "config": asdict(LoraConfig(**config))}
+    return repeat.again(here(), row, defaults)
+
+
+@pytest.mark.parametrize(
+    ("config", "typed"),
+    [
+        ({}, ""),
+        ({"iters": 20, "learning_rate": 3e-4, "seed": 7}, " --iters 20 --learning-rate 0.0003 --seed 7"),
+        ({"num_layers": -1}, " --num-layers -1"),
+        ({"epochs": 3}, " --epochs 3"),
+        ({"mask_prompt": False, "grad_checkpoint": True}, " --no-mask-prompt --grad-checkpoint"),
+        ({"lora_keys": ["self_attn.q_proj", "mlp.up_proj"]}, " --lora-keys self_attn.q_proj,mlp.up_proj"),
+        ({"name": "heron", "note": "n", "tag": ["t"], "adapter_path": "here", "json": True}, ""),
+        ({"warmup_init": 1e-6}, """ --config <(printf %s '{"warmup_init": 1e-06}')"""),
+    ],
+)
+def test_it_names_the_settings_that_differ_and_not_where_the_run_stood(config: dict[str, Any], typed: str) -> None:
+    assert command(**config) == f"inv lora --new --model models/tiny{typed}"
+
+
+def test_paths_are_quoted_for_the_shell() -> None:
+    row = {"model": "models/my model", "data": "it's/data", "config": asdict(LoraConfig())}
+
+    assert shlex.split(repeat.again(here(), row, DEFAULTS)) == [
+        *("inv", "lora", "--new", "--model", "models/my model", "--data", "it's/data"),
+    ]
+
+
+def test_a_path_that_means_another_place_in_this_folder_is_named_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path.cwd()
+    for folder in (root / "data", root / "sub" / "data", root / "models" / "tiny"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(root / "sub")
+    project = Project(root=root, cwd=root / "sub", registry_path=root / "runs.db")
+    row = {"name": "heron", "model": "models/tiny", "data": "data", "config": asdict(LoraConfig())}
+
+    typed = repeat.again(project, row, DEFAULTS)
+    going_on, _ = repeat.going_on(settings(), project, row, folder="f", target=5)
+
+    assert shlex.split(typed)[3:] == ["--model", "models/tiny", "--data", str(root / "data")]
+    assert shlex.split(going_on)[4:8] == ["--model", "models/tiny", "--data", str(root / "data")]
+
+
+def test_a_setting_that_the_project_changes_is_named_even_where_it_is_mlxops_own_default() -> None:
+    project = DEFAULTS | {"learning_rate": 1e-3, "grad_checkpoint": True}
+
+    assert command(project) == (
+        "inv lora --new --model models/tiny --learning-rate 1e-05 --config <(printf %s '{\"grad_checkpoint\": false}')"
+    )
+
+
+def test_a_run_recorded_before_a_setting_existed_is_repeated_without_it() -> None:
+    row = {"model": "models/tiny", "data": "data", "config": {"iters": 5}}
+
+    assert repeat.again(here(), row, DEFAULTS) == "inv lora --new --model models/tiny --iters 5"
+
+
+def test_the_page_of_a_run_has_the_command_for_the_program_in_use_and_the_projects_settings(mlxops: Typed) -> None:
+    Path("invoke.yaml").write_text("mlxops:\n  lora:\n    iters: 50\n")
+    with registry.open_registry(settings().registry_path) as db:
+        new_run(db, "heron", config={"iters": 50, "seed": 3})
+
+    assert mlxops("run.show heron")[1].endswith(
+        "to train it once more\nmlx-toolkit lora --new --model models/tiny --seed 3\n"
+    )
+
+
+def test_the_page_of_a_run_has_its_evaluations_and_answers(mlxops: Typed) -> None:
+    with registry.open_registry(settings().registry_path) as db:
+        run = new_run(db, "heron")
+        shared = {"model": "models/tiny", "data": "data/test.jsonl", "data_sha256": "x", "config": {}}
+        base = registry.record_evaluation(
+            db,
+            run_id=None,
+            adapter_path=None,
+            kind="test",
+            answers=[registry.Answer(row=1, prompt="What?", expected="That.", answer="No idea.")],
+            **shared,
+        )
+        evaluation = registry.record_evaluation(
+            db,
+            run_id=run.id,
+            adapter_path="adapters/heron",
+            base_evaluation_id=base,
+            kind="test",
+            answers=[registry.Answer(row=1, prompt="What?", expected="That.", answer="That\nit is.")],
+            **shared,
+        )
+        with db.transaction() as connection:
+            scores = [(base, "perplexity", 9.5, 0.5), (evaluation, "perplexity", 4.25, 0.125)]
+            connection.executemany("INSERT INTO scores VALUES (?, ?, ?, ?)", scores)
+
+    shown = mlxops("run.show heron")[1]
+
+    assert ": test, 1 rows of data/test.jsonl\n  perplexity 4.250 ± 0.125, without the adapter 9.500\n" in shown
+    assert "   asked What?\nexpected That.\n without No idea.\nanswered That\\nit is.\n" in shown
+
+
+def test_a_run_that_began_with_other_weights_begins_with_them_again() -> None:
+    origin = {"kind": "branch", "iteration": 40, "folder": "adapters/heron", "file": "f", "adapter_sha256": "a"}
+    branch = {"config": asdict(LoraConfig(model="m", branch=True, iters=50)) | {"origin": {**origin, "run": "heron"}}}
+    adopted = {"config": asdict(LoraConfig(model="m", adopt="x")) | {"origin": {**origin, "kind": "warm"}}}
+
+    assert repeat.again(here(), branch, DEFAULTS) == (
+        "inv lora --new --branch --branch-from heron:40 --model m --iters 50"
+    )
+    assert repeat.again(here(), adopted, DEFAULTS) == "inv lora --new --adopt adapters/heron --model m"
+
+
+@pytest.mark.slow
+def test_the_command_of_a_branch_makes_its_twin(tmp_path: Path, tiny_model: Path) -> None:
+    project = training_runs.make_project(tmp_path, tiny_model)
+    parent = training_runs.lora(project, *training_runs.RUN, "--iters", "6", "--save-every", "3")
+    child = ("--name", "child", "--branch", "--from", "run:3", "--learning-rate", "2e-4", "--iters", "6")
+    first = training_runs.lora(project, *training_runs.RUN, *child)
+    there = settings().__class__(cwd=project, root=project, registry_path=project / "runs.db", command="inv run.show")
+
+    typed = shlex.split(history.run(there, "child", LoraConfig())["command"])
+    second = training_runs.lora(project, *typed[2:])
+
+    with registry.open_read_only(project / "runs.db") as db:
+        newest, oldest, _ = registry.list_runs(db)
+        curves = [registry.loss_curve(db, row["id"]) for row in (oldest, newest)]
+    assert (parent.code, first.code, second.code) == (0, 0, 0), second.said
+    assert (newest["parent"], newest["fingerprint"]) == ("run", oldest["fingerprint"])
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.slow
+def test_the_command_works_when_typed_and_trains_the_same(tmp_path: Path, tiny_model: Path) -> None:
+    project = training_runs.make_project(tmp_path / "prö j'x", tiny_model)
+    (project / "tasks.py").write_text("from mlxops.tasks import namespace\n")
+    (project / "recipe.yaml").write_text("optimizer_config: {adamw: {weight_decay: 0.2}}\nwarmup_init: 1e-6\n")
+    first = training_runs.lora(
+        project, *training_runs.RUN, "--config", "recipe.yaml", "--optimizer", "adamw", "--warmup", "4", "--iters", "8"
+    )
+    root = project.resolve()
+    there = settings().__class__(cwd=root, root=root, registry_path=root / "runs.db", command="inv run.show run")
+    typed = history.run(there, "run", LoraConfig())["command"]
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    repeated = subprocess.run(
+        ["bash", "-c", typed],
+        cwd=project / "data",
+        env={**os.environ, "PATH": programs},
+        capture_output=True,
+        text=True,
+    )
+
+    with registry.open_read_only(project / "runs.db") as db:
+        newest, oldest = registry.list_runs(db)
+        curves = [registry.loss_curve(db, row["id"]) for row in (oldest, newest)]
+    assert (first.code, repeated.returncode) == (0, 0), repeated.stderr
+    assert newest["fingerprint"] == oldest["fingerprint"]
+    assert curves[0] == curves[1]
+    assert len(curves[0]) > 2
