@@ -1,23 +1,31 @@
-"""Charts in characters, drawn by uniplot: curve rows in, text out."""
+"""The charts: losses of a run, of several, and the small curves beside them. Rows in, text out."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from rich.text import Text
 
 from mlxops.ui import format as words
+from mlxops.ui.plot import LINE, Layer, Point, draw, drawable, thin
 
-Point = tuple[float, float]
+__all__ = ["Shown", "level_chart", "loss_chart", "run_chart", "smooth_points", "spark", "thin"]
 
-_FRAME = str.maketrans("┌┐└┘─│", "++++-|")
-_POWER = re.compile(r"10\^(-?[\d.]+)")  # how uniplot labels a logarithmic scale
-_FARTHEST = 1e12
+Ranges = Sequence[Mapping[str, Any]]
+"""Rows of `iteration, mean, low, low_iteration, high, high_iteration, finite, count`; None where none was finite."""
+
+Shown = Literal["both", "raw", "smoothed"]
+
+Legend = list[tuple[str, str]]
+"""Texts and their styles."""
+
 _BESIDE = 4  # lines around the plot: legend, frame above and below, labels of the iterations
+_COLOURS = ("cyan", "magenta", "green", "red", "blue", "yellow", "bright_cyan", "bright_magenta", "bright_green")
+_SPAN = 0.02  # of the iterations shown: how far around it a smoothed curve looks
+_APART = 4  # columns a validation takes where there are many, so that the line below them is seen
+_FEWEST = 8  # ranges below which smoothing would only hide points
 
 
 def loss_chart(
@@ -40,32 +48,191 @@ def loss_chart(
         return Text("no losses yet", style="dim")
     if height < _BESIDE + 2 or width < 24:
         return _in_words(finite, validation)
-    lost = len(train) - len(finite)
-    body = _plot(train if finite else [], validation, width, height - _BESIDE, unicode=unicode, log=log)
-    return _legend(title, bool(finite), bool(validation), lost, unicode).append("\n").append_text(body)
+    legend = _title(title)
+    layers = []
+    if finite:
+        layers.append(_line(train))
+        legend += [("⠤⠤" if unicode else "..", "cyan"), (" train   ", "")]
+    if validation:
+        layers.append(Layer(points=validation, style="bold yellow", mark="o"))
+        legend += [("o", "bold yellow"), (" validation   ", "")]
+    if lost := len(train) - len(finite):
+        legend.append((f"{lost:,} not finite", ""))
+    body = draw(layers, width, height - _BESIDE, unicode=unicode, log=log, whole=True)
+    return Text("\n").join([_legend(legend), *body])
 
 
-def thin(points: Sequence[Point], buckets: int) -> list[Point]:
-    """The points, or the lowest and the highest of each bucket of neighbours, so that a spike survives."""
-    if len(points) <= 2 * buckets:
-        return list(points)
-    kept: list[Point] = []
-    for index in range(buckets):
-        bucket = points[index * len(points) // buckets : (index + 1) * len(points) // buckets]
-        finite = [point for point in bucket if math.isfinite(point[1])]
-        if not finite:
-            kept.append(bucket[0])
+def run_chart(
+    snapshot: Mapping[str, Any],
+    width: int,
+    height: int,
+    *,
+    unicode: bool = True,
+    log: bool = False,
+    shown: Shown = "both",
+) -> list[Text]:
+    """The losses of a snapshot's run with its attempts, warnings and checkpoints, or of several runs over each other.
+
+    The later attempts stand on the frame above by their number, where a line goes down; `!` is a warning, and `^` on
+    the frame below a checkpoint. Of several runs each has a letter, and its validations are that letter as a capital.
+    """
+    finite = [row for name in ("train_loss", "validation_loss") for row in _of(snapshot, name) if row["finite"]]
+    others = [other for other in snapshot["others"] if any(row["finite"] for row in _of(other, "train_loss"))]
+    if not finite and not others:
+        return [Text("no losses yet", style="dim")]
+    if height < _BESIDE + 2 or width < 24:
+        return [_in_words(raw_points(_of(snapshot, "train_loss")), raw_points(_of(snapshot, "validation_loss")))]
+    most = max(width // (2 * _APART), 1)
+    layers, legend = _several(snapshot, others, shown, most) if others else _one(snapshot, shown, most, unicode)
+    above = dict.fromkeys(snapshot["warnings"], "!")
+    resumed = {row["from_iteration"]: _digit(row["number"]) for row in snapshot["attempts"] if row["number"] > 1}
+    saved = {row["iteration"]: "^" for row in snapshot["checkpoints"] if row["status"] == "whole"}
+    keys = (("2", resumed, "attempt"), ("!", above, "warning"), ("^", saved, "checkpoint"))
+    legend += [(f"{mark} {name}   ", "dim") for mark, there, name in keys if there]
+    if lost := sum(row["count"] - row["finite"] for row in _of(snapshot, "train_loss")):
+        legend.append((f"{lost:,} not finite", ""))
+    body = draw(
+        layers,
+        width,
+        height - _BESIDE,
+        unicode=unicode,
+        log=log,
+        first=snapshot["since"] or None,
+        above=above | resumed,
+        below=saved,
+        upright=resumed,
+        whole=True,
+    )
+    return [_legend(legend), *body]
+
+
+def level_chart(
+    ranges: Ranges, width: int, height: int, *, unicode: bool = True, first: float | None = None
+) -> list[Text]:
+    """One curve as a line in a frame of `height` lines in all; nothing where it has no finite value or no room."""
+    points = raw_points(ranges)
+    if height < 4 or width < 20 or not any(math.isfinite(value) for _, value in points):
+        return []
+    return draw([_line(points)], width, height - 3, unicode=unicode, first=first, whole=True)
+
+
+def spark(ranges: Ranges, width: int, *, unicode: bool = True, first: float | None = None) -> Text:
+    """One curve within one line, without a scale; nothing where only ASCII can be shown."""
+    points = [(row["iteration"], drawable(row["mean"])) for row in ranges]
+    if not unicode or width < 4 or not any(math.isfinite(value) for _, value in points):
+        return Text()
+    line = draw([_line(points)], width + 2, 1, unicode=True, first=first, labels=False)[1].plain
+    return Text(line[1:-1], style="cyan")
+
+
+def raw_points(ranges: Ranges) -> list[Point]:
+    """The lowest and the highest point of each range; a range without a finite one is a gap."""
+    points: set[Point] = set()
+    for row in ranges:
+        if not row["finite"]:
+            points.add((row["low_iteration"], math.nan))
             continue
-        kept.extend(sorted({min(finite, key=_value), max(finite, key=_value)}, key=_iteration))
-    return kept
+        points.add((row["low_iteration"], drawable(row["low"])))
+        points.add((row["high_iteration"], drawable(row["high"])))
+    return sorted(points, key=lambda point: point[0])
 
 
-def _iteration(point: Point) -> float:
-    return point[0]
+def smooth_points(ranges: Ranges) -> list[Point]:
+    """The curve's mean around each of its points: what lies 2 % of the iterations shown away counts 1/e.
+
+    A range weighs as much as it has finite points. Looking both ways, it does not lag behind the curve.
+    """
+    finite = [row for row in ranges if row["finite"]]
+    if not finite:
+        return []
+    span = max((finite[-1]["iteration"] - finite[0]["iteration"]) * _SPAN, 1e-9)
+    before, after = _sums(finite, span), _sums(finite[::-1], span)[::-1]
+    points = []
+    for row, (total, weight), (total_after, weight_after) in zip(finite, before, after, strict=True):
+        own = row["finite"]
+        mean = (total + total_after - row["mean"] * own) / (weight + weight_after - own)
+        points.append((row["iteration"], drawable(mean)))
+    return points
 
 
-def _value(point: Point) -> float:
-    return point[1]
+def _sums(ranges: Ranges, span: float) -> list[tuple[float, float]]:
+    """The weighted sum and the weight of each range and those before it, fading with their distance."""
+    sums = []
+    total = weight = 0.0
+    before = ranges[0]["iteration"]
+    for row in ranges:
+        kept = math.exp(-abs(row["iteration"] - before) / span)
+        before = row["iteration"]
+        total = total * kept + row["mean"] * row["finite"]
+        weight = weight * kept + row["finite"]
+        sums.append((total, weight))
+    return sums
+
+
+def _one(snapshot: Mapping[str, Any], shown: Shown, most: int, unicode: bool) -> tuple[list[Layer], Legend]:
+    train, validation = _of(snapshot, "train_loss"), _of(snapshot, "validation_loss")
+    legend = _title("loss")
+    layers = []
+    if sum(bool(row["finite"]) for row in train) < _FEWEST:
+        shown = "raw"
+    line = "⠤⠤" if unicode else "=="
+    if shown == "both":
+        layers.append(Layer(points=raw_points(train), style="dim cyan", mark="·" if unicode else "."))
+        legend += [("·" if unicode else ".", "dim cyan"), (" train   ", "")]
+    if shown in ("both", "smoothed"):
+        layers.append(_line(smooth_points(train), "bold cyan", "="))
+        legend += [(line, "bold cyan"), (" smoothed   ", "")]
+    elif any(row["finite"] for row in train):
+        layers.append(_line(raw_points(train)))
+        legend += [(line if unicode else "..", "cyan"), (" train   ", "")]
+    if any(row["finite"] for row in validation):
+        best = min((row for row in validation if row["finite"]), key=lambda row: row["low"])
+        layers.append(Layer(points=thin(raw_points(validation), most), style="bold yellow", mark="o"))
+        layers.append(Layer(points=[(best["low_iteration"], drawable(best["low"]))], style="bold green", mark="*"))
+        legend += [("o", "bold yellow"), (" validation   ", ""), ("*", "bold green"), (" best   ", "")]
+    return layers, legend
+
+
+def _several(
+    snapshot: Mapping[str, Any], others: Sequence[Mapping[str, Any]], shown: Shown, most: int
+) -> tuple[list[Layer], Legend]:
+    legend: Legend = []
+    lines, marks = [], []
+    named = [(snapshot["run"]["name"], snapshot), *((other["name"], other) for other in others)]
+    # in one order whichever of them is looked at, so that a letter stays with its run
+    for index, (name, run) in enumerate(sorted(named, key=lambda pair: pair[0])):
+        letter, colour = "abcdefghijkl"[index], _COLOURS[index % len(_COLOURS)]
+        train, validation = _of(run, "train_loss"), _of(run, "validation_loss")
+        points = raw_points(train) if shown == "raw" else smooth_points(train)
+        lines.append(Layer(points=points, style=colour, letter=letter, plain=letter))
+        marks.append(Layer(points=thin(raw_points(validation), most), style=f"bold {colour}", mark=letter.upper()))
+        legend += [(letter, f"bold {colour}"), (f" {words.visible(name)}   ", "")]
+    if any(layer.points for layer in marks):
+        legend.append(("capitals: validation   ", "dim"))
+    return [layer for layer in (*lines, *marks) if layer.points], legend
+
+
+def _line(points: Sequence[Point], style: str = "cyan", plain: str = ".") -> Layer:
+    return Layer(points=points, style=style, mark=LINE, plain=plain)
+
+
+def _of(run: Mapping[str, Any], name: str) -> Ranges:
+    found: Ranges = run["curves"].get(name, [])
+    return found
+
+
+def _digit(number: int) -> str:
+    return str(number) if number < 10 else "+"
+
+
+def _title(title: str | None) -> Legend:
+    return [(f"{title}   ", "")] if title else []
+
+
+def _legend(parts: Sequence[tuple[str, str]]) -> Text:
+    legend = Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
+    legend.rstrip()
+    return legend
 
 
 def _series(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Point], list[Point]]:
@@ -75,17 +242,10 @@ def _series(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Point], list[Point]
         train_loss, validation_loss = row.get("train_loss"), row.get("validation_loss")
         # SQLite keeps a loss that was not finite as NULL: a row with no loss at all is one of those.
         if train_loss is not None or validation_loss is None:
-            train.append((row["iteration"], _drawable(train_loss)))
-        if not math.isnan(loss := _drawable(validation_loss)):
+            train.append((row["iteration"], drawable(train_loss)))
+        if not math.isnan(loss := drawable(validation_loss)):
             validation.append((row["iteration"], loss))
-    return sorted(train, key=_iteration), sorted(validation, key=_iteration)
-
-
-def _drawable(loss: float | None) -> float:
-    """The loss, NaN where it is none; what an axis cannot be labelled with counts as the farthest that it can."""
-    if loss is None or not math.isfinite(loss):
-        return math.nan
-    return round(min(max(loss, -_FARTHEST), _FARTHEST), 12)
+    return sorted(train, key=lambda point: point[0]), sorted(validation, key=lambda point: point[0])
 
 
 def _in_words(train: Sequence[Point], validation: Sequence[Point]) -> Text:
@@ -95,81 +255,3 @@ def _in_words(train: Sequence[Point], validation: Sequence[Point]) -> Text:
         if points
     ]
     return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
-
-
-def _legend(title: str | None, has_train: bool, has_validation: bool, lost: int, unicode: bool) -> Text:
-    legend = Text(f"{title}   " if title else "", no_wrap=True, overflow="ellipsis")
-    if has_train:
-        legend.append("⠤⠤" if unicode else "..", "cyan").append(" train   ")
-    if has_validation:
-        legend.append("o", "bold yellow").append(" validation   ")
-    if lost:
-        legend.append(f"{lost:,} not finite")
-    legend.rstrip()
-    return legend
-
-
-def _plot(
-    train: Sequence[Point], validation: Sequence[Point], width: int, height: int, *, unicode: bool, log: bool
-) -> Text:
-    """Both series in one frame: the train loss as a line, and on top of it an `o` for each validation."""
-    losses = [loss for _, loss in (*train, *validation) if math.isfinite(loss)]
-    iterations = [iteration for iteration, _ in (*train, *validation)]
-    is_log = log and min(losses) > 0
-    lowest, highest = _bounds(losses, is_log)
-    first = min(iterations) if min(iterations) > 0.5 * max(iterations) and len(set(iterations)) > 1 else 0
-    shape = {
-        "width": width,
-        "line_length_hard_cap": width,
-        "height": height,
-        "color": False,
-        "x_gridlines": [],
-        "y_gridlines": [],
-        "x_min": first,
-        "x_max": max(iterations) or 1,
-        "y_min": lowest,
-        "y_max": highest,
-        "y_as_log": is_log,
-    }
-    drawn = []
-    if train:
-        line_shape = {"character_set": "braille" if unicode else "ascii", "force_ascii_characters": ["."]}
-        drawn.append(_draw(thin(train, width), lines=True, **line_shape, **shape))
-    if validation:
-        # Two drawings laid over each other: uniplot tells series in one drawing apart by colour alone.
-        drawn.append(_draw(thin(validation, width), character_set="ascii", force_ascii_characters=["o"], **shape))
-    return Text("\n").join(
-        _overlay(below.ljust(width), above.ljust(width), unicode)
-        for below, above in zip(drawn[0], drawn[-1], strict=True)
-    )
-
-
-def _overlay(below: str, above: str, unicode: bool) -> Text:
-    under = below if unicode else below.translate(_FRAME)
-    merged = "".join(upper if upper == "o" else lower for lower, upper in zip(under, above, strict=False)).rstrip()
-    # One span a stretch of equal style, not one a character: Rich's time goes by spans.
-    return Text.assemble(*(("".join(stretch), style) for style, stretch in groupby(merged, _style_of)))
-
-
-def _style_of(character: str) -> str:
-    return "bold yellow" if character == "o" else "cyan" if "⠁" <= character <= "⣿" else ""
-
-
-def _bounds(losses: Sequence[float], is_log: bool) -> tuple[float, float]:
-    lowest, highest = min(losses), max(losses)
-    if is_log:
-        return lowest / 1.05, highest * 1.05
-    reach = max(abs(lowest), abs(highest)) or 1.0
-    margin = (highest - lowest) * 0.03 if highest - lowest > reach * 1e-6 else reach * 0.1
-    return lowest - margin, highest + margin
-
-
-def _draw(points: Sequence[Point], **options: Any) -> list[str]:
-    from uniplot import plot_to_string
-
-    drawing: str = plot_to_string(ys=[loss for _, loss in points], xs=[iteration for iteration, _ in points], **options)
-    return [_POWER.sub(_write_out, row) for row in drawing.split("\n")]
-
-
-def _write_out(power: re.Match[str]) -> str:
-    return f"{10 ** float(power[1]):.3g}"

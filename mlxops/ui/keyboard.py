@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import termios
@@ -10,6 +11,8 @@ import tty
 from types import TracebackType
 from typing import Any
 
+# What one key sends: a letter, or an escape sequence as a whole, whose letters would else be keys of their own.
+_KEY = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO.|.", re.DOTALL)
 _ARROWS = {b"\x1b[C": "right", b"\x1b[D": "left", b"\x1bOC": "right", b"\x1bOD": "left"}
 
 
@@ -41,13 +44,24 @@ class Keyboard:
                 self._file = None
 
     def read(self, timeout: float) -> str:
-        """The key pressed within so many seconds, an arrow by its name, else an empty text."""
+        """The key pressed within so many seconds, an arrow by its name; an empty text for none and for other keys."""
         if not self._typed:
-            ready, _, _ = select.select([] if self._file is None else [self._file], [], [], timeout)
-            if ready and self._file is not None:
-                self._typed = os.read(self._file, 64)
-                if not self._typed:  # the terminal is gone: there will be no more keys
-                    self._file = None
-        length = 3 if self._typed[:3] in _ARROWS else 1
-        pressed, self._typed = self._typed[:length], self._typed[length:]
-        return _ARROWS.get(pressed) or pressed.decode("ascii", "ignore")
+            self._take(timeout)
+        match = _KEY.match(self._typed)
+        if match is None:
+            return ""
+        pressed, self._typed = match[0], self._typed[match.end() :]
+        return _ARROWS.get(pressed) or ("" if pressed[:1] == b"\x1b" else pressed.decode("ascii", "ignore"))
+
+    def has(self, *keys: str) -> bool:
+        """Whether one of these letters is among the keys that were pressed and not read yet; waits for nothing."""
+        self._take(0)
+        return any(match[0].decode("latin-1") in keys for match in _KEY.finditer(self._typed))
+
+    def _take(self, timeout: float) -> None:
+        ready, _, _ = select.select([] if self._file is None else [self._file], [], [], timeout)
+        if ready and self._file is not None:
+            typed = os.read(self._file, 64)
+            self._typed += typed
+            if not typed:  # the terminal is gone: there will be no more keys
+                self._file = None

@@ -1,239 +1,262 @@
-"""The monitor: one run as a full screen, live or as one frame. It never reads the registry: a callback does."""
+"""The monitor: a full screen that follows a run, or one frame of it. It never reads the registry: its source does."""
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Protocol
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
-from mlxops.ui import charts, lines
-from mlxops.ui import format as words
+from mlxops.ui.asking import Asker
+from mlxops.ui.charts import Shown
 from mlxops.ui.console import is_unicode
+from mlxops.ui.dashboard import Snapshot, View, render
 from mlxops.ui.keyboard import Keyboard
 
-Snapshot = Mapping[str, Any]
+__all__ = ["Source", "View", "live", "once", "render"]
 
-_TICK = 0.2  # seconds in which a resized terminal is noticed
-_STALE = 5.0  # seconds after which rows are fetched although nothing was written: a lost run writes nothing
-_KEYS = "q quit   n next   p previous   space pause   l log scale"
-_NO_RUN = "no runs yet: inv lora --model MODEL --data DATA starts one"
-
-
-def render(
-    snapshot: Snapshot | None,
-    *,
-    width: int,
-    height: int,
-    now: datetime,
-    log: bool = False,
-    paused: bool = False,
-    keys: bool = True,
-    unicode: bool = True,
-) -> Group:
-    """One frame of at most `height` lines: the run, its progress, its losses, its rates, its last events.
-
-    `snapshot` holds `run` (a row of run_summary), `curve`, `latest` (value by metric), `events` and `attempts` (oldest
-    first), `checkpoints`, `runs` and `index` (which of them this is); None where there is no run.
-    """
-    foot = [_foot(width, log=log, paused=paused)] if keys else []
-    if snapshot is None:
-        return Group(lines.line(_NO_RUN), *foot)
-    run = snapshot["run"]
-    head = [_title(snapshot, now), _what(run), _bar(run, width, unicode), *lines.pairs(_facts(snapshot), width)]
-    room = max(height - len(head) - len(foot), 0)
-    events = lines.events(snapshot["events"][-5:], now)
-    # The chart gets what is left; where that is little, the oldest events make way for it.
-    while events and room - len(events) < 10:
-        events = events[1:]
-    chart_height = room - len(events)
-    body: list[Text] = []
-    if chart_height > 0:
-        chart = charts.loss_chart(
-            snapshot["curve"], width, min(chart_height, 40), unicode=unicode, title="loss", log=log
-        )
-        body.extend(chart.split("\n"))
-    drawn = [*head, *body, *events]
-    if keys:
-        drawn += [lines.line()] * (height - len(foot) - len(drawn))
-    return Group(*drawn[: height - len(foot)], *foot)
+_TICK = 0.5  # seconds in which a resized terminal is noticed
+_STALE = 30.0  # seconds after which rows are fetched although nothing was written
+_FRESH = 2.0  # seconds up to which an age on the screen may count as one
+_BUSY = 80.0  # % of all processors, from where on drawing takes them from the training
+_SHARE = 0.002  # of all processors, what the drawing of all monitors together takes then; looking comes on top
+_SAMPLE = 5.0  # seconds after which it is seen that they are no longer busy: that costs more than asking for news
+_QUIT = ("q", "Q")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_NO_TERMINAL = (errno.EIO, errno.ENXIO)  # what writing to a terminal says that was closed
+_STEPS = {"n": 1, "p": -1, "right": 1, "left": -1}
+_ZOOM = {"+": 1, "=": 1, "-": -1, "_": -1, "0": 0}
+_NEXT: Mapping[Shown, Shown] = {"both": "raw", "raw": "smoothed", "smoothed": "both"}
 
 
-def once(snapshot: Snapshot | None, console: Console, now: datetime) -> None:
+class Source(Protocol):
+    """Where the rows come from, and what the keys ask of it."""
+
+    def state(self) -> Snapshot | None:
+        """The run as it is now."""
+
+    def changed(self) -> tuple[Hashable, Hashable]:
+        """Which attempts are at work, and another value when something was written."""
+
+    def machine(self) -> Mapping[str, Any]:
+        """What the run's process and the machine take now, and how many monitors are open."""
+
+    def stand_behind(self) -> None:
+        """Let the training go first on the processors."""
+
+    def switch(self, steps: int) -> None:
+        """Go on by so many runs."""
+
+    def overlay(self) -> None:
+        """Keep the run on the chart, or no longer."""
+
+    def zoom(self, steps: int) -> None:
+        """Fewer iterations, more, or with 0 all."""
+
+    def close(self) -> None:
+        """Nothing more will be asked."""
+
+
+def once(source: Source, console: Console, now: datetime) -> None:
     """One frame, printed."""
-    height = console.height if console.is_terminal else 24
-    console.print(
-        render(snapshot, width=console.width, height=height - 1, now=now, keys=False, unicode=is_unicode(console))
+    height = console.height if console.is_terminal else 40
+    state = source.state()
+    frame = render(
+        state,
+        source.machine(),
+        width=console.width,
+        height=height - 1,
+        now=now,
+        keys=False,
+        unicode=is_unicode(console),
     )
+    console.print(frame)
 
 
 def live(
-    fetch: Callable[[], Snapshot | None],
+    source: Source,
     console: Console,
     *,
     refresh: float,
-    changed: Callable[[], int],
-    switch: Callable[[int], None],
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    now: Callable[[], datetime] = lambda: datetime.now(UTC).astimezone(),
 ) -> None:
     """The full screen until `q` or Ctrl-C; not a terminal: one frame.
 
-    Rows are fetched when `changed` gives another number, looked at every `refresh` seconds, and `switch` is told to go
-    on by so many runs. However this ends, the terminal is as it was.
+    Every `refresh` seconds the source is asked whether something changed, and only then for its rows; however long it
+    takes to answer, `q` and Ctrl-C leave. Where the processors are busy, what is merely new is drawn less often, so
+    that all monitors together take a five-hundredth of them, and with times of day, which stay true; a key, and a run
+    that begins or ends, are drawn at once. However this ends, the terminal is as it was.
     """
     if not console.is_interactive:
-        once(fetch(), console, now())
+        once(source, console, now())
         return
+    source.stand_behind()
+    asker = Asker()  # after the priority, which a thread has from the one that begins it
     try:
         with (
-            _ended_by_signals(),
+            _Signals().handled() as signals,
             Keyboard() as keyboard,
             Live(console=console, screen=True, auto_refresh=False) as screen,
         ):
-            _watch(fetch, console, screen, keyboard, refresh, changed, switch, now)
+
+            def leave_where_asked() -> None:
+                signals.check()
+                if keyboard.has(*_QUIT):
+                    raise KeyboardInterrupt
+
+            ask = partial(asker.ask, meanwhile=leave_where_asked)
+            _watch(_Screen(source, ask, console, screen, now, refresh > _FRESH), keyboard, signals, refresh)
     except KeyboardInterrupt:
         return
-
-
-def _watch(
-    fetch: Callable[[], Snapshot | None],
-    console: Console,
-    screen: Live,
-    keyboard: Keyboard,
-    refresh: float,
-    changed: Callable[[], int],
-    switch: Callable[[int], None],
-    now: Callable[[], datetime],
-) -> None:
-    log = paused = False
-    snapshot: Snapshot | None = None
-    version: int | None = None
-    fetched_at = drawn_at = float("-inf")
-    size = console.size
-    key = ""
-    while key not in ("q", "Q"):
-        if key in _STEPS:
-            switch(_STEPS[key])
-            version = None
-        log ^= key == "l"
-        paused ^= key == " "
-        moment = time.monotonic()
-        is_due = moment - drawn_at >= refresh
-        if version is None or (is_due and not paused):
-            seen = changed()
-            if seen != version or moment - fetched_at >= _STALE:
-                snapshot, version, fetched_at = fetch(), seen, moment
-        if key or is_due or size != console.size:
-            size, drawn_at = console.size, moment
-            frame = render(
-                snapshot,
-                width=size.width,
-                height=size.height,
-                now=now(),
-                log=log,
-                paused=paused,
-                unicode=is_unicode(console),
-            )
-            screen.update(frame, refresh=True)
-        key = keyboard.read(min(_TICK, refresh))
-
-
-_STEPS = {"n": 1, "p": -1, "right": 1, "left": -1}
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP leave through the blocks that restore the terminal, with the exit code of the signal."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {each: signal.signal(each, _leave) for each in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
+    except OSError as error:
+        if error.errno not in _NO_TERMINAL:
+            raise
+        raise SystemExit(128 + signal.SIGHUP) from error
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        asker.close(source.close)
 
 
-def _leave(signal_number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + signal_number)
+@dataclass
+class _Screen:
+    """What is on the screen, and since when."""
+
+    source: Source
+    ask: Callable[[Callable[[], Any]], Any]
+    console: Console
+    screen: Live
+    now: Callable[[], datetime]
+    is_slow: bool  # it is looked at so seldom that an age would not stay true
+    view: View = field(default_factory=View)
+    snapshot: Snapshot | None = None
+    seen: tuple[Hashable, Hashable] | None = None
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    is_new: bool = True  # nothing was fetched yet, or another run is asked for
+    fetched_at: float = float("-inf")
+    sampled_at: float = float("-inf")
+    rests_until: float = float("-inf")
+    drawn: dict[Any, Any] = field(default_factory=dict)
+
+    def press(self, key: str) -> None:
+        view, source = self.view, self.source
+        self.view = replace(view, help=not view.help and key in ("h", "?"))
+        if view.help:
+            return
+        if key in _STEPS:
+            source.switch(_STEPS[key])
+        elif key in _ZOOM:
+            source.zoom(_ZOOM[key])
+        elif key == "o":
+            source.overlay()
+        elif key == "l":
+            self.view = replace(view, log=not view.log)
+        elif key == "s":
+            self.view = replace(view, shown=_NEXT[view.shown])
+        elif key == " ":
+            self.view = replace(view, paused=not view.paused)
+        self.is_new |= key in _STEPS or key in _ZOOM or key == "o"
+
+    def refresh(self, moment: float, *, is_asked: bool) -> None:
+        """Draw what there is now: at once where asked or where a run begins or ends, else when it may."""
+        began = time.process_time()
+        seen = self.ask(self.source.changed)
+        is_urgent = is_asked or self.is_new or self.seen is None or seen[0] != self.seen[0]
+        if not is_urgent and moment < min(self.rests_until, self.sampled_at + _SAMPLE):
+            return
+        self.machine, self.sampled_at = self.ask(self.source.machine), moment
+        if is_urgent or not self._is_busy() or moment >= self.rests_until:
+            self._fetch(seen, moment)
+            self._draw()
+            spent = time.process_time() - began
+            self.rests_until = moment + self._rest(spent) if self._is_busy() else moment
+
+    def _fetch(self, seen: tuple[Hashable, Hashable], moment: float) -> None:
+        """Take the rows anew where there may be others; paused, only where a key asked for others."""
+        if self.view.paused and not self.is_new:
+            return
+        if self.is_new or seen != self.seen or moment - self.fetched_at >= _STALE:
+            self.snapshot, self.seen, self.fetched_at = self.ask(self.source.state), seen, moment
+            self.is_new = False
+            self.drawn.clear()
+
+    def _is_busy(self) -> bool:
+        return (self.machine.get("cpu_percent") or 0.0) >= _BUSY
+
+    def _rest(self, spent: float) -> float:
+        """Seconds of a rest in which all monitors that draw so stay within their share of the processors."""
+        return spent * self.machine["monitors"] / (_SHARE * self.machine["processors"])
+
+    def _draw(self) -> None:
+        size = self.console.size
+        frame = render(
+            self.snapshot,
+            self.machine,
+            self.view,
+            width=size.width,
+            height=size.height,
+            now=self.now(),
+            unicode=is_unicode(self.console),
+            stays=self.is_slow or self._is_busy(),
+            charts_drawn=self.drawn,
+        )
+        self.screen.update(frame, refresh=True)
 
 
-# the parts of a frame -----------------------------------------------------------------------------------------------
+def _watch(shown: _Screen, keyboard: Keyboard, signals: _Signals, refresh: float) -> None:
+    looked_at = float("-inf")
+    size = shown.console.size
+    key = ""
+    while key not in _QUIT:
+        if key:
+            shown.press(key)
+        moment = time.monotonic()
+        is_due = moment - looked_at >= refresh
+        is_asked = bool(key) or size != shown.console.size
+        if is_due or is_asked:
+            size = shown.console.size
+            shown.refresh(moment, is_asked=is_asked)
+            # a key draws, but what comes every refresh seconds comes when it would have
+            looked_at = moment if is_due else looked_at
+        key = keyboard.read(min(_TICK, refresh))
+        signals.check()
 
 
-def _title(snapshot: Snapshot, now: datetime) -> Text:
-    run, attempts = snapshot["run"], snapshot["attempts"]
-    text = lines.line().append(words.visible(run["name"]), "bold")
-    text.append("  ").append(run["status"], lines.style_of_status(run["status"]))
-    heartbeat = attempts[-1].get("heartbeat_at") if attempts and run["status"] == "running" else None
-    text.append(f"   updated {words.age(max(filter(None, (heartbeat, run['updated_at']))), now)}")
-    if len(snapshot["runs"]) > 1:
-        text.append(f"   run {snapshot['index'] + 1} of {len(snapshot['runs'])}", "dim")
-    return text
+class _Signals:
+    """Signals as exceptions that leave through the blocks that restore the terminal, with the signal's exit code.
 
+    What runs at that moment may swallow an exception (a finalizer, a callback of a library): `check` raises it again.
+    """
 
-def _what(run: Mapping[str, Any]) -> Text:
-    parts = [run["kind"], f"model {run['model']}", f"data {run['data']}"]
-    if (run["attempts"] or 0) > 1:
-        parts.append(f"attempt {run['attempts']}")
-    return lines.line("   ".join(map(words.visible, parts)), "dim")
+    def __init__(self) -> None:
+        self._seen: int | None = None
 
+    @contextmanager
+    def handled(self) -> Iterator[_Signals]:
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {each: signal.signal(each, self._leave) for each in _ENDING}
+        try:
+            yield self
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
-def _bar(run: Mapping[str, Any], width: int, unicode: bool) -> Text:
-    after = f"  {words.count(run['iteration'])}/{words.count(run['target_iterations'])}"
-    after += f"  {words.percent(run['progress'])}"
-    if run["status"] == "running" and run["eta_seconds"] is not None:
-        after += f"  {words.duration(run['eta_seconds'])} left"
-    return lines.bar(run["progress"], max(width - len(after), 10), unicode=unicode).append(after)
+    def check(self) -> None:
+        if self._seen == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._seen is not None:
+            raise SystemExit(128 + self._seen)
 
-
-def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
-    run, latest, checkpoints = snapshot["run"], snapshot["latest"], snapshot["checkpoints"]
-    losses = [row["train_loss"] for row in snapshot["curve"][-12:] if row["train_loss"] is not None]
-    trend = f" {lines.trend(losses)}" if run["status"] == "running" else ""
-    best = words.number(run["best_validation_loss"])
-    if run["best_iteration"] is not None:
-        best += f" at {words.count(run['best_iteration'])}"
-    error = latest.get("validation_standard_error")
-    spread = "" if error is None else f" ± {words.number(error)}"
-    facts = [
-        ("train", words.number(run["train_loss"]) + trend.rstrip()),
-        ("validation", words.number(run["validation_loss"]) + spread),
-        ("best", best),
-        ("tokens/s", words.count(run["tokens_per_second"])),
-        ("tokens", words.count(run["trained_tokens"])),
-        ("time", words.duration(run["seconds"])),
-    ]
-    measured = [(label, words.metric(name, latest[name])) for name, label in _MEASURED if latest.get(name) is not None]
-    best_train = ("best train", words.number(run["best_train_loss"]))
-    return [*facts, *measured, ("epoch", words.count(run["epoch"])), best_train, ("checkpoints", _newest(checkpoints))]
-
-
-_MEASURED: Sequence[tuple[str, str]] = (
-    ("learning_rate", "learning rate"),
-    ("gradient_norm", "gradient"),
-    ("peak_memory", "memory"),
-    ("system_memory_percent", "system memory"),
-    ("cpu_percent", "processor"),
-)
-
-
-def _newest(checkpoints: Sequence[Mapping[str, Any]]) -> str:
-    if not checkpoints:
-        return "none yet"
-    return f"{len(checkpoints)}, last {words.count(max(row['iteration'] for row in checkpoints))}"
-
-
-def _foot(width: int, *, log: bool, paused: bool) -> Text:
-    state = "".join(f"   {word}" for word, holds in (("paused", paused), ("logarithmic", log)) if holds)
-    text = lines.line().append(_KEYS[: max(width - len(state), 0)], "dim")
-    return text.append(state, "bold")
+    def _leave(self, signal_number: int, frame: FrameType | None) -> None:
+        self._seen = signal_number
+        self.check()
