@@ -19,4 +19,11 @@ def check(c: Context) -> None:
         c.run(f"{python} {command}", pty=sys.stdout.isatty())
 
 
-namespace.add_collection(Collection("dev", check))
+@task
+def docs(c: Context) -> None:
+    """Write docs/sql.md and db/datasette.yaml anew, from db/ and the small registry of the tests."""
+    for script in ("docs/sql.py", "docs/datasette_yaml.py"):
+        c.run(f"'{sys.executable}' {script}", pty=sys.stdout.isatty())
+
+
+namespace.add_collection(Collection("dev", check, docs))

@@ -1,4 +1,4 @@
-"""The README's commands do what it says. The two that set everything up are run by `.ci/run`; the others here."""
+"""The README's commands do what it says. Those that install something are run by `.ci/run`, the others here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from conftest import ROOT
 from mlxops.models import sample
 
 SET_UP = ["./install.sh quickstart", "./install.sh test"]
+WITH_A_NETWORK = [".venv/bin/python -m pip install 'mlxops[report]'"]
 
 
 def commands() -> list[str]:
@@ -45,7 +46,7 @@ def test_every_other_command_of_the_readme_does_its_work(
     run(".venv/bin/mlx-toolkit quickstart --tiny --iters 4", tmp_path)
     put_tiny_for_smollm2(tmp_path / "quickstart", tiny_model)
 
-    tried = commands()[2:]
+    tried = [command for command in commands()[2:] if command not in WITH_A_NETWORK]
     ended = run("\n".join(["set -ex", *tried]), tmp_path)
 
     assert ended.returncode == 0, ended.stderr[-3000:]
