@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -237,7 +238,7 @@ def test_parquet_without_its_library_names_what_to_install(
 def test_whoever_reads_may_leave_early(db: Registry) -> None:
     run = new_run(db, "wren")
     add_points(db, run.id, 50_000)
-    command = f"{sys.executable} -m mlxops run.export --run wren | head -2"
+    command = f"{shlex.quote(sys.executable)} -m mlxops run.export --run wren | head -2"
     ended = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
 
     assert (ended.returncode, ended.stderr) == (0, "")

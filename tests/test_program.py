@@ -275,7 +275,8 @@ def test_a_folder_that_was_removed_is_said() -> None:
     )
 
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == "the folder you stand in is not there any more\nhint: cd into another one\n"
+    # where the path has a space in it, a shell that starts the program says something before
+    assert ended.stderr.endswith("the folder you stand in is not there any more\nhint: cd into another one\n")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -186,7 +187,7 @@ def test_without_matplotlib_it_is_said_what_to_type_and_nothing_is_written(
     assert (code, out) == (2, "")
     assert err.startswith("a report is drawn by the library matplotlib, which is not installed\n")
     assert re.search(
-        rf"{re.escape(sys.executable)} -m pip install '(mlxops\[report\]|matplotlib>=[\d.]+)' adds it", err
+        rf"{re.escape(shlex.quote(sys.executable))} -m pip install '(mlxops\[report\]|matplotlib>=[\d.]+)' adds it", err
     )
     assert not list(Path().glob("heron*"))
 
