@@ -19,9 +19,10 @@ from mlxops.jobs.checkpoints import Known, folder_asked, known_runs
 from mlxops.projects.project import Project, project_of
 from mlxops.settings import Settings
 from mlxops.training import adapters, evidence, findings, folders, lock
-from mlxops.training.decide import Decision, Request, decide, fingerprint
+from mlxops.training.decide import Decision, Request, decide
 from mlxops.training.evidence import Evidence, Recorded, State, Weights
 from mlxops.training.findings import Finding, Newest
+from mlxops.training.fingerprint import fingerprint
 from mlxops.training.folders import Contents, Found, Header
 from mlxops.training.origin import origin_of
 

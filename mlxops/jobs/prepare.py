@@ -17,7 +17,7 @@ from mlxops.models.identity import model_identity as identify_model
 from mlxops.models.tokenizer import load_tokenizer
 from mlxops.projects.project import Project
 from mlxops.training import batches
-from mlxops.training.decide import deciding_settings, fingerprint
+from mlxops.training.fingerprint import deciding_settings, fingerprint
 from mlxops.training.origin import Origin
 
 Progress = Callable[[str, int, int], None]
