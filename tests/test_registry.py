@@ -6,7 +6,9 @@ import math
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -233,16 +235,24 @@ def test_the_heartbeat_goes_on_inside_a_long_native_call(db: Registry, path: Pat
     run = new_run(db)
     attempt = new_attempt(db, run.id)
     age_heartbeats(db, 100)
-    with registry.Heartbeat(path, attempt, every=0.001) as heartbeat, registry.open_registry(path) as other:
-        # ends when the thread has beaten: SQLite runs it without giving control back to this thread's Python
-        other.connection.execute(
-            """
-            WITH RECURSIVE waiting (beats) AS (
-                SELECT 0 UNION ALL SELECT beats + 1 FROM waiting WHERE beats < 600000
+    ended = threading.Event()
+    with registry.open_registry(path) as other, registry.Heartbeat(path, attempt, every=0.001) as heartbeat:
+
+        def interrupt_after_a_beat() -> None:
+            heartbeat.beaten.clear()
+            heartbeat.beaten.wait(30)
+            while not ended.wait(0.001):  # one interrupt could come before the call does
+                other.connection.interrupt()
+
+        interrupting = threading.Thread(target=interrupt_after_a_beat)
+        interrupting.start()
+        # without an end of its own, and SQLite runs it without giving control back to this thread's Python
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            other.connection.execute(
+                "WITH RECURSIVE waiting (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM waiting) SELECT max(n) FROM waiting"
             )
-            SELECT max(beats) FROM waiting
-            """
-        ).fetchall()
+        ended.set()
+        interrupting.join()
         assert heartbeat.beaten.is_set()
 
     assert status(db) == "running"
@@ -251,9 +261,11 @@ def test_the_heartbeat_goes_on_inside_a_long_native_call(db: Registry, path: Pat
 def test_a_heartbeat_that_cannot_be_written_is_tried_again_and_disturbs_nobody(db: Registry, path: Path) -> None:
     attempt = new_attempt(db, new_run(db).id)
     age_heartbeats(db, 100)
+    heartbeat = registry.Heartbeat(path, attempt, every=0.001)
 
-    with registry.Heartbeat(path, attempt, every=0.001) as heartbeat:
-        with db.transaction():
+    with ExitStack() as beating:
+        with db.transaction():  # begun first: no beat can come before it
+            beating.enter_context(heartbeat)
             assert not heartbeat.beaten.wait(0.05)
         assert heartbeat.beaten.wait(30)
 
