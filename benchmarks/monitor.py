@@ -36,10 +36,11 @@ import registry as filling  # benchmarks/registry.py
 
 from mlxops import registry
 from mlxops.events import Report
-from mlxops.jobs.record import Recorder
-from mlxops.jobs.watch import Watch
+from mlxops.jobs.train.monitor import Watch
+from mlxops.registry.recorder import Recorder
 from mlxops.settings import Settings
-from mlxops.ui import console, monitor
+from mlxops.ui.terminal import console
+from mlxops.ui.train import monitor
 
 FRAME_BOUND = 50.0  # ms
 SHARE_BOUND = 0.5  # % of a step

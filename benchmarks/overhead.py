@@ -20,8 +20,9 @@ from pathlib import Path
 
 from mlxops import files, registry
 from mlxops.events import Report, Step
-from mlxops.jobs.record import Recorder
-from mlxops.ui import console, live
+from mlxops.registry.recorder import Recorder
+from mlxops.ui.terminal import console
+from mlxops.ui.train import live
 
 STEP = 0.1
 STEPS = 200

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from mlxops import registry  # noqa: E402
 from mlxops.registry import SavedQuery  # noqa: E402
-from mlxops.registry.sql_text import tokens  # noqa: E402
+from mlxops.registry.sql.text import tokens  # noqa: E402
 
 HEAD = """\
 # What Datasette says of a registry: datasette runs.db -m db/datasette.yaml

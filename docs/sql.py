@@ -21,7 +21,8 @@ import known_registry  # noqa: E402
 from mlxops import registry  # noqa: E402
 from mlxops.registry import Registry, SavedQuery  # noqa: E402
 from mlxops.resources import folder  # noqa: E402
-from mlxops.ui import answer, console  # noqa: E402
+from mlxops.ui.run import sql  # noqa: E402
+from mlxops.ui.terminal import console  # noqa: E402
 
 WIDTH = 150
 GIVEN = {"one": "heron", "other": "otter", "loss": "1.9"}
@@ -154,7 +155,7 @@ def table(db: Registry, name: str) -> Iterator[str]:
 def shown(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     """An answer as a terminal shows it."""
     drawn = io.StringIO()
-    answer.answer(columns, rows, console.make(file=drawn, width=WIDTH), console.make(file=drawn), format="table")
+    sql.answer(columns, rows, console.make(file=drawn, width=WIDTH), console.make(file=drawn), format="table")
     return "".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines())
 
 

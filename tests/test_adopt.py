@@ -18,11 +18,11 @@ from conftest import run_python
 from training_runs import STEP, attempts, lora, result
 
 from mlxops import registry
+from mlxops.adapters import foreign
 from mlxops.config import DeleteConfig
 from mlxops.errors import Refused
-from mlxops.jobs import removal
+from mlxops.jobs.run import delete
 from mlxops.settings import Settings
-from mlxops.training import adapters
 
 slow = pytest.mark.slow
 
@@ -125,7 +125,7 @@ def test_numbering_goes_on_from_a_whole_checkpoint_with_the_adopted_weights(stra
 def test_nothing_of_the_old_folder_is_lost(straight: Path, trained: Path) -> None:
     old = straight / "old"
     kept = {path.name: old / path.name for path in (trained / "old").iterdir()}
-    kept |= {name: old / f"{name}{adapters.BEFORE}" for name in ("adapters.safetensors", "adapter_config.json")}
+    kept |= {name: old / f"{name}{foreign.BEFORE}" for name in ("adapters.safetensors", "adapter_config.json")}
 
     assert {name: path.read_bytes() for name, path in kept.items()} == {
         path.name: path.read_bytes() for path in (trained / "old").iterdir()
@@ -148,10 +148,10 @@ def test_mlx_lm_loads_the_folder_after_it_was_taken_over(straight: Path) -> None
 @pytest.mark.parametrize(
     ("place", "call"),
     [
-        ("mlxops.training.adapters:keep_originals", 1),
-        ("mlxops.training.adapters:_keep_beside", 2),
-        ("mlxops.jobs.fine_tune:_write_settings", 1),
-        ("mlxops.training.beginning:write", 1),
+        ("mlxops.adapters.foreign:keep_originals", 1),
+        ("mlxops.adapters.foreign:_keep_beside", 2),
+        ("mlxops.jobs.train.fine_tune:_write_settings", 1),
+        ("mlxops.training.first_checkpoint:write", 1),
         ("mlxops.files:sync", 4),
         ("mlxops.files:sync", 6),
         ("mlxops.files:sync", 7),
@@ -363,11 +363,11 @@ def test_removing_a_run_gives_back_the_folder_that_it_took_over(project: Path, s
     (there / "old" / "train.log").touch()
     settings = Settings(cwd=there, root=there, registry_path=there / "runs.db")
 
-    planned = removal.plan(settings, DeleteConfig(runs=["run"]))
+    planned = delete.plan(settings, DeleteConfig(runs=["run"]))
     (there / "old" / "adapter_config.json").unlink()  # as where a removal was cut short
     with pytest.raises(Refused):
-        removal.remove(settings, planned)
-    removal.remove(settings, removal.plan(settings, DeleteConfig(runs=["run"])))
+        delete.remove(settings, planned)
+    delete.remove(settings, delete.plan(settings, DeleteConfig(runs=["run"])))
 
     assert contents(there / "old") == before
     with registry.open_read_only(there / "runs.db") as db:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mlxops.ui import checkpoints, console, explanation
+from mlxops.ui.checkpoints import explain, listing
+from mlxops.ui.terminal import console
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -50,7 +51,7 @@ def group(*items: dict[str, Any], **changed: Any) -> dict[str, Any]:
 def drawn(*groups: dict[str, Any], width: int = 80, show_all: bool = False, unreadable: tuple[str, ...] = ()) -> str:
     stream = io.StringIO()
     found = {"groups": groups, "unreadable": unreadable, "bytes": 1}
-    checkpoints.listing(found, console.make(file=stream, width=width), NOW, show_all=show_all)
+    listing.listing(found, console.make(file=stream, width=width), NOW, show_all=show_all)
     return stream.getvalue()
 
 
@@ -111,7 +112,7 @@ def test_a_name_cannot_steer_the_terminal() -> None:
 def test_pruning_of_nothing_says_so() -> None:
     stream = io.StringIO()
 
-    checkpoints.pruning([], console.make(file=stream), is_done=False)
+    listing.pruning([], console.make(file=stream), is_done=False)
 
     assert stream.getvalue() == "nothing would go\n"
 
@@ -129,7 +130,7 @@ def test_many_iterations_that_go_are_counted() -> None:
     }
     stream = io.StringIO()
 
-    checkpoints.pruning([going], console.make(file=stream), is_done=False)
+    listing.pruning([going], console.make(file=stream), is_done=False)
 
     assert stream.getvalue().splitlines() == [
         "r: the checkpoints 0, 1, 2, 3, 4, 5, 6, 7 and 12 more: 1.0 kB",
@@ -140,6 +141,6 @@ def test_many_iterations_that_go_are_counted() -> None:
 def test_no_folders_explained_say_what_makes_one() -> None:
     stream = io.StringIO()
 
-    explanation.explanations([], console.make(file=stream))
+    explain.explanations([], console.make(file=stream))
 
     assert stream.getvalue() == "no adapter folder here: inv lora --model MODEL --data DATA makes one\n"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mlxops.training.evidence import Evidence, Recorded, Shape, State, Weights, settings_shape
-from mlxops.training.findings import findings, newest
+from mlxops.adapters.evidence import Evidence, Recorded, Shape, State, Weights, settings_shape
+from mlxops.adapters.findings import findings, newest
 
 RANK_8 = {
     f"model.layers.{layer}.self_attn.q_proj.lora_{part}": ("F32", size)

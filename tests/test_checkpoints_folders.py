@@ -11,7 +11,7 @@ import pytest
 from conftest import run_python
 from safetensors.numpy import save_file
 
-from mlxops.training import folders
+from mlxops.adapters import folders
 
 
 def write(path: Path, values: np.ndarray | None = None) -> Path:

@@ -10,8 +10,8 @@ import pytest
 from known_runs import begin, new_run, report, settings, train
 
 from mlxops import registry
-from mlxops.jobs.align import common_places, value_at
-from mlxops.jobs.compare import above_lowest
+from mlxops.analysis.align import common_places, value_at
+from mlxops.jobs.run.compare import above_lowest
 from mlxops.registry import Registry
 
 Typed = Callable[[str], tuple[int, str, str]]

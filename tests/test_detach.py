@@ -19,7 +19,8 @@ from conftest import Ended, run_python
 from training_runs import RUN, assert_exact, lora, straight
 
 from mlxops.config import LoraConfig
-from mlxops.jobs import background, train
+from mlxops.jobs.train import detach
+from mlxops.jobs.train import session as train
 from mlxops.settings import Settings
 from mlxops.training import lock
 
@@ -177,7 +178,7 @@ def test_ctrl_c_before_the_first_step_ends_what_was_started(project: Path) -> No
     training = train.check(settings, LoraConfig(**values), lambda what, done, total: None)
 
     with pytest.raises(KeyboardInterrupt):
-        background.start(training, _ctrl_c)
+        detach.start(training, _ctrl_c)
 
     assert nobody_trains(project)
 
@@ -202,4 +203,4 @@ def test_a_run_that_was_killed_before_its_first_step_begins_after_all(
 
 
 def _die_loading() -> None:
-    training_runs.signal_itself(signal.SIGKILL, "mlxops.jobs.fine_tune:set_up", 1)
+    training_runs.signal_itself(signal.SIGKILL, "mlxops.jobs.train.fine_tune:set_up", 1)

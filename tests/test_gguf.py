@@ -11,7 +11,7 @@ from gguf_reference import Reference, write_tiny_gguf
 
 from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.models.folders import check_model
-from mlxops.models.gguf import import_gguf
+from mlxops.models.gguf.importing import import_gguf
 from mlxops.models.loading import load_model
 from mlxops.models.tokenizer import load_tokenizer
 

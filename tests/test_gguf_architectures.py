@@ -11,7 +11,7 @@ import pytest
 from gguf_models import CONFIGS, full_config, logits_of, random_model, weights_of, write_gguf
 
 from mlxops.errors import BadRequest
-from mlxops.models.gguf import import_gguf
+from mlxops.models.gguf.importing import import_gguf
 from mlxops.models.loading import load_model
 
 # Longer than the window of gemma3 and than the fast turns of the rotary positions.

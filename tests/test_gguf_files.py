@@ -16,8 +16,8 @@ from gguf_models import full_config, logits_of, random_model, weights_of, write_
 from safetensors.numpy import load_file
 
 from mlxops.errors import BadRequest, Failed, MlxopsError, NotFound
-from mlxops.models.gguf import import_gguf
-from mlxops.models.gguf_file import model_name
+from mlxops.models.gguf.file import model_name
+from mlxops.models.gguf.importing import import_gguf
 from mlxops.models.weight_files import Weight, check_room, open_weights
 
 IDS = [1, 85, 91, 300, 7, 42]
@@ -230,7 +230,7 @@ def test_a_file_cut_anywhere_is_refused(small_gguf: bytes, tmp_path: Path) -> No
 
 
 def test_a_number_is_read_as_what_it_is(tmp_path: Path) -> None:
-    from mlxops.models.gguf_file import read_gguf
+    from mlxops.models.gguf.file import read_gguf
 
     writer = gguf.GGUFWriter(tmp_path / "values.gguf", "llama")
     values: dict[str, Any] = {"u8": 200, "i8": -3, "u16": 60_000, "i16": -3, "i32": -70_000, "u64": 1 << 60, "i64": -9}

@@ -17,8 +17,8 @@ from gguf_models import full_config, logits_of, random_model, weights_of, write_
 from safetensors.numpy import load_file
 
 from mlxops.errors import BadRequest
-from mlxops.models.gguf import Imported, import_gguf
-from mlxops.models.gguf_numbers import can_unpack
+from mlxops.models.gguf.importing import Imported, import_gguf
+from mlxops.models.gguf.numbers import can_unpack
 
 KEPT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "MXFP4", "NVFP4")
 

@@ -11,7 +11,7 @@ from gguf_vocabularies import sentencepiece_metadata, texts, train_sentencepiece
 from test_gguf_tokenizer_byte_level import byte_level_metadata
 
 from mlxops.errors import BadRequest
-from mlxops.models.gguf_tokenizer import rebuild
+from mlxops.models.gguf.tokenizer import rebuild
 from mlxops.models.model_files import write_json, write_tokenizer
 from mlxops.models.tokenizer import eos_ids, load_tokenizer
 

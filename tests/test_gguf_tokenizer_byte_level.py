@@ -13,8 +13,8 @@ import regex
 from gguf_vocabularies import CORPUS, as_letters, cut, merged, texts
 
 from mlxops.errors import BadRequest
-from mlxops.models.gguf_pretokenizers import RULES
-from mlxops.models.gguf_tokenizer import rebuild
+from mlxops.models.gguf.pretokenizers import RULES
+from mlxops.models.gguf.tokenizer import rebuild
 
 # src/llama-vocab.cpp: without (?i:…), which its engine does not know. Where it had to give up capitals of other
 # scripts, the expression is the one that it quotes from tokenizer.json.

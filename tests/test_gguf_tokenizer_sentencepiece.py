@@ -15,9 +15,9 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import Tokenizer
 
 from mlxops.errors import BadRequest
-from mlxops.models.gguf_sentencepiece import merges
-from mlxops.models.gguf_tokenizer import rebuild
-from mlxops.models.gguf_vocabulary import read_vocabulary
+from mlxops.models.gguf.sentencepiece import merges
+from mlxops.models.gguf.tokenizer import rebuild
+from mlxops.models.gguf.vocabulary import read_vocabulary
 
 TAGS = ["<b>", "</b>", "<div>", "\n", "\n\n"]
 RUNS = ["▁▁", "▁▁▁", "▁▁▁▁▁", "ab", "bc▁a"]

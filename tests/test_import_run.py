@@ -21,7 +21,7 @@ from known_runs import folder_of, new_run, settings, train
 from mlxops import registry
 from mlxops.config import ImportRunConfig
 from mlxops.errors import BadRequest, MlxopsError
-from mlxops.jobs import import_run
+from mlxops.jobs.run.imports import run as import_run
 from mlxops.projects.project import project_of
 
 Typed = Callable[[str], tuple[int, str, str]]
@@ -879,7 +879,7 @@ def test_an_imported_run_cannot_take_the_name_of_a_folder_that_comes_back(heron:
 
 def recover_all() -> list[dict[str, Any]]:
     """The runs after the folders in `adapters/` were given their rows again."""
-    from mlxops.jobs import recover
+    from mlxops.jobs.train import recover
 
     project = project_of(settings())
     with registry.open_registry(settings().registry_path) as db:

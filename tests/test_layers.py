@@ -9,9 +9,22 @@ from conftest import ROOT, run_python
 
 PACKAGE = ROOT / "mlxops"
 ROWS = [
-    {"errors", "resources", "options", "config", "events", "rows", "settings", "files", "recipe"},
-    {"registry", "projects", "models", "data", "training", "evaluation", "chat", "web", "ui"},
-    {"jobs"},
+    {
+        "errors",
+        "resources",
+        "options",
+        "config",
+        "events",
+        "rows",
+        "settings",
+        "files",
+        "recipe",
+        "layout",
+        "times",
+        "words",
+    },
+    {"registry", "projects", "models", "adapters", "data", "training", "evaluation", "analysis", "chat", "web"},
+    {"jobs", "ui"},
     {"tasks"},
     {"__main__"},
 ]

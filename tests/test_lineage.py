@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from mlxops import registry
-from mlxops.ui import lineage
+from mlxops.ui.run import lineage
 
 
 @pytest.fixture

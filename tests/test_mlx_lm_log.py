@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mlxops.training import mlx_lm_log
-from mlxops.training.mlx_lm_log import Begins, Point, Reached
+from mlxops.adapters import mlx_lm_log
+from mlxops.adapters.mlx_lm_log import Begins, Point, Reached
 
 OLDEST = "Iter 10: Train loss 2.254, It/sec 0.477, Tokens/sec 191.716"
 WITHOUT_MEMORY = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlxops.config import LoraConfig
-from mlxops.jobs.prepare import prepare
+from mlxops.jobs.train.prepare import prepare
 from mlxops.models.tiny import make_tiny
 from mlxops.projects.project import Project
 

@@ -24,10 +24,10 @@ from known_runs import begin, new_run, report, settings, train
 
 from mlxops import registry
 from mlxops.config import LoraConfig, ReportConfig
-from mlxops.jobs import report as material
+from mlxops.jobs.run import report as material
 from mlxops.registry import Registry
-from mlxops.ui import report as page
-from mlxops.ui import report_svg, report_words
+from mlxops.ui.charts import svg
+from mlxops.ui.report import page, phrases
 
 Typed = Callable[[str], tuple[int, str, str]]
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -293,7 +293,7 @@ def test_colours_follow_the_page_and_runs_are_told_apart_without_them() -> None:
     charts = text.partition("<main>")[2]
 
     assert "prefers-color-scheme: dark" in text
-    assert set(re.findall(r"#[0-9a-f]{6}\b", charts)) <= set(report_svg.LIGHT.values())
+    assert set(re.findall(r"#[0-9a-f]{6}\b", charts)) <= set(svg.LIGHT.values())
     assert all(f"var({match}," in charts for match in ("--series-0", "--series-1", "--series-2", "--ink"))
     assert len(set(re.findall(r"stroke-dasharray: ([^;\"]+)", charts))) >= 2
 
@@ -392,7 +392,7 @@ def test_the_file_of_a_run_with_an_odd_name_lies_in_the_current_folder() -> None
 
 
 def test_a_very_long_answer_is_cut_and_that_is_said() -> None:
-    assert report_words.lines("x" * 5_000).endswith("x… (1,000 characters more)")
+    assert phrases.lines("x" * 5_000).endswith("x… (1,000 characters more)")
 
 
 # shapes of runs -------------------------------------------------------------------------------------------------------

@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 from known_runs import begin, folder_of, new_run, settings, train
 
-from mlxops import registry
+from mlxops import registry, words
 from mlxops.config import DeleteConfig
 from mlxops.errors import Refused
-from mlxops.jobs import removal
+from mlxops.jobs.run import delete
 from mlxops.registry import Registry
 from mlxops.training import lock
-from mlxops.ui import format as words
 
 Typed = Callable[[str], tuple[int, str, str]]
 
@@ -255,11 +254,11 @@ def test_a_run_whose_folder_is_locked_is_not_removed(mlxops: Typed, db: Registry
 
 
 def test_what_changed_since_it_was_shown_is_not_removed(db: Registry, heron: Path) -> None:
-    planned = removal.plan(settings(), DeleteConfig(runs=["heron"]))
+    planned = delete.plan(settings(), DeleteConfig(runs=["heron"]))
     (heron / "0000012_state.safetensors").touch()
 
     with pytest.raises(Refused, match="changed meanwhile"):
-        removal.remove(settings(), planned)
+        delete.remove(settings(), planned)
     assert names(db) == {"heron", "otter"}
     assert len(list(heron.iterdir())) == 8
 

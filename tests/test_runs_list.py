@@ -13,7 +13,7 @@ from known_runs import new_run, settings, train
 
 from mlxops import registry
 from mlxops.errors import BadRequest
-from mlxops.jobs import listing
+from mlxops.jobs.run import listing
 from mlxops.registry import Registry
 
 Typed = Callable[[str], tuple[int, str, str]]

@@ -17,7 +17,8 @@ from known_runs import new_run, settings
 
 from mlxops import registry
 from mlxops.config import LoraConfig
-from mlxops.jobs import history, repeat
+from mlxops.jobs import commands
+from mlxops.jobs.run import show
 from mlxops.projects.project import Project, project_of
 
 Typed = Callable[[str], tuple[int, str, str]]
@@ -30,7 +31,7 @@ def here() -> Project:
 
 def command(defaults: dict[str, Any] = DEFAULTS, **config: Any) -> str:
     row = {"model": "models/tiny", "data": "data", "config": asdict(LoraConfig(**config))}
-    return repeat.again(here(), row, defaults)
+    return commands.again(here(), row, defaults)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_it_names_the_settings_that_differ_and_not_where_the_run_stood(config: d
 def test_paths_are_quoted_for_the_shell() -> None:
     row = {"model": "models/my model", "data": "it's/data", "config": asdict(LoraConfig())}
 
-    assert shlex.split(repeat.again(here(), row, DEFAULTS)) == [
+    assert shlex.split(commands.again(here(), row, DEFAULTS)) == [
         *("inv", "lora", "--new", "--model", "models/my model", "--data", "it's/data"),
     ]
 
@@ -66,8 +67,8 @@ def test_a_path_that_means_another_place_in_this_folder_is_named_in_full(monkeyp
     project = Project(root=root, cwd=root / "sub", registry_path=root / "runs.db")
     row = {"name": "heron", "model": "models/tiny", "data": "data", "config": asdict(LoraConfig())}
 
-    typed = repeat.again(project, row, DEFAULTS)
-    going_on, _ = repeat.going_on(settings(), project, row, folder="f", target=5)
+    typed = commands.again(project, row, DEFAULTS)
+    going_on, _ = commands.going_on(settings(), project, row, folder="f", target=5)
 
     assert shlex.split(typed)[3:] == ["--model", "models/tiny", "--data", str(root / "data")]
     assert shlex.split(going_on)[4:8] == ["--model", "models/tiny", "--data", str(root / "data")]
@@ -84,7 +85,7 @@ def test_a_setting_that_the_project_changes_is_named_even_where_it_is_mlxops_own
 def test_a_run_recorded_before_a_setting_existed_is_repeated_without_it() -> None:
     row = {"model": "models/tiny", "data": "data", "config": {"iters": 5}}
 
-    assert repeat.again(here(), row, DEFAULTS) == "inv lora --new --model models/tiny --iters 5"
+    assert commands.again(here(), row, DEFAULTS) == "inv lora --new --model models/tiny --iters 5"
 
 
 def test_the_page_of_a_run_has_the_command_for_the_program_in_use_and_the_projects_settings(mlxops: Typed) -> None:
@@ -133,10 +134,10 @@ def test_a_run_that_began_with_other_weights_begins_with_them_again() -> None:
     branch = {"config": asdict(LoraConfig(model="m", branch=True, iters=50)) | {"origin": {**origin, "run": "heron"}}}
     adopted = {"config": asdict(LoraConfig(model="m", adopt="x")) | {"origin": {**origin, "kind": "warm"}}}
 
-    assert repeat.again(here(), branch, DEFAULTS) == (
+    assert commands.again(here(), branch, DEFAULTS) == (
         "inv lora --new --branch --branch-from heron:40 --model m --iters 50"
     )
-    assert repeat.again(here(), adopted, DEFAULTS) == "inv lora --new --adopt adapters/heron --model m"
+    assert commands.again(here(), adopted, DEFAULTS) == "inv lora --new --adopt adapters/heron --model m"
 
 
 @pytest.mark.slow
@@ -147,7 +148,7 @@ def test_the_command_of_a_branch_makes_its_twin(tmp_path: Path, tiny_model: Path
     first = training_runs.lora(project, *training_runs.RUN, *child)
     there = settings().__class__(cwd=project, root=project, registry_path=project / "runs.db", command="inv run.show")
 
-    typed = shlex.split(history.run(there, "child", LoraConfig())["command"])
+    typed = shlex.split(show.run(there, "child", LoraConfig())["command"])
     second = training_runs.lora(project, *typed[2:])
 
     with registry.open_read_only(project / "runs.db") as db:
@@ -168,7 +169,7 @@ def test_the_command_works_when_typed_and_trains_the_same(tmp_path: Path, tiny_m
     )
     root = project.resolve()
     there = settings().__class__(cwd=root, root=root, registry_path=root / "runs.db", command="inv run.show run")
-    typed = history.run(there, "run", LoraConfig())["command"]
+    typed = show.run(there, "run", LoraConfig())["command"]
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
     repeated = subprocess.run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlxops.jobs.sample import Seats
+from mlxops.projects.process import Seats
 
 
 def test_monitors_know_how_many_they_are(tmp_path: Path) -> None:

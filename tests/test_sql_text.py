@@ -11,11 +11,12 @@ from pathlib import Path
 import known_registry
 import pytest
 
-from mlxops.jobs import ask
-from mlxops.registry import sql_text
+from mlxops.jobs.run import sql as ask
+from mlxops.registry.sql import text
 from mlxops.tasks import namespace
 from mlxops.tasks.spelling import rewrite
-from mlxops.ui import answer, console
+from mlxops.ui.run import sql as answer
+from mlxops.ui.terminal import console
 
 Typed = Callable[[str], tuple[int, str, str]]
 
@@ -26,7 +27,7 @@ def path() -> Path:
     return Path("runs.db")
 
 
-@pytest.mark.parametrize("module", [sql_text, ask])
+@pytest.mark.parametrize("module", [text, ask])
 def test_the_examples_of_a_module_are_true(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
@@ -43,7 +44,7 @@ def test_the_examples_of_a_module_are_true(module: object) -> None:
     ],
 )
 def test_sql_falls_into_tokens(sql: str, texts: list[str]) -> None:
-    assert [each.text for each in sql_text.tokens(sql)] == texts
+    assert [each.text for each in text.tokens(sql)] == texts
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_sql_falls_into_tokens(sql: str, texts: list[str]) -> None:
     [("SELECT 1", None), ("SELECT 1; -- done", None), ("SELECT ';'; ;", None), ("SELECT 1; SELECT 2", 10)],
 )
 def test_a_second_statement_is_found_outside_texts_and_comments(sql: str, offset: int | None) -> None:
-    assert sql_text.second_statement(sql) == offset
+    assert text.second_statement(sql) == offset
 
 
 # -- typing ---------------------------------------------------------------------------------------------------------

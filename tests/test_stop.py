@@ -22,7 +22,7 @@ from training_runs import CHECKPOINT, LOADING, STEP, Command, assert_exact, lora
 from mlxops import registry
 from mlxops.config import StopConfig
 from mlxops.errors import Interrupted
-from mlxops.jobs.stop import stop
+from mlxops.jobs.train.stop import stop
 from mlxops.settings import Settings
 from mlxops.training import lock
 
@@ -100,7 +100,7 @@ def test_a_training_that_is_loading_its_model_stops_before_its_first_step(projec
 
 def test_a_training_that_has_no_attempt_yet_stops(project: Path, tiny_model: Path, mlxops: Toolkit) -> None:
     reached, go_on = training_runs.gates()
-    training = Command(project, RUN, partial(pause_before, "mlxops.jobs.fine_tune:set_up", 1, reached, go_on))
+    training = Command(project, RUN, partial(pause_before, "mlxops.jobs.train.fine_tune:set_up", 1, reached, go_on))
     reached.wait()
 
     code, out, _ = mlxops("train.stop run --json")

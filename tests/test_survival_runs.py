@@ -79,7 +79,7 @@ def test_a_command_that_comes_as_a_run_ends_does_not_train_it_again(project: Pat
     first = Command(project, RUN, partial(pause_before, STEP, 6, reached, go_on))
     reached.wait()
     looked, decide = training_runs.gates()
-    second = Command(project, RUN, partial(pause_before, "mlxops.jobs.claim:decide", 2, looked, decide))
+    second = Command(project, RUN, partial(pause_before, "mlxops.jobs.train.claim:decide", 2, looked, decide))
     looked.wait()
 
     go_on.set()
@@ -117,7 +117,9 @@ def test_four_different_runs_at_once_all_complete(project: Path, tiny_model: Pat
 def test_a_command_killed_before_it_made_its_folder_leaves_no_second_run(project: Path) -> None:
     options = [option for option in RUN if option not in ("--name", "run")]
     lora(
-        project, *options, first=partial(training_runs.signal_itself, signal.SIGKILL, "mlxops.jobs.claim:_take_hold", 1)
+        project,
+        *options,
+        first=partial(training_runs.signal_itself, signal.SIGKILL, "mlxops.jobs.train.claim:_take_hold", 1),
     )
 
     ended = lora(project, *options)

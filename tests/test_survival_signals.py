@@ -62,7 +62,9 @@ def test_a_signal_before_there_is_anything_to_save_ends_it_at_once(
     project: Path, tiny_model: Path, number: signal.Signals, code: int
 ) -> None:
     # a process that a signal killed is shown by a shell as 128 + its number, too
-    ended = lora(project, *RUN, first=partial(training_runs.signal_itself, number, "mlxops.jobs.train:prepare", 1))
+    ended = lora(
+        project, *RUN, first=partial(training_runs.signal_itself, number, "mlxops.jobs.train.session:prepare", 1)
+    )
     lora(project, *RUN)
 
     assert ended.code == code

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from mlxops.adapters import foreign
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, NotFound
 from mlxops.options import given, resolve
-from mlxops.training import adapters
 
 
 def write_adapter(path: Path, *, seed: float = 0, layers: tuple[int, ...] = (2, 3), rank: int = 4) -> None:
@@ -43,17 +43,17 @@ def old(tmp_path: Path) -> Path:
 
 
 def test_weights_unlike_every_numbered_file_are_the_last_of_the_training(old: Path) -> None:
-    assert adapters.read(old, layers=4).iteration == 100
+    assert foreign.read(old, layers=4).iteration == 100
 
 
 def test_weights_that_equal_a_numbered_file_are_of_its_iteration(old: Path) -> None:
     write_adapter(old / "adapters.safetensors", seed=2)
 
-    assert adapters.read(old, layers=4).iteration == 40
+    assert foreign.read(old, layers=4).iteration == 40
 
 
 def test_a_file_is_of_the_iteration_in_its_name(old: Path) -> None:
-    found = adapters.read(old / "0000020_adapters.safetensors", layers=4)
+    found = foreign.read(old / "0000020_adapters.safetensors", layers=4)
 
     assert (found.iteration, found.name) == (20, "0000020_adapters.safetensors")
 
@@ -61,14 +61,14 @@ def test_a_file_is_of_the_iteration_in_its_name(old: Path) -> None:
 def test_without_a_final_file_the_newest_numbered_one_is_taken(old: Path) -> None:
     (old / "adapters.safetensors").unlink()
 
-    assert adapters.read(old, layers=4).iteration == 40
+    assert foreign.read(old, layers=4).iteration == 40
 
 
 def test_what_is_read_is_the_same_after_the_originals_were_kept(old: Path) -> None:
-    before = adapters.read(old, layers=4)
+    before = foreign.read(old, layers=4)
 
-    adapters.keep_originals(old, 40)
-    after = adapters.read(old, layers=4)
+    foreign.keep_originals(old, 40)
+    after = foreign.read(old, layers=4)
 
     assert (after.iteration, after.sha256, after.shape) == (before.iteration, before.sha256, before.shape)
     assert sorted(path.name for path in old.glob("*.before")) == [
@@ -78,11 +78,11 @@ def test_what_is_read_is_the_same_after_the_originals_were_kept(old: Path) -> No
 
 def test_keeping_the_originals_twice_is_keeping_them_once(old: Path) -> None:
     before = {path.name: path.read_bytes() for path in old.iterdir()}
-    adapters.keep_originals(old, 20)
+    foreign.keep_originals(old, 20)
     (old / "adapters.safetensors").unlink()
     write_adapter(old / "adapters.safetensors", seed=9)
 
-    adapters.keep_originals(old, 20)
+    foreign.keep_originals(old, 20)
 
     assert {path.name.removesuffix(".before"): path.read_bytes() for path in old.glob("*.before")} == before
 
@@ -106,13 +106,13 @@ def test_a_shape_is_read_in_the_words_of_every_version(
 ) -> None:
     write_settings(old, **settings)
 
-    assert shape.items() <= dict(adapters.read(old, layers=4).shape).items()
+    assert shape.items() <= dict(foreign.read(old, layers=4).shape).items()
 
 
 def test_a_shape_is_read_from_the_arrays_alone(old: Path) -> None:
     (old / "adapter_config.json").unlink()
 
-    found = adapters.read(old, layers=4)
+    found = foreign.read(old, layers=4)
 
     assert found.shape == {
         **{"fine_tune_type": "lora", "num_layers": 2, "lora_rank": 4, "lora_keys": ["self_attn.q_proj"]}
@@ -137,7 +137,7 @@ def test_a_folder_that_makes_no_sense_is_refused_with_the_reason(old: Path, wron
     wrong(old)
 
     with pytest.raises(BadRequest, match=said) as refused:
-        adapters.read(old, layers=4)
+        foreign.read(old, layers=4)
     assert refused.value.hint
 
 
@@ -146,12 +146,12 @@ def test_layers_that_are_not_the_last_are_refused(old: Path) -> None:
     write_adapter(old / "adapters.safetensors", layers=(0, 1))
 
     with pytest.raises(BadRequest, match="layers 0, 1, which are not the last of the model's 4"):
-        adapters.read(old, layers=4)
+        foreign.read(old, layers=4)
 
 
 def test_a_folder_without_an_adapter_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="there is no adapter in"):
-        adapters.read(tmp_path, layers=4)
+        foreign.read(tmp_path, layers=4)
 
 
 def test_what_was_given_is_told_from_what_is_the_default() -> None:

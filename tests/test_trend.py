@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mlxops.jobs.trend import trend
+from mlxops.analysis.trend import trend
 
 
 def test_too_few_points_have_no_trend() -> None:

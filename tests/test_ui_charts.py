@@ -2,7 +2,9 @@ import math
 
 import pytest
 
-from mlxops.ui import charts, lines, plot
+from mlxops.ui.charts import losses as charts
+from mlxops.ui.charts import plot
+from mlxops.ui.terminal import lines
 
 
 def rows(*losses, every=10):

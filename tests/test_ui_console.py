@@ -2,7 +2,7 @@ import io
 
 from rich.text import Text
 
-from mlxops.ui import console as consoles
+from mlxops.ui.terminal import console as consoles
 
 
 class GoneTerminal(io.StringIO):

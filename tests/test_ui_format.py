@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mlxops.ui import exact
-from mlxops.ui import format as words
+from mlxops import words
+from mlxops.ui.terminal import exact
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from mlxops import events
-from mlxops.ui import console as consoles
-from mlxops.ui import live
+from mlxops.ui.terminal import console as consoles
+from mlxops.ui.train import live
 
 METRICS = {
     "train_loss": 2.345,

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from test_ui_show import run_row, untouched_run_row
 
-from mlxops.ui import console as consoles
-from mlxops.ui import monitor
-from mlxops.ui.keyboard import Keyboard
-from mlxops.ui.monitor import View
+from mlxops.ui.terminal import console as consoles
+from mlxops.ui.terminal.keyboard import Keyboard
+from mlxops.ui.train import monitor
+from mlxops.ui.train.monitor import View
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mlxops.ui import console, outcome
+from mlxops.ui.terminal import console
+from mlxops.ui.train import outcome
 
 ENDED = {
     "run": "heron",

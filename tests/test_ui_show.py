@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from mlxops.ui import console as consoles
-from mlxops.ui import show
+from mlxops.ui.run import show
+from mlxops.ui.terminal import console as consoles
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 COLUMNS = ("name", "loss", "note")

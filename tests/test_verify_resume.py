@@ -20,7 +20,7 @@ from training_runs import RUN, lora
 from mlxops import registry
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, Failed, Interrupted
-from mlxops.jobs import train, verify_resume
+from mlxops.jobs.train import session, verify_resume
 from mlxops.settings import Settings
 from mlxops.training import checkpoints
 
@@ -56,11 +56,11 @@ def events(project: Path) -> list[dict[str, Any]]:
     return [each for each in told if each["kind"] == "verify resume"]
 
 
-def training(project: Path, **changed: Any) -> train.Training:
+def training(project: Path, **changed: Any) -> session.Training:
     """A checked training, of which three iterations are to be tried."""
     values: dict[str, Any] = {"model": "tiny", "num_layers": 2, "batch_size": 2, "verify_resume": 3, **changed}
     settings = Settings(cwd=project, root=project, registry_path=project / "runs.db", cache=training_runs.CACHE)
-    return train.check(settings, LoraConfig(**values), lambda what, done, total: None)
+    return session.check(settings, LoraConfig(**values), lambda what, done, total: None)
 
 
 def when(moment: tuple[str, int], act: Callable[[], object]) -> Callable[[str, int, int], None]:

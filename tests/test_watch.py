@@ -15,7 +15,7 @@ from test_program_history import begin, new_run
 from mlxops import registry
 from mlxops.config import MonitorConfig
 from mlxops.errors import BadRequest, NotFound
-from mlxops.jobs.watch import CURVES, Watch, open_watch
+from mlxops.jobs.train.monitor import CURVES, Watch, open_watch
 from mlxops.registry import Registry
 from mlxops.settings import Settings
 

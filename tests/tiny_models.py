@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlxops.errors import Failed
-from mlxops.models.gguf import import_gguf
+from mlxops.models.gguf.importing import import_gguf
 from mlxops.models.sample import fetch_sample
 from mlxops.models.tiny import make_tiny
 from mlxops.projects import pip

@@ -9,13 +9,13 @@ blas.load(threads=None, core_type=None, cache=machine.user_cache(), setting=None
 
 for name in (
     "mlxops.__main__",
-    "mlxops.jobs.train",
+    "mlxops.jobs.train.session",
     "mlxops.models.loading",
     "mlxops.models.tokenizer",
     "mlxops.training.loop",
-    "mlxops.ui.live",
-    "mlxops.ui.outcome",
-    "mlxops.ui.progress",
+    "mlxops.ui.train.live",
+    "mlxops.ui.train.outcome",
+    "mlxops.ui.terminal.progress",
     "safetensors",
     "sqlite_utils",
 ):

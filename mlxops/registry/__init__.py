@@ -3,7 +3,6 @@
 Importing it is cheap: sqlite-utils and psutil wait inside the functions that use them.
 """
 
-from mlxops.registry.alive import boot_id, is_proven_alive, is_proven_dead, process_start, this_host
 from mlxops.registry.attempts import attempts_of, close_dead_attempts, end_attempt, start_attempt
 from mlxops.registry.checkpoints import (
     add_checkpoint,
@@ -17,6 +16,7 @@ from mlxops.registry.checkpoints import (
 )
 from mlxops.registry.curves import latest_metrics, loss_curve, metric_series
 from mlxops.registry.database import Registry, data_version, open_read_only, open_registry
+from mlxops.registry.delete import check_removable, remove_runs, rows_of_runs
 from mlxops.registry.evaluations import Answer, answers_of, record_evaluation
 from mlxops.registry.export import TableRows, read_metrics, read_runs, read_tables
 from mlxops.registry.heartbeat import Heartbeat
@@ -24,9 +24,19 @@ from mlxops.registry.history import add_event, events_of
 from mlxops.registry.imports import Imported, ImportedRun, Points, gather_points, imports_of, record_import
 from mlxops.registry.lineage import family_of
 from mlxops.registry.metrics import record_report, record_validation
-from mlxops.registry.queries import Table, query
+from mlxops.registry.monitor import (
+    attempts_at_work,
+    last_points,
+    one_moment,
+    overview,
+    process_of,
+    summary_of,
+    time_of_best,
+    try_to_close_dead_attempts,
+    warned_at,
+)
+from mlxops.registry.processes import boot_id, is_proven_alive, is_proven_dead, process_start, this_host
 from mlxops.registry.ranges import Ranges
-from mlxops.registry.removal import check_removable, remove_runs, rows_of_runs
 from mlxops.registry.results import curve_summary, evaluations_of, last_answers
 from mlxops.registry.runs import (
     RunRow,
@@ -42,19 +52,9 @@ from mlxops.registry.runs import (
     summary_columns,
     update_run,
 )
-from mlxops.registry.saved import SavedQuery, saved_queries, saved_query, schema
-from mlxops.registry.sql_text import parameters_of
-from mlxops.registry.watching import (
-    attempts_at_work,
-    last_points,
-    one_moment,
-    overview,
-    process_of,
-    summary_of,
-    time_of_best,
-    try_to_close_dead_attempts,
-    warned_at,
-)
+from mlxops.registry.sql.query import Table, query
+from mlxops.registry.sql.saved import SavedQuery, saved_queries, saved_query, schema
+from mlxops.registry.sql.text import parameters_of
 
 __all__ = [
     "Answer",

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mlxops.errors import NotFound
-from mlxops.registry.alive import boot_id, is_proven_dead, process_start, this_host
 from mlxops.registry.database import Registry
 from mlxops.registry.metrics import forget_points
+from mlxops.registry.processes import boot_id, is_proven_dead, process_start, this_host
 from mlxops.registry.runs import to_json
 
 _LOST = """

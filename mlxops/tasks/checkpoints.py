@@ -21,7 +21,7 @@ def checkpoints(c: Context, config: CheckpointsConfig) -> None:
     --use makes one of them what the run offers; --verify reads all through; --prune removes what is not to be kept;
     --debug explains each step of the reasoning.
     """
-    from mlxops.jobs import checkpoints as job
+    from mlxops.jobs.checkpoints import listing as job
 
     settings = house.settings(c)
     job.check(config)
@@ -46,10 +46,11 @@ def debug_checkpoints(c: Context, config: DebugCheckpointsConfig) -> None:
 
 
 def _list(settings: Settings, config: CheckpointsConfig) -> None:
-    from mlxops.jobs import checkpoints as job
-    from mlxops.jobs import history
-    from mlxops.ui import checkpoints as drawing
-    from mlxops.ui import console, show
+    from mlxops.jobs.checkpoints import listing as job
+    from mlxops.jobs.run import show as history
+    from mlxops.ui.checkpoints import listing as drawing
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
 
     facts = job.as_facts(job.listing(settings, config))
     if config.json:
@@ -61,8 +62,10 @@ def _list(settings: Settings, config: CheckpointsConfig) -> None:
 def _explain(settings: Settings, *, path: str | None, run: str | None, target: int | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from mlxops.jobs import explain
-    from mlxops.ui import console, explanation, progress, show
+    from mlxops.jobs.checkpoints import explain
+    from mlxops.ui.checkpoints import explain as explanation
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console, progress
 
     with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
         found = [
@@ -75,11 +78,12 @@ def _explain(settings: Settings, *, path: str | None, run: str | None, target: i
 
 
 def _use(settings: Settings, config: CheckpointsConfig) -> None:
-    from mlxops.jobs import offer
-    from mlxops.ui import checkpoints as drawing
-    from mlxops.ui import console, show
+    from mlxops.jobs.checkpoints import use
+    from mlxops.ui.checkpoints import listing as drawing
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
 
-    chosen = offer.use(settings, config)
+    chosen = use.use(settings, config)
     if config.json:
         show.json_out(chosen, console.make())
     else:
@@ -89,9 +93,10 @@ def _use(settings: Settings, config: CheckpointsConfig) -> None:
 def _verify(settings: Settings, config: CheckpointsConfig) -> None:
     from dataclasses import asdict
 
-    from mlxops.jobs import verify
-    from mlxops.ui import checkpoints as drawing
-    from mlxops.ui import console, progress, show
+    from mlxops.jobs.checkpoints import verify
+    from mlxops.ui.checkpoints import listing as drawing
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console, progress
 
     with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
         found = verify.verify(settings, config, advance)
@@ -106,9 +111,10 @@ def _prune(settings: Settings, config: CheckpointsConfig) -> None:
     from dataclasses import asdict
     from functools import partial
 
-    from mlxops.jobs import prune
-    from mlxops.ui import checkpoints as drawing
-    from mlxops.ui import console, show
+    from mlxops.jobs.checkpoints import prune
+    from mlxops.ui.checkpoints import listing as drawing
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
 
     agree = partial(drawing.agree, console.make(stderr=True))
     done = [asdict(each) for each in prune.prune(settings, config, agree)]

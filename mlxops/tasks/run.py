@@ -28,8 +28,10 @@ def list_runs(c: Context, config: RunsConfig) -> None:
 
     They can be narrowed, sorted and shown with other columns; --json always has all of them.
     """
-    from mlxops.jobs import history, listing
-    from mlxops.ui import console, show
+    from mlxops.jobs.run import listing
+    from mlxops.jobs.run import show as history
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
 
     found = listing.runs(house.settings(c), config, history.now())
     if config.json:
@@ -43,8 +45,9 @@ def list_runs(c: Context, config: RunsConfig) -> None:
 @task
 def show(c: Context, config: RunConfig) -> None:
     """Show one run: settings, attempts, results, how to repeat it."""
-    from mlxops.jobs import history
-    from mlxops.ui import console, show
+    from mlxops.jobs.run import show as history
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
 
     details = history.run(house.settings(c), config.name, house.settle(c, LoraConfig, {}))
     if config.json:
@@ -59,9 +62,10 @@ def compare(c: Context, config: CompareConfig) -> None:
 
     Losses stand side by side at equal iterations, trained tokens or time at work (--by).
     """
-    from mlxops.jobs import compare
-    from mlxops.ui import compare as drawing
-    from mlxops.ui import console, show
+    from mlxops.jobs.run import compare
+    from mlxops.ui.run import compare as drawing
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
 
     found = compare.compare(house.settings(c), config)
     if config.json:
@@ -73,27 +77,31 @@ def compare(c: Context, config: CompareConfig) -> None:
 @task
 def tag(c: Context, config: TagConfig) -> None:
     """Show, add or take away the tags of runs."""
-    from mlxops.jobs import keep
-    from mlxops.ui import console, keeping, show
+    from mlxops.jobs.run import annotate as job
+    from mlxops.ui.run import annotate as drawing
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
 
-    rows = keep.tag(house.settings(c), config)
+    rows = job.tag(house.settings(c), config)
     if config.json:
         show.json_out(rows, console.make())
     else:
-        keeping.tags(rows, console.make())
+        drawing.tags(rows, console.make())
 
 
 @task
 def note(c: Context, config: NoteConfig) -> None:
     """Show or write the note of a run."""
-    from mlxops.jobs import keep
-    from mlxops.ui import console, keeping, show
+    from mlxops.jobs.run import annotate as job
+    from mlxops.ui.run import annotate as drawing
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
 
-    row = keep.note(house.settings(c), config)
+    row = job.note(house.settings(c), config)
     if config.json:
         show.json_out(row, console.make())
     else:
-        keeping.note(row, console.make())
+        drawing.note(row, console.make())
 
 
 @task
@@ -102,17 +110,18 @@ def delete(c: Context, config: DeleteConfig) -> None:
 
     It says what would go, and asks. What is not the run's by name stays, and so does a folder that holds such things.
     """
-    from mlxops.jobs import removal
-    from mlxops.ui import confirm, console, keeping, show
+    from mlxops.jobs.run import delete
+    from mlxops.ui.run import annotate, show
+    from mlxops.ui.terminal import confirm, console
 
     settings, screen = house.settings(c), console.make(stderr=True)
-    planned = removal.plan(settings, config)
+    planned = delete.plan(settings, config)
     if not config.yes:
-        keeping.to_remove(planned.as_data(), screen)
+        annotate.to_remove(planned.as_data(), screen)
     if not confirm.confirm("remove this?", screen, yes=config.yes):
         return screen.print("nothing was removed")
-    removed = removal.remove(settings, planned)
-    return show.json_out(removed, console.make()) if config.json else keeping.removed(removed, console.make())
+    removed = delete.remove(settings, planned)
+    return show.json_out(removed, console.make()) if config.json else annotate.removed(removed, console.make())
 
 
 @task(name="import")
@@ -121,13 +130,14 @@ def import_run(c: Context, config: ImportRunConfig) -> None:
 
     Nothing is written to it. The same again adds what is new.
     """
-    from mlxops.jobs import import_run
-    from mlxops.ui import console, imported, progress
+    from mlxops.jobs.run.imports import run
+    from mlxops.ui.run import imports
+    from mlxops.ui.terminal import console, progress
 
     with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
         defaults = house.settle(c, LoraConfig, {})
-        facts = import_run.import_run(house.settings(c), config, advance, defaults)
-    imported.imported(facts, console.make(), as_json=config.json)
+        facts = run.import_run(house.settings(c), config, advance, defaults)
+    imports.imported(facts, console.make(), as_json=config.json)
 
 
 @task
@@ -135,8 +145,9 @@ def export(c: Context, config: ExportConfig) -> None:
     """Write points, runs or all as CSV, JSON, JSONL or Parquet."""
     import sys
 
-    from mlxops.jobs import export
-    from mlxops.ui import console, keeping, show
+    from mlxops.jobs.run import export
+    from mlxops.ui.run import annotate, show
+    from mlxops.ui.terminal import console
 
     if sys.__stdout__ is None and config.output is None:
         raise BadRequest("stdout is closed", hint="--output names a file")
@@ -144,7 +155,7 @@ def export(c: Context, config: ExportConfig) -> None:
     if config.json:
         show.json_out(files, console.make())
     else:
-        keeping.written(files, console.make())
+        annotate.written(files, console.make())
 
 
 @task
@@ -154,9 +165,11 @@ def report(c: Context, config: ReportConfig) -> None:
     The page needs no other file and no network: charts, settings, results, how to repeat it. --png writes the loss
     curve as a picture as well. Files of these names are replaced.
     """
-    from mlxops.jobs import history, report
-    from mlxops.ui import console, show
-    from mlxops.ui import report as page
+    from mlxops.jobs.run import report
+    from mlxops.jobs.run import show as history
+    from mlxops.ui.report import page
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
 
     settings = house.settings(c)
     report.check(config)
@@ -173,10 +186,11 @@ def sql(c: Context, config: SqlConfig) -> None:
     .queries and .schema list what there is. It cannot write. Parameters are :name in the text and --param name=value
     on the command line. In a terminal the answer is a table, in a pipe CSV.
     """
-    from mlxops.jobs import ask
-    from mlxops.ui import answer, console
+    from mlxops.jobs.run import sql as job
+    from mlxops.ui.run import sql as drawing
+    from mlxops.ui.terminal import console
 
     out = console.make()
-    form = answer.format_of(config.format, config.json, out)
-    table = ask.ask(house.settings(c), config, limit=answer.LIMITS.get(form))
-    answer.answer(table.columns, table.rows, out, console.make(stderr=True), format=form, more=table.more)
+    form = drawing.format_of(config.format, config.json, out)
+    table = job.ask(house.settings(c), config, limit=drawing.LIMITS.get(form))
+    drawing.answer(table.columns, table.rows, out, console.make(stderr=True), format=form, more=table.more)

@@ -14,7 +14,7 @@ from mlxops.tasks.house import task
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mlxops.jobs.train import Begun, Training
+    from mlxops.jobs.train.session import Begun, Training
 
 
 @task
@@ -24,31 +24,32 @@ def lora(c: Context, config: LoraConfig) -> None:
     Every run is a row of the registry. Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal.
     --preview says what would happen and starts nothing; --detach trains in the background.
     """
-    from mlxops.jobs import background, train
-    from mlxops.ui import console, outcome, progress
+    from mlxops.jobs.train import detach, session
+    from mlxops.ui.terminal import console, progress
+    from mlxops.ui.train import outcome
 
     screen = console.make(stderr=True)
     with progress.bars(screen) as advance:
-        training = train.check(house.settings(c), config, advance)
+        training = session.check(house.settings(c), config, advance)
     if config.preview:
-        return outcome.preview(train.preview(training), console.make(), as_json=config.json)
+        return outcome.preview(session.preview(training), console.make(), as_json=config.json)
     if config.verify_resume:
         return verify(training, screen, as_json=config.json)
-    if background.is_wanted(training) and (started := background.start(training, partial(progress.waiting, screen))):
+    if detach.is_wanted(training) and (started := detach.start(training, partial(progress.waiting, screen))):
         return outcome.started(started, console.make(), as_json=config.json)
-    with train.begin(training) as run:
+    with session.begin(training) as run:
         work(run, screen)
         return outcome.trained(run.summary(), console.make(), was_finished=run.is_finished, as_json=config.json)
 
 
 def work(run: Begun, screen: Console) -> None:
     """Train a run to its target on the screen; a finished one has nothing left to do."""
-    from mlxops.jobs import background
-    from mlxops.ui import live
+    from mlxops.jobs.train import detach
+    from mlxops.ui.train import live
 
     if run.is_finished:
         return
-    others = background.settle(run)
+    others = detach.settle(run)
     with live.screen(
         screen,
         run_name=run.claim.name,
@@ -62,8 +63,9 @@ def work(run: Begun, screen: Console) -> None:
 
 def verify(training: Training, screen: Console, *, as_json: bool) -> None:
     """Show whether a training of these settings that is killed and goes on ends as one that is not."""
-    from mlxops.jobs import verify_resume
-    from mlxops.ui import console, outcome, progress
+    from mlxops.jobs.train import verify_resume
+    from mlxops.ui.terminal import console, progress
+    from mlxops.ui.train import outcome
 
     with progress.bars(screen, plain=True) as advance:
         verdict = verify_resume.verify(training, advance)
@@ -77,8 +79,11 @@ def monitor(c: Context, config: MonitorConfig) -> None:
 
     Keys: n and p switch the run, + and - zoom, l is logarithmic, s smooths, o overlays, space pauses, ? helps, q quits.
     """
-    from mlxops.jobs import history, watch
-    from mlxops.ui import console, monitor, show
+    from mlxops.jobs.run import show as history
+    from mlxops.jobs.train import monitor as watch
+    from mlxops.ui.run import show
+    from mlxops.ui.terminal import console
+    from mlxops.ui.train import monitor
 
     screen = console.make()
     with watch.open_watch(house.settings(c), config) as run:
@@ -96,8 +101,9 @@ def stop(c: Context, config: StopConfig) -> None:
 
     It works from any terminal, and the same command then goes on. Ctrl-C leaves the training to end by itself.
     """
-    from mlxops.jobs import stop
-    from mlxops.ui import console, outcome, progress
+    from mlxops.jobs.train import stop
+    from mlxops.ui.terminal import console, progress
+    from mlxops.ui.train import outcome
 
     ended = stop.stop(house.settings(c), config, partial(progress.waiting, console.make(stderr=True)))
     outcome.stopped(ended, console.make(), as_json=config.json)

@@ -1,0 +1,1 @@
+"""Adapter folders of any program: read, recognised and judged."""

@@ -1,0 +1,1 @@
+"""Statistics over curves: aligning, trends, significance. Pure functions of numbers."""

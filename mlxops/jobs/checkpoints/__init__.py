@@ -1,0 +1,1 @@
+"""Jobs on checkpoints: listing, explaining, verifying, offering, pruning."""

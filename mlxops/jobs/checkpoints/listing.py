@@ -1,0 +1,391 @@
+"""The checkpoints there are: those of the registry, and those of every adapter folder that is found.
+
+Quick: rows, names, sizes and, where no row tells, headers. Nothing is read through and nothing written.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from mlxops import registry
+from mlxops.adapters import folders
+from mlxops.adapters.folders import Contents, Found
+from mlxops.config import CheckpointsConfig
+from mlxops.errors import BadRequest, NotFound, Refused
+from mlxops.jobs.run import show
+from mlxops.jobs.train import recover
+from mlxops.projects.project import Project, project_of
+from mlxops.settings import Settings
+from mlxops.training import lock
+from mlxops.training.checkpoints import adapter_name, state_name
+
+State = Literal["whole", "weights only", "damaged", "missing", "pruned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One checkpoint. `bytes` is what it takes on disk; `is_next` marks the one that a resume would take.
+
+    `status` is its row's, None without one; `hashes` are the SHA-256 that the row has of its files, by their names.
+    """
+
+    iteration: int | None
+    file: str
+    state: State
+    bytes: int
+    created_at: str | None
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    is_best: bool = False
+    is_offered: bool = False
+    is_next: bool = False
+    status: str | None = None
+    verified_at: str | None = None
+    hashes: tuple[tuple[str, str], ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The checkpoints of one folder. `next` says what going on there would do; seconds are None where unmeasured."""
+
+    run: str | None
+    folder: str
+    kind: Literal["run", "imported", "unknown run", "adapter"]
+    status: str | None
+    iteration: int
+    target: int | None
+    items: tuple[Item, ...]
+    next: str
+    fingerprint: str | None = None
+    seconds: float | None = None
+    seconds_kept: float | None = None
+    seconds_left: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """All that was found, newest run first, and what could not be looked into."""
+
+    groups: tuple[Group, ...]
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What all of it takes on disk."""
+        return sum(item.bytes for group in self.groups for item in group.items)
+
+
+def as_facts(found: Listing) -> dict[str, Any]:
+    """A listing as plain values, with the bytes of all."""
+    return {**asdict(found), "bytes": found.bytes}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A run of the registry with its checkpoints' rows and its rate, in iterations a second."""
+
+    row: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]] = ()
+    rate: float | None = None
+
+
+def check(config: CheckpointsConfig) -> None:
+    """Raise `BadRequest` for options that contradict one another."""
+    asked = [flag for flag in ("use", "verify", "prune", "debug") if getattr(config, flag)]
+    if len(asked) > 1:
+        raise BadRequest(f"--{asked[0]} and --{asked[1]} are two things: one at a time")
+    kept = [f"--{name.replace('_', '-')}" for name in ("keep_last", "keep_best", "keep_every") if getattr(config, name)]
+    if kept and not config.prune:
+        raise BadRequest(f"{kept[0]} says what --prune keeps", hint=f"inv checkpoints --prune {kept[0]}")
+
+
+def listing(settings: Settings, config: CheckpointsConfig) -> Listing:
+    """Every checkpoint of the project, of one run, or at and below a folder."""
+    project = project_of(settings)
+    runs = known_runs(settings, config.run, with_imported=True)
+    below = folder_asked(project, config.path)
+    listed: dict[Path, str] = {}
+    groups, unreadable = [], []
+    for run in runs:
+        place = _real(project.from_root(run.row["adapter_path"]))
+        owner = listed.setdefault(place, run.row["name"])
+        if below is None or place.is_relative_to(below):
+            groups.append(_of_run(project, run, owner))
+    for contents in folders.discover(below or project.root) if config.run is None else ():
+        if contents.problem is not None:
+            unreadable.append(f"{project.relative(contents.folder)} {contents.problem}")
+        elif _real(contents.folder) not in listed:
+            groups.append(_of_folder(project, contents))
+    return Listing(groups=tuple(groups), unreadable=tuple(unreadable))
+
+
+def imported(project: Project, run: Mapping[str, Any]) -> Refused:
+    """The error of a command that would change or go on with the files of an imported run."""
+    return Refused(
+        f"{run['name']!r} was imported from {run['imported_from']!r}, where nothing is changed",
+        hint=_adopting(project, run["imported_from"]),
+    )
+
+
+def _adopting(project: Project, source: str) -> str:
+    if not project.from_root(source).is_dir():
+        return "a log alone has no checkpoints to go on from"
+    return f"inv lora --adopt {shlex.quote(source)} goes on with it in a run of its own"
+
+
+def known_runs(settings: Settings, name: str | None = None, *, with_imported: bool = False) -> list[Known]:
+    """The runs of the registry, newest first, or the one of that name; none without a registry.
+
+    Imported ones are left out unless asked for; to name one raises `Refused` then.
+    """
+    if not settings.registry_path.exists() and name is None:
+        return []
+    with show.reading(settings.registry_path) as db:
+        rows, rates = registry.all_checkpoints(db), registry.iteration_rates(db)
+        only = None if name is None else registry.find_run(db, name)["id"]
+        found = [row for row in registry.list_runs(db) if only in (None, row["id"])]
+    if not with_imported:
+        if only is not None and found[0]["imported_from"] is not None:
+            raise imported(project_of(settings), found[0])
+        found = [row for row in found if row["imported_from"] is None]
+    return [Known(row=row, rows=rows.get(row["id"], ()), rate=rates.get(row["id"])) for row in found]
+
+
+def folder_asked(project: Project, path: str | None) -> Path | None:
+    """The folder that a person names, as it really is. Raises `NotFound` or `BadRequest` where it is none."""
+    if path is None:
+        return None
+    try:
+        folder = project.resolve(path)
+        is_there, is_folder = folder.exists(), folder.is_dir()
+    except OSError as error:
+        raise BadRequest(f"{path!r} cannot be looked into: {error.strerror}", hint="name a folder of yours") from error
+    if not is_there:
+        raise NotFound(f"there is no folder {path!r}", hint="inv checkpoints shows those there are")
+    if not is_folder:
+        raise BadRequest(f"{path!r} is a file, and a folder is wanted", hint=f"its folder is {str(folder.parent)!r}")
+    return _real(folder)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+# a run of the registry -----------------------------------------------------------------------------------------------
+
+
+def _of_run(project: Project, run: Known, owner: str) -> Group:
+    """The checkpoints of a run; `owner` is the newest run with this folder, whose files are those there."""
+    row = run.row
+    folder = project.from_root(row["adapter_path"])
+    is_own = owner == row["name"]
+    contents = folders.look(folder) if is_own else Contents(folder=folder, problem=f"is that of {owner} by now")
+    if row["imported_from"] and folder.is_file():
+        contents = Contents(folder=folder)  # a log
+    if row["imported_from"]:
+        # what was left out of the import is of other trainings
+        names = {each["adapter_file"] for each in run.rows}
+        contents = replace(contents, files=tuple(each for each in contents.files if each.name in names))
+    items = sorted(items_of(run.rows, contents), key=lambda item: item.iteration or 0)
+    chosen = next_item(items)
+    is_held = lock.is_held(folder / lock.NAME)
+    going_on = _adopting(project, row["imported_from"]) if row["imported_from"] else None
+    kept, left = _times(run, chosen, is_held=is_held)
+    return Group(
+        run=row["name"],
+        folder=row["adapter_path"],
+        kind="run" if row["imported_from"] is None else "imported",
+        status=row["status"],
+        iteration=row["iteration"],
+        target=row["target_iterations"],
+        items=tuple(replace(item, is_next=item is chosen) for item in items),
+        next=going_on or _going_on(row, items, chosen, contents, is_held=is_held),
+        fingerprint=row["fingerprint"],
+        seconds=row["seconds"],
+        seconds_kept=kept,
+        seconds_left=left,
+        problem=contents.problem,
+    )
+
+
+def items_of(rows: Iterable[Mapping[str, Any]], contents: Contents) -> list[Item]:
+    """The checkpoints of a run: its rows held against the files, and the files that have no row."""
+    rows = list(rows)
+    files = {each.name: each for each in contents.files}
+    with_row = {row["iteration"] for row in rows}
+    items = [_from_row(row, files, contents.problem) for row in rows]
+    without = {each.iteration for each in contents.of("weights", "state") if each.iteration not in with_row}
+    return items + [_without_row(contents, iteration, files) for iteration in sorted(filter(None, without))]
+
+
+def next_item(items: Sequence[Item]) -> Item | None:
+    """The one that a resume takes: the newest whole."""
+    return next((item for item in reversed(items) if item.state == "whole"), None)
+
+
+def _from_row(row: Mapping[str, Any], files: Mapping[str, Found], unreadable: str | None) -> Item:
+    adapter = files.get(row["adapter_file"])
+    has_state = bool(row["state_file"]) and not row["state_pruned_at"]
+    parts = [adapter, files.get(row["state_file"])] if has_state else [adapter]
+    state, problem = _state_of(row, parts, has_state=has_state)
+    if unreadable and row["status"] == "whole":
+        state, problem = "damaged" if "cannot" in unreadable or "may not" in unreadable else "missing", None
+    return Item(
+        iteration=row["iteration"],
+        file=row["adapter_file"],
+        state=state,
+        bytes=sum(part.bytes for part in parts if part),
+        created_at=row["created_at"],
+        train_loss=row["train_loss"],
+        validation_loss=row["validation_loss"],
+        is_best=bool(row["is_best"]),
+        is_offered=bool(row["is_offered"]),
+        status=row["status"],
+        verified_at=row["verified_at"],
+        hashes=_hashes(row, has_state=has_state),
+        problem=problem,
+    )
+
+
+def _hashes(row: Mapping[str, Any], *, has_state: bool) -> tuple[tuple[str, str], ...]:
+    names = ("adapter", "state") if has_state else ("adapter",)
+    return tuple((row[f"{name}_file"], row[f"{name}_sha256"]) for name in names if row[f"{name}_sha256"])
+
+
+def _state_of(row: Mapping[str, Any], parts: Sequence[Found | None], *, has_state: bool) -> tuple[State, str | None]:
+    if row["status"] == "pruned":
+        return "pruned", None
+    if row["status"] == "corrupt":
+        return "damaged", None if parts[0] is None else f"{row['adapter_file']} was found damaged"
+    if row["status"] == "missing" or parts[0] is None:
+        return "missing", f"{row['adapter_file']} is gone" if parts[0] is None else "its state was found missing"
+    if parts[-1] is None:
+        return "damaged", f"{row['state_file']} is gone"
+    if wrong := next((part for part in parts if part and part.problem), None):
+        return "damaged", f"{wrong.name} {wrong.problem}"
+    if not has_state:
+        return "weights only", None
+    size = sum(part.bytes for part in parts if part)
+    if size != row["bytes"]:
+        return "damaged", f"its files have {size:,} bytes instead of {row['bytes']:,}"
+    return "whole", None
+
+
+def _without_row(contents: Contents, iteration: int, files: Mapping[str, Found]) -> Item:
+    """A checkpoint that stands in the folder alone: whole as far as its headers tell."""
+    adapter = files.get(adapter_name(iteration))
+    state = files.get(state_name(iteration))
+    adapter = adapter or next((each for each in contents.of("weights") if each.iteration == iteration), None)
+    parts = [part for part in (adapter, state) if part]
+    problem = next((words for part in parts if (words := _broken(contents.folder, part))), None)
+    if problem is None and adapter is None:
+        problem = f"{adapter_name(iteration)} is gone"
+    return Item(
+        iteration=iteration,
+        file=parts[0].name,
+        state="damaged" if problem else "whole" if state else "weights only",
+        bytes=sum(part.bytes for part in parts),
+        created_at=_time(parts[0].modified),
+        problem=problem,
+    )
+
+
+def _broken(folder: Path, file: Found) -> str | None:
+    problem = file.problem or folders.read_header(folder / file.name).problem
+    return f"{file.name} {problem}" if problem else None
+
+
+def _time(modified: float) -> str:
+    return datetime.fromtimestamp(modified, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _going_on(
+    row: Mapping[str, Any], items: Sequence[Item], chosen: Item | None, contents: Contents, *, is_held: bool
+) -> str:
+    if is_held:
+        return "a process is at work on it now"
+    if contents.problem is not None:
+        gone = contents.problem == "is gone"
+        return f"its folder {contents.problem}" + (": it would begin anew" if gone else "")
+    if chosen is None:
+        return "there is nothing to go on from: it would begin anew"
+    if row["status"] == "completed" and (chosen.iteration or 0) >= row["target_iterations"]:
+        return f"finished; a larger --iters goes on from {chosen.iteration:,}"
+    return f"a resume goes on from {chosen.iteration:,}, {_why(items, chosen)}"
+
+
+def _why(items: Sequence[Item], chosen: Item) -> str:
+    newer = [item for item in items if (item.iteration or 0) > (chosen.iteration or 0) and item.state != "pruned"]
+    if not newer:
+        return "the newest" + ("" if chosen.status else ", which has no row yet")
+    shown = ", ".join(f"{item.iteration:,} ({item.state})" for item in newer[-3:])
+    return f"the newest whole one: not from {shown}"
+
+
+def _times(run: Known, chosen: Item | None, *, is_held: bool) -> tuple[float | None, float | None]:
+    """The seconds of work that going on keeps, and those that are left, at the newest rate of this run."""
+    if run.rate is None or chosen is None:
+        return None, None
+    reached = run.row["iteration"] if is_held else chosen.iteration or 0
+    kept = (chosen.iteration or 0) / run.rate
+    seconds = run.row["seconds"]
+    left = max(0, run.row["target_iterations"] - reached) / run.rate
+    return kept if seconds is None else min(kept, seconds), left
+
+
+# a folder without a row ----------------------------------------------------------------------------------------------
+
+
+def _of_folder(project: Project, contents: Contents) -> Group:
+    run = recover.describes_itself(contents.folder)
+    items = items_of((), contents)
+    offered = contents.of("offered")
+    place = project.relative(contents.folder)
+    if run is None:
+        items += [_final(contents.folder, each) for each in offered]
+        said, _ = folders.read_settings(contents.folder)
+        target = (said or {}).get("iters")
+        return Group(
+            run=None,
+            folder=place,
+            kind="adapter",
+            status=None,
+            iteration=max((item.iteration or 0 for item in items), default=0),
+            target=target if isinstance(target, int) else None,
+            items=tuple(items),
+            next="no run of this toolkit: inv debug-checkpoints explains what can be done with it",
+        )
+    chosen = next_item(items)
+    where = "begins anew there" if chosen is None else f"goes on from {chosen.iteration:,} there"
+    return Group(
+        run=run["name"],
+        folder=place,
+        kind="unknown run",
+        status=None,
+        iteration=max((item.iteration or 0 for item in items), default=0),
+        target=run["target"],
+        items=tuple(replace(item, is_next=item is chosen) for item in items),
+        next=f"no row of the registry points here; inv lora with this --adapter-path {where}",
+        fingerprint=run["fingerprint"],
+    )
+
+
+def _final(folder: Path, file: Found) -> Item:
+    problem = _broken(folder, file)
+    return Item(
+        iteration=None,
+        file=file.name,
+        state="damaged" if problem else "weights only",
+        bytes=file.bytes,
+        created_at=_time(file.modified),
+        problem=problem,
+        is_offered=True,
+    )

@@ -1,0 +1,97 @@
+"""Choosing what a run offers: `adapters.safetensors` becomes a copy of one of its checkpoints' weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlxops import files, registry
+from mlxops.config import CheckpointsConfig
+from mlxops.errors import BadRequest, Failed, NotFound, Refused
+from mlxops.jobs.checkpoints.listing import imported
+from mlxops.jobs.train import claim
+from mlxops.projects.project import project_of
+from mlxops.settings import Settings
+from mlxops.training import checkpoints, lock
+
+
+def use(settings: Settings, config: CheckpointsConfig) -> dict[str, Any]:
+    """Make `best`, `last` or an iteration of a run what it offers, and record it. Returns what is offered now.
+
+    The file is exchanged whole and before the row. Raises `Refused` for a checkpoint that is damaged or pruned, `Busy`
+    while the run trains.
+    """
+    if config.run is None:
+        raise BadRequest("--use needs the run whose checkpoint it is", hint="inv checkpoints --use best --run NAME")
+    project = project_of(settings)
+    wanted = config.use or ""
+    if wanted not in ("best", "last") and not wanted.isdecimal():
+        raise BadRequest(f"--use takes best, last or an iteration, not {wanted!r}")
+    if not settings.registry_path.exists():
+        raise NotFound("there are no runs yet", hint="inv lora --model MODEL --data DATA starts the first")
+    with registry.open_registry(settings.registry_path) as db:
+        run = registry.find_run(db, config.run)
+        name, folder = run["name"], project.from_root(run["adapter_path"])
+        if run["imported_from"] is not None:
+            raise imported(project, run)
+        if not folder.is_dir():
+            raise NotFound(f"the folder {run['adapter_path']!r} of the run {name!r} is gone")
+        with lock.hold(folder / lock.NAME, claim.holder(settings.command or ""), what=f"the run {name!r}"):
+            row = _chosen(registry.checkpoints_of(db, run["id"]), wanted, name)
+            _check(folder, row, name)
+            try:
+                checkpoints.offer_file(folder / row["adapter_file"])
+            except OSError as error:
+                raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
+            message = f"offers iteration {row['iteration']:,} ({wanted})"
+            registry.offer_checkpoint(db, run["id"], row["iteration"], message=message)
+    return {
+        "run": name,
+        "iteration": row["iteration"],
+        "file": f"{run['adapter_path']}/{checkpoints.OFFERED}",
+        "validation_loss": row["validation_loss"],
+        "sha256": row["adapter_sha256"],
+    }
+
+
+def _chosen(rows: Sequence[Mapping[str, Any]], wanted: str, name: str) -> Mapping[str, Any]:
+    hint = f"inv checkpoints --run {name} --all lists what there is"
+    there = [row for row in rows if row["status"] == "whole"]
+    if wanted == "best":
+        found = next((row for row in there if row["is_best"]), None)
+        if found is None:
+            raise NotFound(f"no checkpoint of the run {name!r} has a validation loss, so none is the best", hint=hint)
+        return found
+    if wanted == "last":
+        if not there:
+            raise NotFound(f"the run {name!r} has no whole checkpoint", hint=hint)
+        return there[-1]
+    found = next((row for row in rows if row["iteration"] == int(wanted)), None)
+    if found is None:
+        raise NotFound(f"the run {name!r} has no checkpoint at iteration {int(wanted):,}", hint=hint)
+    if found["status"] != "whole":
+        raise Refused(
+            f"the checkpoint at iteration {int(wanted):,} of {name!r} is {_IN_WORDS[found['status']]}", hint=hint
+        )
+    return found
+
+
+def _check(folder: Path, row: Mapping[str, Any], name: str) -> None:
+    """Raise `Refused` unless the weights are what was written."""
+    file = folder / row["adapter_file"]
+    try:
+        is_whole = files.sha256(file) == row["adapter_sha256"]
+        problem = None if is_whole else "is not what was written (SHA-256)"
+    except FileNotFoundError:
+        problem = "is gone"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    if problem:
+        raise Refused(
+            f"{row['adapter_file']} of the run {name!r} {problem}",
+            hint=f"inv checkpoints --verify --run {name} tells which are whole",
+        )
+
+
+_IN_WORDS = {"corrupt": "damaged", "missing": "gone", "pruned": "pruned"}

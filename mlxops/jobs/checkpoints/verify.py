@@ -1,0 +1,179 @@
+"""Reading checkpoints through: every byte against the hashes of the registry, or of the files' own metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mlxops import registry
+from mlxops.adapters import folders
+from mlxops.config import CheckpointsConfig
+from mlxops.errors import Failed
+from mlxops.jobs.checkpoints.listing import Group, Item, listing
+from mlxops.projects.project import Project, project_of
+from mlxops.settings import Settings
+from mlxops.training import checkpoints
+from mlxops.training.checkpoints import Checkpoint
+
+Progress = Callable[[str, int, int], None]
+Result = Literal["whole", "damaged", "missing", "not comparable"]
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What reading one checkpoint through found. `result` of another program's file without hashes is its header's."""
+
+    run: str | None
+    folder: str
+    iteration: int | None
+    result: Result
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """All that was read, the bytes of it, and what damage means for going on, a sentence a run.
+
+    `is_recorded` is False where the registry cannot be written.
+    """
+
+    checkpoints: tuple[Verified, ...]
+    bytes: int
+    consequences: tuple[str, ...]
+    is_recorded: bool
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def damaged(self) -> tuple[Verified, ...]:
+        """Those that cannot be used."""
+        return tuple(each for each in self.checkpoints if each.result in ("damaged", "missing"))
+
+
+def verify(settings: Settings, config: CheckpointsConfig, progress: Progress) -> Verification:
+    """Read everything through and record what was found: when, and what is damaged or missing.
+
+    Files that a process at work removes meanwhile are no damage: their rows say pruned by then.
+    """
+    project, found = project_of(settings), listing(settings, config)
+    counter = _Counter(found.bytes, progress)
+    is_recorded = _may_be_written(settings.registry_path)
+    verified: list[Verified] = []
+    consequences: list[str] = []
+    for group in found.groups:
+        results = _verify_group(project, group, counter)
+        if group.kind in ("run", "imported") and is_recorded:
+            results = _record(settings, group, results)
+        verified += results
+        consequences += _consequence(group, results)
+    return Verification(
+        checkpoints=tuple(verified),
+        bytes=counter.done,
+        consequences=tuple(consequences),
+        is_recorded=is_recorded,
+        unreadable=found.unreadable,
+    )
+
+
+def check(found: Verification) -> None:
+    """Raise `Failed` where anything is damaged."""
+    if found.damaged:
+        raise Failed(
+            f"{len(found.damaged):,} of {len(found.checkpoints):,} checkpoints cannot be used",
+            hint="inv debug-checkpoints FOLDER explains each; inv lora sets damaged ones aside when it goes on",
+        )
+
+
+class _Counter:
+    """The bytes read so far, told as they come."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.done, self._total, self._progress = 0, max(total, 1), progress
+
+    def add(self, count: int) -> None:
+        self.done += count
+        self._progress("reading", self.done, max(self._total, self.done))
+
+
+def _verify_group(project: Project, group: Group, counter: _Counter) -> list[Verified]:
+    folder = project.from_root(group.folder)
+    return [_verify_item(folder, group, item, counter) for item in group.items if not _is_known_gone(item)]
+
+
+def _is_known_gone(item: Item) -> bool:
+    """Whether nothing is left of a checkpoint and its row says so: pruned, set aside, or found missing before."""
+    return item.state == "pruned" or (item.status in ("corrupt", "missing") and item.bytes == 0)
+
+
+def _verify_item(folder: Path, group: Group, item: Item, counter: _Counter) -> Verified:
+    about: dict[str, Any] = {"run": group.run, "folder": group.folder, "iteration": item.iteration}
+    expected = dict(item.hashes)
+    try:
+        hashes = {name: _sha256(folder / name, counter) for name in expected or [item.file]}
+    except FileNotFoundError as error:
+        return Verified(result="missing", reason=f"{Path(error.filename).name} is gone", **about)
+    except OSError as error:
+        return Verified(result="damaged", reason=f"{Path(error.filename).name}: {error.strerror}", **about)
+    wrong = [name for name, sha256 in expected.items() if hashes[name] != sha256]
+    if expected and not wrong:
+        return Verified(result="whole", **about)
+    if item.iteration is not None and (folder / checkpoints.state_name(item.iteration)).exists():
+        # the files of a checkpoint vouch for each other, also where no row does or it is older than they are
+        read = checkpoints.read(folder, item.iteration, fingerprint=group.fingerprint)
+        is_whole = isinstance(read, Checkpoint)
+        return Verified(
+            result="whole" if is_whole else "damaged",
+            reason=None if isinstance(read, Checkpoint) else read.reason,
+            **about,
+        )
+    if wrong:
+        return Verified(result="damaged", reason=f"{wrong[0]} is not what was written (SHA-256)", **about)
+    problem = folders.read_header(folder / item.file).problem
+    if problem:
+        return Verified(result="damaged", reason=f"{item.file} {problem}", **about)
+    return Verified(result="not comparable", reason="no hash of it is known; its header is in order", **about)
+
+
+def _sha256(path: Path, counter: _Counter) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            counter.add(len(chunk))
+    return digest.hexdigest()
+
+
+def _may_be_written(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+_STATUS: Mapping[str, str] = {"whole": "whole", "damaged": "corrupt", "missing": "missing"}
+
+
+def _record(settings: Settings, group: Group, results: list[Verified]) -> list[Verified]:
+    """Mark the rows of a run; what was pruned meanwhile is left out."""
+    with registry.open_registry(settings.registry_path) as db:
+        run_id = registry.find_run(db, str(group.run))["id"]
+        now = {row["iteration"]: row["status"] for row in registry.checkpoints_of(db, run_id)}
+        kept = [each for each in results if now.get(each.iteration or 0) != "pruned"]
+        for each in kept:
+            if each.iteration is not None and each.iteration in now and each.result in _STATUS:
+                registry.mark_checkpoint(db, run_id, each.iteration, _STATUS[each.result])
+    return kept
+
+
+def _consequence(group: Group, results: list[Verified]) -> list[str]:
+    """What damage to the newest checkpoints means for going on."""
+    bad = {each.iteration: each for each in results if each.result in ("damaged", "missing")}
+    left = [item.iteration or 0 for item in group.items if item.state == "whole" and item.iteration not in bad]
+    newer = [each for each in bad.values() if each.iteration is not None and each.iteration > max(left, default=0)]
+    if not newer or group.kind in ("adapter", "imported"):
+        return []
+    where = f"iteration {max(left):,}" if left else "the beginning"
+    why = " and ".join(f"{each.iteration:,} is {each.result}" for each in newer)
+    return [f"{group.run or group.folder}: a resume would take {where}, since {why}"]

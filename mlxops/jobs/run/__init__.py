@@ -1,0 +1,1 @@
+"""Jobs on runs: listing, showing, comparing, annotating, exporting, removing."""

@@ -1,0 +1,60 @@
+"""What a person says about runs afterwards: tags and a note."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlxops import registry
+from mlxops.config import NoteConfig, TagConfig
+from mlxops.errors import BadRequest
+from mlxops.jobs.run.show import reading
+from mlxops.registry import Registry
+from mlxops.settings import Settings
+
+_NO_NOTE = "-"
+
+
+def tag(settings: Settings, config: TagConfig) -> list[dict[str, Any]]:
+    """Add tags to runs and take others away; returns `run` and `tags` of each. Without either nothing is written."""
+    names = [name.strip() for name in config.name.split(",") if name.strip()]
+    if not names:
+        raise BadRequest(f"run.tag takes the name of a run, not {config.name!r}", hint="inv run.tag latest --add good")
+    if not (config.add or config.remove):
+        with reading(settings.registry_path) as db:
+            return [{"run": run["name"], "tags": run["tags"]} for run in find_runs(db, names)]
+    with writing(settings.registry_path) as db:
+        return [
+            {"run": run["name"], "tags": registry.change_tags(db, run["id"], add=config.add, remove=config.remove)}
+            for run in find_runs(db, names)
+        ]
+
+
+def note(settings: Settings, config: NoteConfig) -> dict[str, Any]:
+    """Give a run a note, or none at all; returns `run` and `note`. Without a text nothing is written."""
+    if config.text is None:
+        with reading(settings.registry_path) as db:
+            run = registry.find_run(db, config.name)
+        return {"run": run["name"], "note": run["note"]}
+    text = None if config.text.strip() == _NO_NOTE else config.text
+    with writing(settings.registry_path) as db:
+        run = registry.find_run(db, config.name)
+        registry.update_run(db, run["id"], note=text)
+    return {"run": run["name"], "note": text}
+
+
+def find_runs(db: Registry, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The runs of these names, each once, in the order named; raises `NotFound` before anything is done to one."""
+    found = {run["id"]: run for run in (registry.find_run(db, name) for name in names)}
+    return list(found.values())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Registry]:
+    """The registry that is there, for writing, dead attempts closed before; raises `NotFound` and makes none."""
+    registry.open_read_only(path).close()
+    with registry.open_registry(path) as db:
+        registry.close_dead_attempts(db)
+        yield db

@@ -1,0 +1,313 @@
+"""Comparing runs: what was set differently, and what came of it at equal iterations, tokens or time at work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from mlxops import registry
+from mlxops.analysis.align import Curve, axis, common_places, value_at
+from mlxops.config import CompareConfig, LoraConfig
+from mlxops.errors import BadRequest
+from mlxops.jobs import commands
+from mlxops.jobs.run.annotate import find_runs
+from mlxops.jobs.run.show import reading
+from mlxops.options import options_of
+from mlxops.registry import Registry
+from mlxops.settings import Settings
+from mlxops.training.origin import origin_of
+
+FEWEST, MOST = 2, 8
+_POINTS = 400  # of a curve, more than a terminal has columns
+_PLACES = 8  # at which losses stand side by side
+_CERTAIN = 1.96  # standard errors of a difference that chance exceeds once in twenty times
+
+# what one command did, or where its run stands, is no setting of the training
+_LEFT_OUT = commands.OF_ONE_COMMAND | {"model", "data"}
+_ENVIRONMENT = ("mlx", "mlx-lm", "mlxops", "device", "machine", "blas", "blas_version", "kernels")
+_OF_VALIDATION = ("val_batches", "batch_size", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A run with all that is compared of it."""
+
+    row: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    attempts: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Mapping[str, Any]]
+    series: Mapping[str, Mapping[str, Any]]
+    curves: Mapping[str, Curve]
+    speeds: Curve
+    errors: Mapping[int, float]
+
+
+def compare(settings: Settings, config: CompareConfig) -> dict[str, Any]:
+    """The comparison of two to eight runs, as `ui.compare` draws it and JSON has it.
+
+    Raises `NotFound` for a run that is not there, with the nearest names, `BadRequest` for too few or too many.
+    """
+    names = list(dict.fromkeys(config.runs))
+    if len(names) < len(config.runs):
+        twice = next(name for name in names if config.runs.count(name) > 1)
+        raise BadRequest(f"the run {twice!r} stands there twice", hint="name each run once")
+    if not FEWEST <= len(names) <= MOST:
+        raise BadRequest(
+            f"run.compare takes {FEWEST} to {MOST} runs, not {len(names)}", hint="inv run.compare heron,otter"
+        )
+    with reading(settings.registry_path) as db:
+        found = find_runs(db, names)
+        if len(found) < len(names):
+            raise BadRequest(f"{' and '.join(names)} are not different runs", hint="inv runs shows the runs there are")
+        runs = [_read(db, row, config.by) for row in found]
+    rows = _settings(runs)
+    return {
+        "runs": [_losses(run) for run in runs],
+        "by": config.by,
+        "same_settings": not any(row["differs"] for row in rows if row["kind"] == "setting"),
+        "same_losses": _have_same_losses(runs),
+        "cautions": _cautions(runs, config.by),
+        "settings": [row for row in rows if config.all or row["differs"]],
+        "differences": _differences(runs),
+        "curves": [_thinned(run) for run in runs],
+        "places": _side_by_side(runs, whole=config.by != "time"),
+        "evaluations": _evaluations(runs),
+        "speed": [_speed(run) for run in runs],
+        "memory": [_memory(run) for run in runs],
+    }
+
+
+def _read(db: Registry, row: Mapping[str, Any], by: str) -> _Run:
+    def points(name: str) -> list[dict[str, Any]]:
+        return registry.metric_series(db, row["id"], name)
+
+    attempts = registry.attempts_of(db, row["id"])
+    # what is imported counts time at work from its start, whatever times the files have
+    spans = attempts if row["imported_from"] is None else ()
+    place = axis(by, points("trained_tokens") if by == "tokens" else (), spans, row["created_at"])
+    return _Run(
+        row=row,
+        summary=registry.summary_of(db, row["id"]),
+        attempts=attempts,
+        evaluations=registry.evaluations_of(db, row["id"]),
+        series=registry.curve_summary(db, row["id"]),
+        curves={
+            name: [(place(point), point["value"]) for point in points(name)]
+            for name in ("train_loss", "validation_loss")
+        },
+        speeds=[(point["iteration"], point["value"]) for point in points("tokens_per_second")],
+        errors={point["iteration"]: point["value"] for point in points("validation_standard_error")},
+    )
+
+
+# settings -----------------------------------------------------------------------------------------------------------
+
+
+def _settings(runs: Sequence[_Run]) -> list[dict[str, Any]]:
+    """Every setting and what else the weights depend on: its value in each run, and whether they differ."""
+    options = [each for each in options_of(LoraConfig) if each.role and each.name not in _LEFT_OUT]
+    options.sort(key=lambda each: each.role != "weights")
+    table: dict[str, list[Any]] = {
+        name: [run.row[name] for run in runs] for name in ("model", "model_identity", "data", "data_identity")
+    }
+    table["begins_with"] = [_beginning(run.row["config"]) for run in runs]
+    table["validation_identity"] = [run.row["config"].get("validation_identity") for run in runs]
+    table |= {option.name: [run.row["config"].get(option.name) for run in runs] for option in options}
+    chosen = [run.row["config"].get("automatic") or {} for run in runs]
+    environment = {
+        f"{name} (chosen)": [each.get(name) for each in chosen]
+        for name in dict.fromkeys(name for each in chosen for name in each)
+    }
+    for name in _ENVIRONMENT:
+        # of the newest attempt: the weights there are were made in it
+        environment[name] = [run.attempts[-1]["environment"].get(name) if run.attempts else None for run in runs]
+    return [
+        {
+            "name": name,
+            "kind": "environment" if name in environment else "setting",
+            "values": values,
+            "differs": _differ(values, name in environment),
+        }
+        for name, values in (table | environment).items()
+        if any(value is not None for value in values)
+    ]
+
+
+def _beginning(config: Mapping[str, Any]) -> str | None:
+    """Whose weights a run began with, None for fresh ones."""
+    origin = origin_of(config)
+    return f"{origin.run or origin.folder}:{origin.iteration}" if origin else None
+
+
+def _differ(values: Sequence[Any], is_environment: bool) -> bool:
+    """Whether values differ; what is not known of an environment, before its first attempt, differs from nothing."""
+    known = [value for value in values if value is not None or not is_environment]
+    return any(value != known[0] for value in known)
+
+
+def _cautions(runs: Sequence[_Run], by: str) -> list[str]:
+    """Why losses of these runs are not to be set against each other as they are, nor their curves at equal times."""
+
+    def differ(name: str) -> bool:
+        return len({str(run.row["config"].get(name)) for run in runs}) > 1
+
+    found = []
+    if len({run.row["model_identity"] for run in runs}) > 1:
+        found.append("the models differ: a token of one need not be a token of the other, and losses are per token")
+    if differ("validation_identity"):
+        found.append("the validation rows differ: validation losses do not measure the same")
+    elif any(run.row["config"].get("val_batches") != -1 for run in runs) and any(map(differ, _OF_VALIDATION)):
+        found.append("val_batches, batch_size or seed differ: unless all rows fit, other rows are validated")
+    if differ("mask_prompt") or differ("max_seq_length"):
+        found.append("mask_prompt or max_seq_length differ: other tokens count towards the losses")
+    if by == "time" and len({_beginning(run.row["config"]) for run in runs}) > 1:
+        found.append("not all begin with the same weights: the time in which those were trained counts for no run")
+    return found
+
+
+# losses -------------------------------------------------------------------------------------------------------------
+
+
+def _losses(run: _Run) -> dict[str, Any]:
+    summary = run.summary
+    names = ("name", "status", "iteration", "target_iterations", "trained_tokens", "seconds", "train_loss")
+    last = run.series.get("validation_loss", {}).get("last_iteration")
+    best = summary["best_iteration"]
+    return {name: summary[name] for name in names} | {
+        "fingerprint": run.row["fingerprint"],
+        "validation_loss": summary["validation_loss"],
+        "validation_standard_error": run.errors.get(last) if last is not None else None,
+        "best_validation_loss": summary["best_validation_loss"],
+        "best_standard_error": run.errors.get(best) if best is not None else None,
+        "best_iteration": best,
+    }
+
+
+def _differences(runs: Sequence[_Run]) -> list[dict[str, Any]]:
+    """How far each run's final and best validation loss is above the lowest of them, and how well that is known."""
+    losses = [_losses(run) for run in runs]
+    return [
+        {"loss": name, "name": each["name"], **difference}
+        for name, value, error in (
+            ("final", "validation_loss", "validation_standard_error"),
+            ("best", "best_validation_loss", "best_standard_error"),
+        )
+        for each, difference in zip(losses, above_lowest([(each[value], each[error]) for each in losses]), strict=True)
+    ]
+
+
+def above_lowest(measured: Sequence[tuple[float | None, float | None]]) -> list[dict[str, Any]]:
+    """For each value with its standard error: `difference` to the lowest, its `standard_error`, and `exceeds`.
+
+    The rule: the standard error of a difference is the root of the sum of squares of both, and a difference larger
+    than 1.96 of it is taken for real (a two-sided z-test at 5 %). It takes the two for independent; on the same
+    validation rows they go up and down together, so that the rule errs on the side of caution.
+
+    >>> above_lowest([(2.0, 0.03), (2.2, 0.04)])[1]["exceeds"]
+    True
+    """
+    known = [pair for pair in measured if pair[0] is not None]
+    lowest = min(known, key=lambda pair: pair[0] or 0.0) if known else (None, None)
+    found = []
+    for value, error in measured:
+        difference = None if value is None or lowest[0] is None else value - lowest[0]
+        is_known = difference is not None and error is not None and lowest[1] is not None
+        spread = (
+            (error**2 + lowest[1] ** 2) ** 0.5 if is_known and error is not None and lowest[1] is not None else None
+        )
+        exceeds = abs(difference) > _CERTAIN * spread if spread is not None and difference is not None else None
+        found.append({"difference": difference, "standard_error": spread, "exceeds": exceeds})
+    return found
+
+
+def _side_by_side(runs: Sequence[_Run], *, whole: bool) -> dict[str, list[dict[str, Any]]]:
+    """Both losses of all runs at common places, between two points on the straight line from the one to the other."""
+    table = {}
+    for name in ("train_loss", "validation_loss"):
+        curves = [run.curves[name] for run in runs]
+        places = common_places(curves, _PLACES, whole=whole)
+        table[name] = [{"at": place, "values": [value_at(curve, place) for curve in curves]} for place in places]
+    return table
+
+
+def _have_same_losses(runs: Sequence[_Run]) -> bool:
+    """Whether every loss of every run is the same to the last bit, at the same iteration."""
+    first, *others = [
+        {name: [value for _, value in run.curves[name]] for name in run.curves} | {"at": _iterations(run)}
+        for run in runs
+    ]
+    return all(other == first for other in others) and any(run.curves["train_loss"] for run in runs)
+
+
+def _iterations(run: _Run) -> list[tuple[Any, Any, Any]]:
+    names = ("train_loss", "validation_loss")
+    found = [run.series.get(name, {}) for name in names]
+    return [(each.get("first_iteration"), each.get("last_iteration"), each.get("count")) for each in found]
+
+
+def _thinned(run: _Run) -> dict[str, Any]:
+    """The curves for drawing: of a longer one the lowest and the highest point of neighbours, so that spikes stay."""
+    return {"name": run.row["name"]} | {name: _thin(points) for name, points in run.curves.items()}
+
+
+def _thin(points: Curve) -> Curve:
+    if len(points) <= _POINTS:
+        return points
+    kept: Curve = []
+    for number in range(_POINTS // 2):
+        part = points[number * len(points) // (_POINTS // 2) : (number + 1) * len(points) // (_POINTS // 2)]
+        known = [(value, place) for place, value in part if value is not None]
+        if known:
+            kept += sorted({(place, value) for value, place in (min(known), max(known))})
+        else:
+            kept.append(part[0])
+    return kept
+
+
+# evaluations, speed, memory -----------------------------------------------------------------------------------------
+
+
+def _evaluations(runs: Sequence[_Run]) -> list[dict[str, Any]]:
+    """The newest score of each kind on the same data, one row a score with a value for each run that has it."""
+    table: dict[tuple[Any, ...], list[tuple[float | None, float | None]]] = {}
+    for number, run in enumerate(runs):
+        for evaluation in run.evaluations:
+            for score in evaluation["scores"]:
+                key = (evaluation["kind"], evaluation["data"], evaluation["data_sha256"], score["metric"])
+                row = table.setdefault(key, [(None, None)] * len(runs))
+                row[number] = (score["value"], score["standard_error"])
+    return [
+        {
+            "kind": kind,
+            "data": data,
+            "data_sha256": digest,
+            "metric": metric,
+            "values": [value for value, _ in row],
+            "standard_errors": [error for _, error in row],
+        }
+        for (kind, data, digest, metric), row in table.items()
+    ]
+
+
+def _speed(run: _Run) -> dict[str, Any]:
+    """The median of the tokens a second that an attempt reported: figures of different attempts are never mixed."""
+    rows = []
+    for number, attempt in enumerate(run.attempts):
+        later = run.attempts[number + 1 :]
+        end = min((each["from_iteration"] for each in later), default=None)
+        speeds = [
+            value
+            for iteration, value in run.speeds
+            # one of 0 says that every batch was left out
+            if value and attempt["from_iteration"] < iteration and (end is None or iteration <= end)
+        ]
+        if speeds:
+            rows.append({"attempt": attempt["number"], "tokens_per_second": median(speeds), "reports": len(speeds)})
+    return {"name": run.row["name"], "seconds": run.summary["seconds"], "attempts": rows}
+
+
+def _memory(run: _Run) -> dict[str, Any]:
+    highest = {name: run.series.get(name, {}).get("max_value") for name in ("peak_memory", "active_memory")}
+    return {"name": run.row["name"], **highest}

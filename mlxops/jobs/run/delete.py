@@ -1,0 +1,239 @@
+"""Removing runs: what would go, and removing exactly that.
+
+Only what is a run's by name goes, and only out of its own folder: no link is followed, what else is there stays, and
+the folder goes only when it is empty. Files go before rows: a removal that was interrupted is completed by the same
+command, and never leaves a folder that the next training would take for a run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlxops import registry
+from mlxops.adapters.foreign import BEFORE
+from mlxops.config import DeleteConfig
+from mlxops.errors import BadRequest, Busy, Failed, Refused
+from mlxops.jobs.run.annotate import find_runs, writing
+from mlxops.jobs.run.show import reading
+from mlxops.jobs.train import claim, detach, latest
+from mlxops.jobs.train.recover import describes_itself
+from mlxops.projects.project import Project, project_of
+from mlxops.registry import Registry
+from mlxops.settings import Settings
+from mlxops.training import checkpoints, lock
+from mlxops.training.origin import origin_of
+
+_OWN_NAMES = {checkpoints.OFFERED, checkpoints.SETTINGS, lock.NAME, detach.LOG}
+_OWN_FILES = re.compile(r"\d{7,}_(adapters|state)\.safetensors(\.corrupt)?|\..+\.partial(\..+)?")
+_LEFT_OVER = re.compile(r"\d{7,}_(adapters|state)\.safetensors\.corrupt|\d{7,}_state\.safetensors|\..+\.partial(\..+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A run's folder: the files that would go, with their sizes; what stays there; why all of it stays, if it does.
+
+    `restored` are files of a folder of mlx_lm.lora that the run took over, which get back what they held before it.
+    """
+
+    run: str
+    path: Path
+    shown: str
+    files: Mapping[str, int]
+    restored: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    stays_because: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """What removing some runs would take: their rows by table, and the files in their folders."""
+
+    runs: Mapping[str, int]
+    rows: Mapping[str, int]
+    folders: tuple[Folder, ...]
+    keep_files: bool
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the runs."""
+        return list(self.runs)
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files that would go."""
+        return sum(sum(folder.files.values()) for folder in self.folders)
+
+    def as_data(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+        return {
+            "runs": self.names,
+            "rows": dict(self.rows),
+            "bytes": self.bytes,
+            "folders": [
+                {
+                    "run": folder.run,
+                    "folder": folder.shown,
+                    "files": dict(folder.files),
+                    "restored": list(folder.restored),
+                    "others": list(folder.others),
+                    "stays_because": folder.stays_because,
+                }
+                for folder in self.folders
+            ],
+        }
+
+
+def plan(settings: Settings, config: DeleteConfig) -> Removal:
+    """What would go. Raises `Refused` for a run that others branch from, `Busy` for one that is worked on."""
+    if not config.runs:
+        raise BadRequest("run.delete takes the name of a run, or several with commas between them")
+    with reading(settings.registry_path) as db:
+        return _plan(project_of(settings), db, config.runs, keep_files=config.keep_files)
+
+
+def remove(settings: Settings, planned: Removal) -> dict[str, Any]:
+    """Remove what was planned, and point `adapters/latest` at the newest run there is; returns what went and stayed.
+
+    Raises `Refused`, with nothing removed, where what would go is something else by now, and `Failed` where a file
+    cannot be removed: then the rows are still there.
+    """
+    project = project_of(settings)
+    with writing(settings.registry_path) as db, claim.deciding(project, claim.holder(settings.command or "")):
+        if _plan(project, db, planned.names, keep_files=planned.keep_files) != planned:
+            raise Refused("something of the runs has changed meanwhile, so nothing was removed", hint="run it again")
+        gone = [folder.shown for folder in planned.folders if _empty(project, folder)]
+        registry.remove_runs(db, list(planned.runs.values()))
+        pointed_at = latest.repair(project, db, [folder.path for folder in planned.folders])
+    return {**planned.as_data(), "folders_removed": gone, "latest": pointed_at}
+
+
+def _plan(project: Project, db: Registry, names: Sequence[str], *, keep_files: bool) -> Removal:
+    runs = find_runs(db, names)
+    ids = [run["id"] for run in runs]
+    for run in runs:
+        path = project.from_root(run["adapter_path"]) / lock.NAME
+        if lock.is_held(path):
+            message = lock.busy(path, f"the run {run['name']!r}").message
+            raise Busy(message, hint="inv monitor shows it; stop it first")
+    registry.check_removable(db, ids)
+    return Removal(
+        runs={run["name"]: run["id"] for run in runs},
+        rows=registry.rows_of_runs(db, ids),
+        folders=() if keep_files else tuple(_folder(project, db, run, runs) for run in runs),
+        keep_files=keep_files,
+    )
+
+
+def _folder(project: Project, db: Registry, run: Mapping[str, Any], going: Sequence[Mapping[str, Any]]) -> Folder:
+    path = project.from_root(run["adapter_path"])
+    reason = _why_it_stays(project, db, run, going, path)
+    entries = [] if reason else sorted(os.scandir(path), key=lambda entry: entry.name)
+    names = {entry.name for entry in entries}
+    is_taken_over = _was_taken_over(project, run, path)
+    kept = sorted(name.removesuffix(BEFORE) for name in names if name.endswith(BEFORE)) if is_taken_over else []
+    # the settings last: until then the same command completes a removal that was cut short
+    restored = sorted(kept, key=checkpoints.SETTINGS.__eq__)
+    own = _own_names(db, run, names, restored, is_taken_over=is_taken_over)
+    files = {
+        entry.name: entry.stat(follow_symlinks=False).st_size
+        for entry in entries
+        if entry.name in own and entry.is_file(follow_symlinks=False)
+    }
+    others = names - files.keys() - {name + BEFORE for name in restored}
+    return Folder(
+        run=run["name"],
+        path=path,
+        shown=run["adapter_path"],
+        files=files,
+        restored=tuple(restored),
+        others=tuple(sorted(others)),
+        stays_because=reason,
+    )
+
+
+def _was_taken_over(project: Project, run: Mapping[str, Any], path: Path) -> bool:
+    """Whether the run lives in the folder of mlx_lm.lora whose adapter it went on with."""
+    origin = origin_of(run["config"])
+    return origin is not None and origin.kind == "warm" and _is_same(project.from_root(origin.folder), path)
+
+
+def _own_names(
+    db: Registry, run: Mapping[str, Any], names: Iterable[str], restored: Collection[str], *, is_taken_over: bool
+) -> set[str]:
+    """Which of these names are the run's; in a folder that was another's those that it surely wrote itself."""
+    recorded = {row[name] for row in registry.checkpoints_of(db, run["id"]) for name in ("adapter_file", "state_file")}
+    if is_taken_over:
+        sure = {lock.NAME, detach.LOG, *recorded, *restored}
+        return {name for name in names if name in sure or _LEFT_OVER.fullmatch(name)}
+    return {name for name in names if name in _OWN_NAMES | recorded or _OWN_FILES.fullmatch(name)}
+
+
+def _why_it_stays(
+    project: Project, db: Registry, run: Mapping[str, Any], going: Sequence[Mapping[str, Any]], path: Path
+) -> str | None:
+    """Why nothing may be removed from a run's folder, None where its files are its own."""
+    if run["imported_from"] is not None:
+        return "it was imported"
+    if path.is_symlink():
+        return "it is a link"
+    if not path.is_dir():
+        return "it is not there"
+    leaving = {each["id"] for each in going}
+    for other in registry.candidate_runs(db):
+        if other["id"] not in leaving and _is_same(project.from_root(other["adapter_path"]), path):
+            return f"it is the folder of {other['name']}, too"
+    if not (path / checkpoints.SETTINGS).exists():
+        return None
+    owner = describes_itself(path)
+    if owner is None:
+        return f"its {checkpoints.SETTINGS} is not of this toolkit"
+    others = {each["name"] for each in registry.candidate_runs(db)} - {each["name"] for each in going}
+    # a run that was renamed is known by what it was trained from; one of that name that is here has other files
+    if owner["fingerprint"] == run["fingerprint"] and owner["name"] not in others:
+        return None
+    if owner["name"] in {each["name"] for each in going}:
+        return None
+    return f"its {checkpoints.SETTINGS} says it is of {owner['name']}"
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths are one place, whatever links and letters lead there."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one == other
+
+
+def _empty(project: Project, folder: Folder) -> bool:
+    """Remove the run's files from its folder, and the folder if it is empty then; returns whether it is gone."""
+    if folder.stays_because is not None:
+        return False
+    try:
+        # by the folder's descriptor: were it replaced by a link meanwhile, nothing elsewhere would be touched
+        descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            for name in folder.files:
+                with suppress(FileNotFoundError):
+                    if stat.S_ISREG(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                        os.unlink(name, dir_fd=descriptor)
+            for name in folder.restored:
+                os.rename(name + BEFORE, name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise Failed(
+            f"the run's folder {str(folder.path)!r} cannot be emptied: {error.strerror}",
+            hint="the rows are still there; --keep-files removes them alone",
+        ) from error
+    if folder.path in (project.root, project.adapters_folder):
+        return False
+    with suppress(OSError):  # other things are in it
+        folder.path.rmdir()
+    return not folder.path.exists()

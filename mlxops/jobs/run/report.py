@@ -1,0 +1,114 @@
+"""Reports on runs: what one is made of, and putting what was drawn of it on disk. Draws nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mlxops import files, registry
+from mlxops.config import CompareConfig, LoraConfig, ReportConfig
+from mlxops.errors import BadRequest, Failed
+from mlxops.jobs import commands
+from mlxops.jobs.run import show
+from mlxops.jobs.run.compare import MOST, compare
+from mlxops.registry import Ranges
+from mlxops.settings import Settings
+
+_RANGES = 400  # of a loss curve: the page has two to three pixels for each
+_FEW_RANGES = 160  # of the small curves beside it
+_LOSSES = ("train_loss", "validation_loss")
+_SMALL = ("learning_rate", "gradient_norm", "tokens_per_second", "peak_memory", "active_memory")
+_AXES: tuple[Literal["iterations", "tokens", "time"], ...] = ("iterations", "tokens", "time")
+_LONGEST = 200  # bytes of a file name that is made of runs' names
+_ENDINGS = {"html": (".html", ".htm"), "png": (".png",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a report tells, as plain values: of one run, or of several compared by each of the axes."""
+
+    names: tuple[str, ...]
+    run: Mapping[str, Any] | None = None
+    comparisons: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def check(config: ReportConfig) -> None:
+    """Raise `BadRequest` where no run is named or too many are, or a file's name does not say what it is.
+
+    What is there is replaced, so a slip like `--output runs.db` must not get that far.
+    """
+    if not config.runs:
+        raise BadRequest("a report needs the name of a run", hint="inv run.report latest")
+    if len(config.runs) > MOST:
+        raise BadRequest(
+            f"run.report takes 1 to {MOST} runs, not {len(config.runs)}", hint="inv run.report heron,otter"
+        )
+    for kind, given in (("html", config.output), ("png", config.png)):
+        if given is not None and not files.expanded(given).name.lower().endswith(_ENDINGS[kind]):
+            option = "--output" if kind == "html" else "--png"
+            raise BadRequest(
+                f"{option} takes a file that ends in {_ENDINGS[kind][0]}, not {given!r}",
+                hint=f"{option} report{_ENDINGS[kind][0]}",
+            )
+
+
+def gather(settings: Settings, config: ReportConfig, defaults: LoraConfig) -> Material:
+    """What the report on these runs tells; several are compared as `run.compare` does it.
+
+    `defaults` are as for `history.run`. Raises `NotFound` for a run that is not there.
+    """
+    if len(config.runs) == 1:
+        return _of_one(settings, config.runs[0], defaults)
+    compared: dict[str, dict[str, Any]] = {
+        by: compare(settings, CompareConfig(runs=config.runs, by=by, all=True)) for by in _AXES
+    }
+    names = tuple(row["name"] for row in compared["iterations"]["runs"])
+    return Material(names=names, comparisons=compared)
+
+
+def _of_one(settings: Settings, name: str, defaults: LoraConfig) -> Material:
+    details = show.run(settings, name, defaults)
+    name = details["run"]["name"]
+    with show.reading(settings.registry_path) as db:
+        row = registry.find_run(db, name)
+        details["identities"] = {each: row[each] for each in ("model_identity", "data_identity")}
+        details["series"] = registry.curve_summary(db, row["id"])
+        details["curves"] = {
+            curve: Ranges(row["id"], curve, _RANGES if curve in _LOSSES else _FEW_RANGES).read(db)
+            for curve in (*_LOSSES, *_SMALL)
+        }
+    return Material(names=(name,), run=details | {"of_one_command": sorted(commands.OF_ONE_COMMAND)})
+
+
+def write(
+    settings: Settings, config: ReportConfig, names: Sequence[str], drawn: Mapping[str, bytes]
+) -> list[dict[str, Any]]:
+    """Write the page and the picture; returns `file`, `kind` (html or png) and `bytes` of each.
+
+    Each is whole or absent, and takes the place of a file of that name.
+    """
+    given = {"html": config.output or _file_name(names), "png": config.png}
+    return [
+        _write_file(settings.cwd / files.expanded(given[kind] or ""), kind, content) for kind, content in drawn.items()
+    ]
+
+
+def _file_name(names: Sequence[str]) -> str:
+    """The page's name after the runs: in the current folder, whatever the names hold, and not too long for a disk."""
+    stem = re.sub(r"[/\\\x00-\x1f]", "_", "-".join(names))
+    stem = stem.encode()[:_LONGEST].decode(errors="ignore")
+    return f"./{stem}.html"
+
+
+def _write_file(file: Path, kind: str, content: bytes) -> dict[str, Any]:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(file) as beside:
+            beside.write_bytes(content)
+    except OSError as error:
+        hint = f"name another {'--output' if kind == 'html' else '--png'}, or make room"
+        raise Failed(f"{str(file)!r} cannot be written: {error.strerror}", hint=hint) from error
+    return {"file": str(file), "kind": kind, "bytes": len(content)}

@@ -1,0 +1,66 @@
+"""What the registry tells of one run. Reads; draws nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlxops import registry
+from mlxops.config import LoraConfig
+from mlxops.jobs import commands
+from mlxops.projects.project import project_of
+from mlxops.registry import Registry
+from mlxops.settings import Settings
+
+_POINTS = 400  # of a curve, more than a terminal has columns
+_ANSWERS = 5
+_PATIENCE = 1.0  # seconds that whoever only reads waits for a writer
+
+
+def now() -> datetime:
+    """The time against which ages are counted."""
+    return datetime.now(UTC)
+
+
+def run(settings: Settings, name: str, defaults: LoraConfig) -> dict[str, Any]:
+    """One run in full, as `ui.show.run` takes it; `latest` is the newest.
+
+    `defaults` are the settings of a training without options, as the project has them: the command to repeat the run
+    leaves them out.
+    """
+    with reading(settings.registry_path) as db:
+        found = registry.find_run(db, name)
+        return {
+            "run": registry.summary_of(db, found["id"]),
+            "config": found["config"],
+            "defaults": asdict(LoraConfig()),
+            "command": commands.again(project_of(settings), found, asdict(defaults), commands.program(settings)),
+            "evaluations": registry.evaluations_of(db, found["id"]),
+            "answers": registry.last_answers(db, found["id"], _ANSWERS),
+            "lineage": registry.family_of(db, found["id"]),
+            **_details(db, found["id"], last_events=50),
+        }
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Registry]:
+    """The registry for reading, dead attempts closed before where this may be written and nobody else writes long."""
+    if path.is_file() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        registry.open_registry(path).close()  # brought up to date
+        registry.try_to_close_dead_attempts(path, _PATIENCE)
+    with registry.open_read_only(path) as db:
+        yield db
+
+
+def _details(db: Registry, run_id: int, *, last_events: int) -> dict[str, Any]:
+    return {
+        "attempts": registry.attempts_of(db, run_id),
+        "checkpoints": registry.checkpoints_of(db, run_id),
+        "curve": registry.loss_curve(db, run_id, buckets=_POINTS),
+        "events": registry.events_of(db, run_id, last=last_events),
+    }

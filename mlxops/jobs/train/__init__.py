@@ -1,0 +1,1 @@
+"""Training a run: preparing, deciding, claiming, fine-tuning, watching, stopping."""

@@ -1,0 +1,323 @@
+"""Deciding which run a command works on, and taking hold of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlxops import registry
+from mlxops.errors import BadRequest, Failed, Refused, SettingsDiffer
+from mlxops.jobs.train import branch, keep_last, recover
+from mlxops.jobs.train.prepare import Prepared, begin_at
+from mlxops.projects.project import Project
+from mlxops.training import checkpoints, lock
+from mlxops.training.checkpoints import Checkpoint, Damaged
+from mlxops.training.decide import Candidate, Decision, Request, decide
+from mlxops.training.origin import origin_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A run that this process alone works on, and where it goes on."""
+
+    decision: Decision
+    run_id: int
+    name: str
+    folder: Path
+    start: Checkpoint | None
+    config: Mapping[str, Any]
+    prepared: Prepared
+    damaged: tuple[Damaged, ...] = ()
+
+    @property
+    def iteration(self) -> int:
+        """Where training goes on, or begins."""
+        origin = self.prepared.origin
+        return self.start.iteration if self.start else origin.iteration if origin else 0
+
+    @property
+    def trained_tokens(self) -> int:
+        """The tokens trained up to there, as far as they are known."""
+        origin = self.prepared.origin
+        return self.start.counters.trained_tokens if self.start else origin.trained_tokens if origin else 0
+
+
+@dataclass
+class _Runs:
+    """The runs there are, by name: their rows, what `decide` is told of them, and what was read of their folders."""
+
+    rows: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+    read: dict[str, tuple[Checkpoint | None, list[Damaged]]] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
+
+
+def preview(project: Project, prepared: Prepared) -> tuple[Decision, Prepared]:
+    """What `inv lora` would do now, without doing any of it, and the training with where it would begin."""
+    with ExitStack() as opened:
+        db = None
+        if project.registry_path.exists() and project.registry_path.stat().st_size:
+            db = opened.enter_context(registry.open_read_only(project.registry_path))
+        decision, _, settled = _settle(project, db, prepared)
+        return decision, settled
+
+
+def holder(command: str) -> dict[str, Any]:
+    """What this process says of itself in a lock that it holds."""
+    return {
+        "pid": os.getpid(),
+        "host": registry.this_host(),
+        "boot_id": registry.boot_id(),
+        "process_started": registry.process_start(os.getpid()),
+        "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command,
+    }
+
+
+@contextmanager
+def deciding(project: Project, who: Mapping[str, Any]) -> Iterator[None]:
+    """Keep every training from beginning or going on while the block runs: it decides under the same lock."""
+    with lock.hold(state_folder(project) / "decide.lock", who, what="the project", wait=True):
+        yield
+
+
+@contextmanager
+def claim(project: Project, db: registry.Registry, prepared: Prepared, command: str) -> Iterator[Claim]:
+    """Decide and hold the run's lock while the block runs.
+
+    Raises `SettingsDiffer` or `Refused` for a refusal, `Busy` where another process has the run.
+    """
+    who = holder(command)
+    with ExitStack() as held:
+        # two equal commands at once must not both find that there is no run yet
+        with deciding(project, who):
+            registry.close_dead_attempts(db)
+            asked = _folder_asked(project, prepared)
+            for unknown in recover.unknown_folders(project, _own_runs(db), asked):
+                recover.take(project, db, unknown)
+            decision, runs, prepared = _settle(project, db, prepared)
+            _enforce(decision)
+            row = _new_row(project, db, prepared, runs) if decision.kind == "new" else runs.rows[str(decision.run)]
+            name, folder = row["name"], project.from_root(row["adapter_path"])
+            start, damaged = runs.read.get(name, (None, []))
+            is_to_complete = decision.kind == "finished" and start is not None and _lacks_its_end(row, start)
+            if decision.kind != "finished" or is_to_complete:
+                _take_hold(held, folder, who, f"the run {name!r}", is_read=name not in runs.held)
+                recover.bring_in_line(db, row["id"], folder, start, damaged)
+            if is_to_complete and start is not None:
+                recover.complete(db, row["id"], start)
+                keep_last.catch_up(db, row["id"], folder, prepared.config.keep_last)
+        yield Claim(
+            decision=decision,
+            run_id=row["id"],
+            name=name,
+            folder=folder,
+            start=start,
+            config=row["config"],
+            prepared=prepared,
+            damaged=tuple(damaged),
+        )
+
+
+def stored_config(prepared: Prepared, automatic: Mapping[str, Any]) -> dict[str, Any]:
+    """What `runs.config` holds: every setting, all that decides the weights, and what was chosen automatically."""
+    return {
+        **asdict(prepared.config),
+        "origin": prepared.origin.to_config() if prepared.origin else None,
+        "deciding": prepared.settings,
+        "validation_identity": prepared.validation_identity,
+        "automatic": dict(automatic),
+    }
+
+
+def _settle(project: Project, db: registry.Registry | None, prepared: Prepared) -> tuple[Decision, _Runs, Prepared]:
+    """Decide on what the registry says, and again on what the folder says of the run that the decision falls on.
+
+    Only that run's checkpoints are read through: reading them all would take as long as the disk does. The training
+    comes back with where it begins, which the runs there are have a say in.
+    """
+    runs = _Runs()
+    for row in _own_runs(db) if db else ():
+        runs.rows[row["name"]] = row
+        runs.candidates[row["name"]] = candidate(project, row)
+    for unknown in recover.unknown_folders(project, runs.rows.values(), _folder_asked(project, prepared)):
+        name = unknown.name or unknown.folder.name
+        runs.rows[name] = {**unknown.run, "adapter_path": project.relative(unknown.folder), "id": None}
+        known = {"name": name, "iteration": 0, "status": "", "target_iterations": unknown.run["target"]}
+        runs.candidates[name] = candidate(project, {**runs.rows[name], **known})
+    prepared = _begun(project, db, runs, prepared)
+    request = _request(project, prepared)
+    while True:
+        decision = decide(request, list(runs.candidates.values()))
+        chosen = decision.run
+        if chosen is None or chosen in runs.read or chosen in runs.held:
+            _check_target(decision, prepared)
+            return decision, runs, prepared
+        _read(project, db, runs, chosen)
+
+
+def _own_runs(db: registry.Registry) -> list[dict[str, Any]]:
+    """The runs that a training may go on with: not those that were imported, whose folders are another tool's."""
+    return [row for row in registry.candidate_runs(db) if row["imported_from"] is None]
+
+
+def _begun(project: Project, db: registry.Registry | None, runs: _Runs, prepared: Prepared) -> Prepared:
+    """The training with its origin: that of the branch asked for, or of the run that the command names."""
+    if prepared.config.branch:
+        return begin_at(prepared, branch.settle(project, db, runs.rows, prepared))
+    there = branch.named(project, runs.rows, prepared)
+    origin = origin_of(there["config"]) if there and prepared.origin is None else None
+    return begin_at(prepared, origin) if origin else prepared
+
+
+def _check_target(decision: Decision, prepared: Prepared) -> None:
+    origin, target = prepared.origin, prepared.target
+    if decision.kind in ("new", "resume") and origin is not None and origin.iteration >= target:
+        raise BadRequest(
+            f"it begins at iteration {origin.iteration:,}, which leaves nothing to train up to {target:,}",
+            hint=f"iterations count on: --iters {origin.iteration + target} trains {target:,} more",
+        )
+
+
+def candidate(project: Project, row: Mapping[str, Any]) -> Candidate:
+    """What `decide` is told of a run before its folder is read."""
+    return Candidate(
+        name=row["name"],
+        folder=row["adapter_path"],
+        fingerprint=row["fingerprint"],
+        settings=row["config"].get("deciding", {}),
+        iteration=row["iteration"],
+        target=row["target_iterations"],
+        closed=row["status"] == "completed",
+        # a command that was killed before it made the folder
+        has_folder=project.from_root(row["adapter_path"]).is_dir() or row["status"] == "created",
+    )
+
+
+def _read(project: Project, db: registry.Registry | None, runs: _Runs, name: str) -> None:
+    """Read a run's newest checkpoints through, unless another process is at work there."""
+    row = runs.rows[name]
+    folder = project.from_root(row["adapter_path"])
+    if lock.is_held(folder / lock.NAME):
+        runs.held.add(name)
+        return
+    newest, damaged = newest_of(folder, row, registry.checkpoints_of(db, row["id"]) if db and row["id"] else ())
+    runs.read[name] = newest, damaged
+    runs.candidates[name] = as_read(runs.candidates[name], row, newest)
+
+
+def newest_of(
+    folder: Path, row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
+) -> tuple[Checkpoint | None, list[Damaged]]:
+    """A run's newest whole checkpoint, read through, and the newer damaged ones; `rows` are its checkpoints'."""
+    recorded = [
+        each["iteration"]
+        for each in rows
+        if each["status"] == "whole" and each["state_file"] and not each["state_pruned_at"]
+    ]
+    return checkpoints.newest(folder, fingerprint=row["fingerprint"], recorded=recorded)
+
+
+def as_read(known: Candidate, row: Mapping[str, Any], newest: Checkpoint | None) -> Candidate:
+    """What `decide` is told of a run whose newest checkpoint was read."""
+    return replace(
+        known,
+        iteration=newest.iteration if newest else 0,
+        closed=newest is not None and newest.counters.closed_at is not None,
+        stalled=newest.counters.improvement.since if newest and row["status"] == "completed" else 0,
+    )
+
+
+def _folder_asked(project: Project, prepared: Prepared) -> Path | None:
+    asked = prepared.config.adapter_path
+    return None if asked is None else project.resolve(asked)
+
+
+def _request(project: Project, prepared: Prepared) -> Request:
+    config, asked = prepared.config, _folder_asked(project, prepared)
+    own = asked or (project.adapters_folder / config.name if config.name is not None else None)
+    is_adopted = own is not None and prepared.to_adopt is not None and prepared.to_adopt.parent == own
+    return Request(
+        fingerprint=prepared.fingerprint,
+        settings=prepared.settings,
+        target=prepared.target,
+        name=config.name,
+        folder=None if asked is None else project.relative(asked),
+        own_folder=None if own is None else project.relative(own),
+        new=config.new,
+        early_stopping=config.early_stopping,
+        occupied=None if own is None or is_adopted else recover.occupied_by(own),
+        origin=prepared.origin,
+    )
+
+
+def _enforce(decision: Decision) -> None:
+    if decision.kind != "refuse":
+        return
+    if decision.differences:
+        raise SettingsDiffer(decision.reason, decision.differences, hint=decision.hint)
+    raise Refused(decision.reason, hint=decision.hint)
+
+
+def _new_row(project: Project, db: registry.Registry, prepared: Prepared, runs: _Runs) -> dict[str, Any]:
+    config, asked = prepared.config, _folder_asked(project, prepared)
+    origin = prepared.origin
+    parent = runs.rows.get(origin.run) if origin and origin.run else None
+    taken = {path.name for path in project.adapters_folder.iterdir()} if project.adapters_folder.is_dir() else set()
+    stored = stored_config(prepared, {})
+    made = registry.create_run(
+        db,
+        name=config.name,
+        kind=config.fine_tune_type,
+        fingerprint=prepared.fingerprint,
+        model=project.relative(prepared.model_folder),
+        model_identity=prepared.model_identity,
+        data=project.relative(prepared.data_path),
+        data_identity=prepared.data_identity,
+        config=stored,
+        target_iterations=prepared.target,
+        adapter_path=None if asked is None else project.relative(asked),
+        note=config.note,
+        tags=config.tag,
+        parent_id=parent["id"] if parent else None,
+        branch_iteration=origin.iteration if origin and parent else None,
+        avoid=taken,
+    )
+    return {"id": made.id, "name": made.name, "adapter_path": made.adapter_path, "config": stored, "status": "created"}
+
+
+def _lacks_its_end(row: Mapping[str, Any], start: Checkpoint) -> bool:
+    closed_at = start.counters.closed_at
+    return closed_at is not None and (row["status"] != "completed" or row["target_iterations"] != closed_at)
+
+
+def _take_hold(held: ExitStack, folder: Path, holder: Mapping[str, Any], what: str, *, is_read: bool) -> None:
+    """Make the run's folder, lock it, and clear it of what a kill left half-written.
+
+    A run that was held when it was to be read is busy even if it is free by now: nobody knows where it stands.
+    """
+    if not is_read:
+        raise lock.busy(folder / lock.NAME, what)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held.enter_context(lock.hold(folder / lock.NAME, holder, what=what))
+        checkpoints.sweep(folder)
+    except OSError as error:
+        raise recover.cannot_write(folder, error) from error
+
+
+def state_folder(project: Project) -> Path:
+    """The project's `.mlxops`, made if it is not there."""
+    folder = project.root / ".mlxops"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Failed(
+            f"the project {str(project.root)!r} cannot be written: {error.strerror}", hint="train in a folder of yours"
+        ) from error
+    return folder

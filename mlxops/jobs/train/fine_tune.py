@@ -1,0 +1,382 @@
+"""Working on a run that is claimed: the fast BLAS and MLX are loaded, the attempt is recorded, the model is trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxops import files, registry
+from mlxops.config import LoraConfig
+from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
+from mlxops.events import Event, Listener, Notice, Saved, Stopped
+from mlxops.jobs.train import adopt, first_checkpoint, latest
+from mlxops.jobs.train.claim import Claim, stored_config
+from mlxops.jobs.train.keep_last import Keeper
+from mlxops.jobs.train.prepare import Prepared
+from mlxops.options import options_of
+from mlxops.projects import blas, machine
+from mlxops.projects.project import Project
+from mlxops.registry.recorder import Recorder, diverged_before
+from mlxops.training import checkpoints, lock, signals
+
+if TYPE_CHECKING:
+    from mlxops.training.step import Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What exactness depends on, and how it was chosen.
+
+    `exact` is compared on resume and stands in every checkpoint; `automatic` was chosen at the run's first attempt
+    and is asked for again at every other.
+    """
+
+    exact: Mapping[str, Any]
+    automatic: Mapping[str, Any]
+    device: str
+    notes: tuple[str, ...]
+
+
+def set_up(prepared: Prepared, claim: Claim, *, cache: Path, blas_setting: str | None) -> Environment:
+    """Load the BLAS as this run's first attempt had it, then MLX."""
+    wanted = claim.config.get("automatic", {})
+    loaded = blas.load(
+        threads=wanted.get("blas_threads"), core_type=wanted.get("core_type"), cache=cache, setting=blas_setting
+    )
+    device = machine.device()
+    versions = machine.versions()
+    exact = {
+        **{name: versions.get(name) for name in ("mlx", "mlx-lm", "mlxops")},
+        "device": f"{device['kind']}: {device['name']}",
+        "machine": platform.machine(),
+        "blas": loaded.name,
+        "blas_version": loaded.version,
+        "blas_threads": loaded.threads,
+        "core_type": loaded.core_type,
+        "kernels": _kernels(),
+    }
+    automatic = {
+        "blas_threads": loaded.threads,
+        "core_type": loaded.core_type,
+        "dtype": _dtype(prepared, device["kind"]),
+    }
+    automatic |= wanted
+    notes = (loaded.note,) if loaded.note else ()
+    return Environment(exact=exact, automatic=automatic, device=device["kind"], notes=notes)
+
+
+def rehearse(prepared: Prepared, *, cache: Path, blas_setting: str | None) -> None:
+    """Make everything of which only MLX knows whether it can be made, and throw it away. Reads no weights.
+
+    Raises `BadRequest` for layers, optimizer arguments or a schedule that cannot be.
+    """
+    blas.load(threads=None, core_type=None, cache=cache, setting=blas_setting)
+    from mlxops.models.loading import load_model
+    from mlxops.training import layers, optimizers, schedule
+
+    model = layers.prepare(load_model(prepared.model_folder, lazy=True)[0], prepared.config)
+    if prepared.to_adopt is not None:
+        adopt.check_fit(prepared.to_adopt, layers.trainable(model))
+    optimizers.make(prepared.config)
+    schedule.learning_rates(prepared.config, target=prepared.target)(1)
+
+
+def _dtype(prepared: Prepared, device: str) -> str | None:
+    """The type to load the model in, None for its own."""
+    asked = prepared.config.dtype
+    if asked != "auto":
+        return asked
+    # MLX's own loops for half precision are many times slower on a CPU than the BLAS is in float32
+    return "float32" if device == "cpu" else None
+
+
+def fine_tune(
+    project: Project,
+    db: registry.Registry,
+    prepared: Prepared,
+    claim: Claim,
+    environment: Environment,
+    *,
+    command: str,
+    listeners: Sequence[Listener] = (),
+    before_leaving: Callable[[], None] | None = None,
+) -> Stopped:
+    """Train a claimed run to its target.
+
+    Raises `Interrupted` when a signal ended it (everything is saved), `Diverged` or `Failed` when the work failed.
+    """
+    start_kind, start_note = _start_kind(claim, environment)
+    changes = _changes(claim.config, prepared.config)
+    _keep_words(db, claim, prepared.config)
+    warnings = diverged_before(db, claim.run_id)
+    attempt = registry.start_attempt(
+        db,
+        claim.run_id,
+        start_kind=start_kind,
+        start_note=start_note,
+        from_iteration=claim.iteration,
+        trained_tokens=claim.trained_tokens,
+        target_iterations=prepared.target,
+        device=environment.device,
+        environment={**machine.facts(), **environment.exact, "versions": machine.versions()},
+        command=command,
+        git_commit=machine.git_commit(project.root),
+        config=stored_config(prepared, environment.automatic),
+        closing=_to_forget(claim, prepared),
+    )
+    record = Recorder(db, claim.run_id, attempt, saved_at=claim.iteration)
+    keeper = Keeper(db, claim.run_id, claim.folder, prepared.config.keep_last)
+
+    def emit(event: Event) -> None:
+        record(event)
+        for listener in listeners:
+            listener(event)
+        for notice in keeper.prune(event.iteration) if isinstance(event, Saved) else ():
+            emit(notice)
+
+    def say_stopping(signal_number: int) -> None:
+        # `inv train.stop` must not be a second request, which would leave at once
+        lock.say(claim.folder / lock.NAME, stopping=signal.Signals(signal_number).name)
+        for listener in listeners:
+            listener(Notice(kind="stopping", message="stopping after this step; once more leaves at once"))
+
+    status, reason, iteration, error = "failed", "error", claim.iteration, None
+    stop = signals.StopRequest()
+    try:
+        with (
+            registry.Heartbeat(db.path, attempt),
+            signals.listen(say_stopping, before_leaving) as stop,
+            nullcontext() if prepared.config.allow_sleep else machine.keep_awake(os.getpid()),
+        ):
+            for note in prepared.notes if claim.decision.kind == "new" else ():
+                record(Notice(kind="note", message=note))  # the screen has said it at every start
+            if start_kind in ("branch", "warm"):
+                record(Notice(kind="begun", message=start_note or "", iteration=claim.iteration))
+            for notice in (*_notices(claim, prepared, environment, start_note, changes), *warnings):
+                emit(notice)
+            work = _work(project, prepared, claim, environment, emit)
+            from mlxops.training.loop import train
+
+            stopped = train(work, emit, stop)
+        iteration = stopped.iteration
+        is_over = stopped.reason != "signal"
+        status, reason = ("completed", stopped.reason) if is_over else ("interrupted", stopped.signal_name or "signal")
+        if stop.signal_number is not None and not is_over:
+            raise Interrupted(
+                stop.signal_number,
+                f"saved and stopped by {stopped.signal_name} at iteration {stopped.iteration:,} of {prepared.target:,}",
+                hint="the same command goes on from there",
+            )
+        return stopped
+    except KeyboardInterrupt:
+        status, reason = "interrupted", "SIGINT"
+        raise
+    except MlxopsError as failure:
+        if not isinstance(failure, Interrupted):
+            iteration, error = record.saved_at, failure.message
+        if isinstance(failure, Diverged):
+            reason = "diverged"
+        raise
+    except Exception as failure:
+        iteration, error = record.saved_at, f"{type(failure).__name__}: {failure}"
+        if stop.signal_number is None or not isinstance(failure, RuntimeError):
+            raise
+        # Ctrl-C in a terminal also ends the compiler that MLX makes its kernels with, and with it the step
+        status, reason = "interrupted", signal.Signals(stop.signal_number).name
+        raise Interrupted(
+            stop.signal_number,
+            f"stopped by {reason}; the newest checkpoint is that of iteration {iteration:,} of {prepared.target:,}",
+            hint="the same command goes on from there",
+        ) from failure
+    finally:
+        # where the registry itself is what failed, its error is already on the way; the heartbeat will say "lost"
+        with suppress(Failed):
+            registry.end_attempt(db, attempt, reason=reason, status=status, iteration=iteration, error=error)
+
+
+def _kernels() -> str:
+    """How MLX runs compiled functions on a Linux processor: fused by a compiler where there is one, with other bits."""
+    is_fused = shutil.which("g++") is not None and "MLX_DISABLE_COMPILE" not in os.environ
+    return "fused" if is_fused or not machine.ON_LINUX else "one by one"
+
+
+def _to_forget(claim: Claim, prepared: Prepared) -> list[str]:
+    """The metrics of the last target's closing, which the longer run that starts now does not have."""
+    before = claim.start
+    return list(before.counters.closing) if before is not None and before.iteration < prepared.target else []
+
+
+def _start_kind(claim: Claim, environment: Environment) -> tuple[str, str | None]:
+    if claim.start is None:
+        origin = claim.prepared.origin
+        return (origin.kind, origin.note) if origin else ("fresh", None)
+    before, now = claim.start.environment, environment.exact
+    changed = [f"{name}: {before.get(name)} → {now[name]}" for name in now if before.get(name) != now[name]]
+    return ("inexact", "; ".join(changed)) if changed else ("exact", None)
+
+
+_WORTH_SAYING = [each.name for each in options_of(LoraConfig) if each.role != "weights"]
+_OF_ONE_COMMAND = (
+    "preview", "json", "new", "train", "config", "name", "note", "tag", "epochs", "detach", "verify_resume",
+    "branch", "branch_from", "adopt",
+)  # fmt: skip
+
+
+def _changes(before: Mapping[str, Any], now: LoraConfig) -> dict[str, tuple[Any, Any]]:
+    """The settings that may change in the course of a run and did: name, before, now."""
+    names = [name for name in _WORTH_SAYING if name in before and name not in _OF_ONE_COMMAND]
+    return {name: (before[name], getattr(now, name)) for name in names if before[name] != getattr(now, name)}
+
+
+def _keep_words(db: registry.Registry, claim: Claim, config: LoraConfig) -> None:
+    """A note or tags given when a run goes on replace those it had."""
+    if config.note is not None:
+        registry.update_run(db, claim.run_id, note=config.note)
+    if config.tag:
+        registry.set_tags(db, claim.run_id, config.tag)
+
+
+def _notices(
+    claim: Claim, prepared: Prepared, environment: Environment, start_note: str | None, changes: Mapping[str, Any]
+) -> list[Notice]:
+    said = [Notice(kind="note", message=note) for note in environment.notes]
+    for each in claim.damaged:
+        message = f"the checkpoint at iteration {each.iteration:,} cannot be used and is set aside: {each.reason}"
+        said.append(Notice(kind="set aside", message=message, level="warning", iteration=each.iteration))
+    if claim.start is not None:
+        message = f"goes on from iteration {claim.start.iteration:,}"
+        said.append(Notice(kind="resumed", message=message, iteration=claim.start.iteration))
+    if changes:
+        message = ", ".join(f"{name} {was!r} → {now!r}" for name, (was, now) in changes.items())
+        said.append(Notice(kind="settings", message=f"changed: {message}", detail=dict(changes)))
+    if start_note and claim.start is not None:
+        message = f"the result can differ from an uninterrupted run's: {start_note}"
+        said.append(Notice(kind="inexact", message=message, level="warning"))
+    return said
+
+
+def _work(project: Project, prepared: Prepared, claim: Claim, environment: Environment, emit: Listener) -> Work:
+    """The model, loaded and made ready, and all else the loop wants."""
+    from mlxops.models.loading import load_model
+    from mlxops.training import batches, layers
+    from mlxops.training.step import Work
+
+    config = prepared.config
+    model, _ = load_model(prepared.model_folder, dtype=environment.automatic.get("dtype"))
+    layers.prepare(model, config)
+    _check_room(prepared, claim, layers.trainable(model), emit)
+    origin = prepared.origin if claim.start is None else None
+    begun = first_checkpoint.read(project, origin, layers.trainable(model)) if origin else None
+    if origin:
+        first_checkpoint.keep_originals(claim.folder, origin)
+    run = _describe(project, prepared, claim, environment)
+    _write_settings(claim.folder, config, run)
+    latest.point_at(project, claim.folder)
+    rows = prepared.validation.rows if prepared.validation else ()
+    work = Work(
+        model=model,
+        config=config,
+        plan=prepared.plan,
+        validation=batches.fixed_batches(
+            rows, batch_size=config.batch_size, count=config.val_batches, seed=config.seed
+        ),
+        target=prepared.target,
+        folder=claim.folder,
+        fingerprint=prepared.fingerprint,
+        environment=environment.exact,
+        run=run,
+        start=claim.start,
+        probe=_probe,
+    )
+    return first_checkpoint.begin(work, begun, emit) if begun else work
+
+
+def _probe() -> dict[str, float]:
+    return {"system_memory_percent": machine.system_memory_percent(), "cpu_percent": machine.cpu_percent()}
+
+
+def _describe(project: Project, prepared: Prepared, claim: Claim, environment: Environment) -> dict[str, Any]:
+    """All that a registry needs to take this run from its folder alone."""
+    return {
+        "name": claim.name,
+        "fingerprint": prepared.fingerprint,
+        "model": project.relative(prepared.model_folder),
+        "model_identity": prepared.model_identity,
+        "data": project.relative(prepared.data_path),
+        "data_identity": prepared.data_identity,
+        "target": prepared.target,
+        "config": stored_config(prepared, environment.automatic),
+    }
+
+
+def _write_settings(folder: Path, config: LoraConfig, run: Mapping[str, Any]) -> None:
+    """Write `adapter_config.json`: what mlx-lm needs to load the adapter, and our run beside it."""
+    settings: dict[str, Any] = {
+        "fine_tune_type": config.fine_tune_type,
+        "model": run["model"],
+        "num_layers": config.num_layers,
+        "lora_parameters": {
+            "rank": config.lora_rank,
+            "scale": config.lora_scale,
+            "dropout": config.lora_dropout,
+            **({"keys": sorted(config.lora_keys)} if config.lora_keys else {}),
+        },
+        "mlxops": dict(run),
+    }
+    try:
+        files.write_text(folder / checkpoints.SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
+
+
+_COPIES = {"adam": 2, "adamw": 2, "muon": 1, "sgd": 1, "adafactor": 1}
+"""Arrays of the size of the weights that an optimizer keeps."""
+
+
+def checkpoint_bytes(config: LoraConfig, trainable: Mapping[str, Any]) -> int:
+    """About how large one checkpoint is: the weights, the optimizer's state, and accumulated gradients."""
+    weights = sum(value.nbytes for value in trainable.values())
+    return weights * (1 + _COPIES[config.optimizer] + (config.grad_accumulation_steps > 1))
+
+
+def checkpoints_to_come(config: LoraConfig, iteration: int, target: int) -> int:
+    """How many checkpoints are written from `iteration` to `target`, and kept as far as that is limited.
+
+    Those that only a lowest validation loss makes come on top.
+    """
+    count = max(1, -(-target // config.save_every) - iteration // config.save_every)
+    # beside the last few there are the best, and the newest before an older one goes
+    return count if config.keep_last is None else min(count, config.keep_last + 2)
+
+
+def _check_room(prepared: Prepared, claim: Claim, trainable: Mapping[str, Any], emit: Listener) -> None:
+    """Refuse what cannot even hold two checkpoints; say what may become tight."""
+    size = checkpoint_bytes(prepared.config, trainable)
+    count = checkpoints_to_come(prepared.config, claim.iteration, prepared.target)
+    free = machine.free_disk(claim.folder)
+    if free < 2 * size:
+        raise Failed(
+            f"a checkpoint takes about {_mebibytes(size)} and {str(claim.folder)!r} has {_mebibytes(free)} free",
+            hint="make room, or name another --adapter-path",
+        )
+    if free < (count + 1) * size:
+        message = f"{count:,} checkpoints take about {_mebibytes(count * size)}, and {_mebibytes(free)} are free"
+        emit(Notice(kind="disk", message=f"{message}: a larger --save-every writes fewer", level="warning"))
+    need, memory = prepared.model.bytes + size, machine.free_memory()
+    if need > memory:
+        message = (
+            f"the model and its training state take at least {_mebibytes(need)}, and {_mebibytes(memory)} are free"
+        )
+        emit(Notice(kind="memory", message=message, level="warning"))
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

@@ -1,0 +1,200 @@
+"""Everything about a training that can be known before MLX is loaded and before anything is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlxops import data
+from mlxops.config import LoraConfig
+from mlxops.errors import BadRequest, InvalidData
+from mlxops.jobs.train import adopt
+from mlxops.models.folders import ModelInfo, check_model, find_model
+from mlxops.models.identity import model_identity as identify_model
+from mlxops.models.tokenizer import load_tokenizer
+from mlxops.projects.project import Project
+from mlxops.training import batches
+from mlxops.training.fingerprint import deciding_settings, fingerprint
+from mlxops.training.origin import Origin
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A training that could start: checked settings, tokenized rows, identities, and what a person should know.
+
+    `origin` is where it begins, None for fresh weights; `to_adopt` the file of another program that it begins with,
+    None where that was taken over before.
+    """
+
+    config: LoraConfig
+    model_folder: Path
+    model: ModelInfo
+    data_path: Path
+    train: data.Tokenized
+    validation: data.Tokenized | None
+    plan: batches.Plan
+    target: int
+    model_identity: str
+    data_identity: str
+    validation_identity: str | None
+    settings: dict[str, Any]
+    fingerprint: str
+    lines: tuple[str, ...]
+    notes: tuple[str, ...]
+    origin: Origin | None = None
+    to_adopt: Path | None = None
+
+    @property
+    def tokens_an_epoch(self) -> int:
+        """The trained tokens of one pass over the data."""
+        return self.train.trained_tokens
+
+
+def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepared:
+    """Check settings, data and model, in the order in which a person can mend them. Writes nothing but caches."""
+    adopt.check_asked(config)
+    _check_place(project, config)
+    data_path = project.resolve(config.data)
+    splits = data.read(data_path, root=project.root)
+    folder = find_model(config.model, resolve=project.resolve, models_folder=project.models_folder)
+    info = check_model(folder)
+    adopted = adopt.adopt(project, config, info, folder) if config.adopt is not None else None
+    config = adopted.config if adopted else adopt.inherit(project, config)
+    _check_fit(config, info, folder)
+
+    tokenizer = load_tokenizer(folder)
+    tokenize = _Tokenize(tokenizer, config, progress)
+    train = tokenize(splits.train, "tokens")
+    _check_lengths(train, config)
+    validation = tokenize(splits.valid, "validation tokens") if splits.valid and config.val_batches else None
+    _check_validation(validation, config)
+    plan = batches.plan(train.rows, batch_size=config.batch_size, seed=config.seed)
+    target = config.iters if config.epochs is None else config.epochs * len(plan)
+
+    cache = project.root / ".mlxops" / "model_hashes.json"
+    model_identity = identify_model(folder, cache, lambda done, total: progress("model files", done, total))
+    data_identity = data.identity(train.rows)
+    settings = deciding_settings(config, model=model_identity, data=data_identity, target=target)
+    prepared = Prepared(
+        config=config,
+        model_folder=folder,
+        model=info,
+        data_path=data_path,
+        train=train,
+        validation=validation,
+        plan=plan,
+        target=target,
+        model_identity=model_identity,
+        data_identity=data_identity,
+        validation_identity=data.identity(validation.rows) if validation else None,
+        settings=settings,
+        fingerprint=fingerprint(settings),
+        lines=_first_lines(config, train, validation, plan, target),
+        notes=(*splits.notes, *train.notes, *_cuts(train, config)),
+    )
+    if adopted is None:
+        return prepared
+    return replace(begin_at(prepared, adopted.origin, adopted.notes), to_adopt=adopted.file)
+
+
+def begin_at(prepared: Prepared, origin: Origin, lines: tuple[str, ...] = ()) -> Prepared:
+    """The same training, begun with another's weights."""
+    settings = prepared.settings | origin.settings
+    return replace(
+        prepared,
+        settings=settings,
+        fingerprint=fingerprint(settings),
+        lines=(origin.note, *lines, *prepared.lines),
+        origin=origin,
+    )
+
+
+@dataclass(frozen=True)
+class _Tokenize:
+    tokenizer: Any
+    config: LoraConfig
+    progress: Progress
+
+    def __call__(self, records: Any, what: str) -> data.Tokenized:
+        return data.tokenize(
+            records,
+            self.tokenizer,
+            max_seq_length=self.config.max_seq_length,
+            mask_prompt=self.config.mask_prompt,
+            progress=lambda done, total: self.progress(what, done, total),
+        )
+
+
+def _check_place(project: Project, config: LoraConfig) -> None:
+    if (config.name is not None and not re.fullmatch(r"[^/\\\x00-\x1f]+", config.name)) or config.name in (".", ".."):
+        raise BadRequest(f"--name {config.name!r} cannot be the name of a folder", hint="leave out slashes")
+    if config.adapter_path is not None and project.resolve(config.adapter_path).is_file():
+        raise BadRequest(
+            f"--adapter-path {config.adapter_path!r} is a file", hint="name a folder; it is made if it is not there"
+        )
+    folder = project.adapters_folder if config.adapter_path is None else project.resolve(config.adapter_path)
+    if file := next((each for each in (folder, *folder.parents) if each.is_file()), None):
+        raise BadRequest(
+            f"{project.relative(file)!r} is a file, so the run's folder cannot be made there",
+            hint="move it away, or name another --adapter-path",
+        )
+
+
+def _check_fit(config: LoraConfig, info: ModelInfo, folder: Path) -> None:
+    if config.num_layers > info.layers:
+        raise BadRequest(
+            f"--num-layers {config.num_layers} is more than the {info.layers} layers of {folder.name}",
+            hint=f"--num-layers {info.layers} or -1 trains all of them",
+        )
+    if config.fine_tune_type == "full" and info.quantization:
+        raise BadRequest(
+            f"{folder.name} is quantized, and quantized weights cannot be trained in full",
+            hint="--fine-tune-type lora trains an adapter on it",
+        )
+
+
+def _check_lengths(train: data.Tokenized, config: LoraConfig) -> None:
+    if train.truncated == len(train.rows) + len(train.left_out):
+        raise InvalidData(
+            f"every row is longer than --max-seq-length {config.max_seq_length:,}; "
+            f"the longest has {train.longest:,} tokens",
+            hint=f"--max-seq-length {train.longest} takes all of every row; or split the rows",
+        )
+
+
+def _check_validation(validation: data.Tokenized | None, config: LoraConfig) -> None:
+    if config.early_stopping is not None and validation is None:
+        why = "--val-batches 0 makes none" if config.val_batches == 0 else "there are no rows for one"
+        raise BadRequest(f"--early-stopping goes by the validation loss, and {why}", hint="leave one of the two out")
+
+
+def _first_lines(
+    config: LoraConfig, train: data.Tokenized, validation: data.Tokenized | None, plan: batches.Plan, target: int
+) -> tuple[str, ...]:
+    share = f"{train.trained_tokens / train.total_tokens:.0%} of {train.total_tokens:,} tokens"
+    # the first token of a row is never trained, masked or not
+    if config.mask_prompt and train.trained_tokens < train.total_tokens - len(train.rows):
+        words = f"training on the assistant's words: {share} (--no-mask-prompt for all)"
+    else:
+        words = f"training on all words: {share}"
+    epochs = f"{target / len(plan):.3g} times the {len(plan):,} batches of an epoch"
+    rows = f"{len(train.rows):,} rows to train, {len(validation.rows) if validation else 0:,} to validate"
+    return (words, f"{rows}; {target:,} iterations are {epochs}")
+
+
+def _cuts(train: data.Tokenized, config: LoraConfig) -> list[str]:
+    notes = []
+    if train.truncated:
+        notes.append(
+            f"{train.truncated:,} rows are longer than {config.max_seq_length:,} tokens and were cut "
+            f"(the longest has {train.longest:,}; --max-seq-length)"
+        )
+    if train.left_out:
+        shown = ", ".join(train.left_out[:3]) + (", …" if len(train.left_out) > 3 else "")
+        notes.append(f"{len(train.left_out):,} rows have nothing left to train after the cut: {shown}")
+    return notes

@@ -1,0 +1,154 @@
+"""Training from the first check to the last line: what the task `lora` calls, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlxops import registry
+from mlxops.config import LoraConfig
+from mlxops.events import Listener, Stopped
+from mlxops.jobs.train import claim as claims
+from mlxops.jobs.train import fine_tune, verdicts
+from mlxops.jobs.train.claim import Claim
+from mlxops.jobs.train.prepare import Prepared, Progress, prepare
+from mlxops.projects import machine
+from mlxops.projects.project import Project, project_of
+from mlxops.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training that is checked and can be previewed or begun."""
+
+    settings: Settings
+    project: Project
+    prepared: Prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A run that this process holds. `work` trains it; a finished one has nothing left to do."""
+
+    training: Training
+    db: registry.Registry
+    claim: Claim
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the target is reached already."""
+        return self.claim.decision.kind == "finished"
+
+    @property
+    def iteration(self) -> int:
+        """Where it goes on."""
+        return self.claim.iteration
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to say before the first step."""
+        decision, where = self.claim.decision, self.training.project.relative(self.claim.folder)
+        prepared = self.training.prepared
+        how = f"a new run, {decision.reason}" if decision.kind == "new" else decision.reason
+        return (f"run {self.claim.name} in {where}: {how}", *_like(decision), *prepared.lines, *prepared.notes)
+
+    def curve(self) -> list[dict[str, Any]]:
+        """The losses up to where it goes on."""
+        rows = registry.loss_curve(self.db, self.claim.run_id, buckets=1000)
+        return [row for row in rows if row["iteration"] <= self.iteration and self.iteration > 0]
+
+    def work(self, listeners: Sequence[Listener] = (), before_leaving: Any = None) -> Stopped:
+        """Train to the target; see `fine_tune.fine_tune` for what it raises."""
+        settings, prepared = self.training.settings, self.training.prepared
+        environment = fine_tune.set_up(
+            prepared, self.claim, cache=settings.cache or machine.user_cache(), blas_setting=settings.blas
+        )
+        return fine_tune.fine_tune(
+            self.training.project,
+            self.db,
+            prepared,
+            self.claim,
+            environment,
+            command=settings.command or "",
+            listeners=listeners,
+            before_leaving=before_leaving,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The run's row of `run_summary`."""
+        return next(row for row in registry.list_runs(self.db) if row["id"] == self.claim.run_id)
+
+
+def check(settings: Settings, config: LoraConfig, progress: Progress) -> Training:
+    """Check everything that can be checked before anything is written."""
+    project = project_of(settings)
+    prepared = prepare(project, config, progress)
+    config = prepared.config
+    if prepared.to_adopt or config.lora_keys or config.optimizer_config or config.lr_schedule != "constant":
+        fine_tune.rehearse(prepared, cache=settings.cache or machine.user_cache(), blas_setting=settings.blas)
+    return Training(settings=settings, project=project, prepared=prepared)
+
+
+@contextmanager
+def begin(training: Training) -> Iterator[Begun]:
+    """Decide which run is meant and hold it while the block runs."""
+    with (
+        registry.open_registry(training.project.registry_path) as db,
+        claims.claim(training.project, db, training.prepared, training.settings.command or "") as claim,
+    ):
+        if claim.decision.kind == "new":
+            verdicts.hand_over(training.project, db, claim.run_id, training.prepared.fingerprint)
+        yield Begun(training=replace(training, prepared=claim.prepared), db=db, claim=claim)
+
+
+def preview(training: Training) -> dict[str, Any]:
+    """What beginning would do, without doing it: the decision, the tokens of an epoch, the disk for checkpoints."""
+    from mlxops.models.loading import load_model
+    from mlxops.training import layers
+
+    decision, prepared = claims.preview(training.project, training.prepared)
+    model, _ = load_model(prepared.model_folder, lazy=True)
+    trainable = layers.trainable(layers.prepare(model, prepared.config))
+    size = fine_tune.checkpoint_bytes(prepared.config, trainable)
+    count = fine_tune.checkpoints_to_come(prepared.config, decision.iteration, prepared.target)
+    return {
+        "decision": decision.kind,
+        "run": decision.run,
+        "reason": decision.reason,
+        "hint": decision.hint,
+        "iteration": decision.iteration,
+        "target": prepared.target,
+        "similar": decision.similar,
+        "differences": [
+            {"setting": name, "there": there, "asked_for": asked} for name, there, asked in decision.differences
+        ],
+        "batches_an_epoch": len(prepared.plan),
+        "tokens_an_epoch": prepared.tokens_an_epoch,
+        "rows": len(prepared.train.rows),
+        "validation_rows": len(prepared.validation.rows) if prepared.validation else 0,
+        "trainable_parameters": sum(value.size for value in trainable.values()),
+        "checkpoint_bytes": size,
+        "checkpoints_to_come": 0 if decision.kind in ("finished", "refuse") else count,
+        "disk_bytes": 0 if decision.kind in ("finished", "refuse") else size * count,
+        "disk_free_bytes": machine.free_disk(training.project.root),
+        "fingerprint": prepared.fingerprint,
+        "notes": [*prepared.lines, *prepared.notes],
+    }
+
+
+def _like(decision: Any) -> tuple[str, ...]:
+    """The most similar unfinished run and where it differs, for someone who meant to go on with it."""
+    if decision.similar is None:
+        return ()
+    shown = ", ".join(f"{name} {there!r} → {asked!r}" for name, there, asked in map(_short, decision.differences[:3]))
+    more = f" and {len(decision.differences) - 3} more" if len(decision.differences) > 3 else ""
+    return (f"the unfinished run most like it is {decision.similar}, which differs in {shown}{more}",)
+
+
+def _short(difference: tuple[str, Any, Any]) -> tuple[str, Any, Any]:
+    name, there, asked = difference
+    if name.endswith("_identity"):
+        return name, str(there)[:12], str(asked)[:12]
+    return difference

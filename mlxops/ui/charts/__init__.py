@@ -1,0 +1,1 @@
+"""Charts: scales, curves on a terminal, SVG, PNG."""

@@ -1,0 +1,49 @@
+"""What an import says: which run there is now, what was read, and how to go on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from mlxops import words
+from mlxops.ui.run import show
+
+_READ = ("reports", "validations", "checkpoints")
+
+
+def imported(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+    """The run that was made, brought up to date, or there all the time."""
+    if as_json:
+        show.json_out(dict(facts), console)
+        return
+    name = words.visible(facts["name"])
+    commands = [f"inv run.show {shlex.quote(name)} shows it"]
+    if facts["is_own"]:
+        text = f"{words.visible(facts['source'])} is of the run {name}, which is in the registry: nothing was imported"
+        show.facts(text, [], commands, console)
+        return
+    is_changed = any(facts["changed"].values())
+    title = "imported" if facts["is_new"] else "brought up to date" if is_changed else "nothing new"
+    pairs = [
+        ("from", words.visible(facts["source"])),
+        ("read", ", ".join(_plural(facts[each], each) for each in _READ)),
+        ("iteration", _progress(facts)),
+    ]
+    if facts["log"] and facts["log"] != facts["source"]:
+        pairs.insert(1, ("log", words.visible(facts["log"])))
+    if facts["goes_on"]:
+        commands.append(f"{words.visible(facts['goes_on'])} goes on with it in a run of its own")
+    show.facts(f"{name}: {title}", pairs, [*map(words.visible, facts["notes"]), *commands], console)
+
+
+def _progress(facts: Mapping[str, Any]) -> str:
+    if facts["target_iterations"] is None:
+        return f"{_plural(facts['iteration'], 'iterations')}, target not known, {facts['status']}"
+    return f"{facts['iteration']:,} of {facts['target_iterations']:,}, {facts['status']}"
+
+
+def _plural(count: int, name: str) -> str:
+    return f"{count:,} {name.removesuffix('s') if count == 1 else name}"

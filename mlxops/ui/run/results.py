@@ -1,0 +1,57 @@
+"""What came of a run in words and figures: its evaluations, and what it answered before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from mlxops import words
+
+Row = Mapping[str, Any]
+
+
+def results(evaluations: Sequence[Row], answers: Sequence[Row], console: Console, now: datetime) -> None:
+    """The evaluations with their scores, and the answers of the newest one that has any; nothing where none is."""
+    if evaluations:
+        console.print()
+        console.print(Text(f"evaluations ({len(evaluations)})", style="bold"))
+        console.print(*(line for each in evaluations for line in _lines(each, now)), sep="\n", soft_wrap=True)
+    if answers:
+        console.print()
+        console.print(Text("answers", style="bold"))
+    for answer in answers:
+        parts = [("asked", "prompt"), ("expected", "expected"), ("without", "base_answer"), ("answered", "answer")]
+        for label, name in parts:
+            if answer[name] is not None:
+                line = Text().append(f"{label:>8} ", "dim").append(words.visible(answer[name]), "none")
+                console.print(line, soft_wrap=not console.is_terminal)
+
+
+def measured(value: float | None, standard_error: float | None) -> str:
+    """A value and how well it is known.
+
+    >>> measured(2.34567, 0.0421), measured(2.3, None)
+    ('2.346 ± 0.042', '2.300')
+    """
+    text = words.number(value)
+    return text if value is None or standard_error is None else f"{text} ± {words.number(standard_error)}"
+
+
+def _lines(evaluation: Row, now: datetime) -> list[Text]:
+    asked = [
+        f"{words.age(evaluation['created_at'], now)}: {words.visible(evaluation['kind'])}",
+        f"{words.count(evaluation['rows'])} rows of {words.visible(evaluation['data'])}",
+    ]
+    if evaluation["iteration"] is not None:
+        asked.append(f"iteration {words.count(evaluation['iteration'])}")
+    lines = [Text(", ".join(asked))]
+    for score in evaluation["scores"]:
+        line = Text(f"  {score['metric']} ", "dim").append(measured(score["value"], score["standard_error"]), "none")
+        if score["base_value"] is not None:
+            line.append(f", without the adapter {words.number(score['base_value'])}", "none")
+        lines.append(line)
+    return lines

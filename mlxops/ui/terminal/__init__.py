@@ -1,0 +1,1 @@
+"""The terminal itself: console, tables, progress, keyboard, questions."""

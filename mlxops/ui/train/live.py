@@ -1,0 +1,331 @@
+"""What a person sees while a run trains: events in, a live screen or plain lines out."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from mlxops import events, words
+from mlxops.ui.charts import losses as charts
+from mlxops.ui.terminal import lines
+from mlxops.ui.terminal.console import is_unicode
+
+_REFRESH = 2.0  # a second: each drawing takes the interpreter from the training for about two milliseconds
+_CHART_SECONDS = 2.0
+_POINTS = 2000
+_NOTICES = 3
+
+
+class Screen(Protocol):
+    """What `screen` gives: `show` takes everything that training says."""
+
+    def show(self, event: events.Event) -> None: ...
+
+
+@contextmanager
+def screen(
+    console: Console,
+    *,
+    run_name: str,
+    target: int,
+    iteration: int,
+    lines: Sequence[str],
+    curve: Iterable[Mapping[str, Any]] = (),
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Screen]:
+    """The screen of one attempt; `lines` are said first and stay, `curve` is the loss of the attempts before.
+
+    On a terminal a few lines are redrawn in place and their last state stays; else each event that matters is a line.
+    Whatever ends the block, the cursor is back.
+    """
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal)
+    if not console.is_interactive:
+        yield _PlainLines(console, target, iteration, curve, clock)
+        return
+    state = _State(run_name, target, iteration, curve, clock)
+    drawing = _Drawing(state, console)
+    with Live(
+        console=console,
+        get_renderable=drawing.draw,
+        refresh_per_second=_REFRESH,
+        # What is printed to a pipe must arrive there; on the terminal it goes above the screen.
+        redirect_stdout=sys.stdout.isatty(),
+    ):
+        yield state
+
+
+def restore() -> None:
+    """Shows the cursor again, from any thread and without a lock: the last thing before `os._exit`."""
+    try:
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h\r\n")
+    except OSError:  # the terminal is gone, and its cursor with it
+        return
+
+
+class _Progress:
+    """How far this attempt is, its rate and the time left, from this attempt alone."""
+
+    def __init__(self, target: int, iteration: int, clock: Callable[[], float]) -> None:
+        self.target = target
+        self.iteration = iteration
+        self._clock = clock
+        self._start = (clock(), iteration)
+
+    def start(self, event: events.Started) -> None:
+        self.target, self.iteration = event.target, event.iteration
+        self._start = (self._clock(), event.iteration)
+
+    @property
+    def elapsed(self) -> float:
+        return self._clock() - self._start[0]
+
+    @property
+    def rate(self) -> float | None:
+        """Iterations a second with validation and saving in it, so that the time left is honest."""
+        done, elapsed = self.iteration - self._start[1], self.elapsed
+        return done / elapsed if done > 0 and elapsed > 0 else None
+
+    @property
+    def left(self) -> float | None:
+        rate = self.rate
+        return None if rate is None else max(self.target - self.iteration, 0) / rate
+
+
+class _PlainLines:
+    """One line for each event that matters."""
+
+    def __init__(
+        self,
+        console: Console,
+        target: int,
+        iteration: int,
+        curve: Iterable[Mapping[str, Any]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._console = console
+        self._progress = _Progress(target, iteration, clock)
+        self._best = _best(curve)
+
+    def show(self, event: events.Event) -> None:
+        match event:
+            case events.Step():
+                self._progress.iteration = event.iteration
+            case events.Started():
+                self._progress.start(event)
+            case events.Report():
+                self._progress.iteration = event.iteration
+                self._print(event.iteration, _report_parts(event, self._progress.left))
+            case events.Validation():
+                if self._best is None or event.loss < self._best[0]:
+                    self._best = (event.loss, event.iteration)
+                parts = [f"validation loss {words.number(event.loss)} ± {words.number(event.standard_error)}"]
+                parts.append(f"best {words.number(self._best[0])} at {self._best[1]}")
+                if event.without_improvement:
+                    parts.append(f"without a real improvement {event.without_improvement}")
+                self._print(event.iteration, parts)
+            case events.Saved():
+                self._print(event.iteration, [f"saved {event.adapter_file}", words.size(event.bytes)])
+            case events.Skipped():
+                self._print(event.iteration, [_skipped(event)])
+            case events.Stopped():
+                self._print(event.iteration, [_stopped(event)])
+            case events.Notice():
+                self._console.print(_noticed(event), soft_wrap=True)
+
+    def _print(self, iteration: int, parts: Sequence[str]) -> None:
+        self._console.print("  ".join([f"iteration {iteration}/{self._progress.target}", *parts]), soft_wrap=True)
+
+
+class _State:
+    """What training said last. The training thread writes it, the drawing thread reads it."""
+
+    def __init__(
+        self,
+        run_name: str,
+        target: int,
+        iteration: int,
+        curve: Iterable[Mapping[str, Any]],
+        clock: Callable[[], float],
+    ) -> None:
+        self.run_name = run_name
+        self.progress = _Progress(target, iteration, clock)
+        self.clock = clock
+        self.curve = [dict(row) for row in curve]
+        self.version = 0
+        self.step_loss: float | None = None
+        self.epoch: int | None = None
+        self.metrics: dict[str, float] = {}
+        self.validation: events.Validation | None = None
+        self.best = _best(self.curve)
+        self.saved: events.Saved | None = None
+        self.doing = "starting"
+        self.notices: list[tuple[str, str]] = []
+        self.said = 0
+
+    def show(self, event: events.Event) -> None:
+        match event:
+            case events.Step():
+                self.progress.iteration = event.iteration
+                self.step_loss = event.loss
+                self.doing = "training"
+            case events.Report():
+                self.epoch, self.metrics = event.epoch, event.metrics
+                self._add(event.iteration, "train_loss", event.metrics.get("train_loss", math.nan))
+            case events.Started():
+                self.progress.start(event)
+                self.doing = "first step"
+            case events.Validating():
+                self.doing = f"validating {event.done} of {event.total}"
+            case events.Validation():
+                self.validation = event
+                if self.best is None or event.loss < self.best[0]:
+                    self.best = (event.loss, event.iteration)
+                self._add(event.iteration, "validation_loss", event.loss)
+            case events.Saved():
+                self.saved = event
+            case events.Skipped():
+                self._say("warning", f"iteration {words.count(event.iteration)} {_skipped(event)}")
+            case events.Notice():
+                self._say(event.level, _noticed(event))
+            case events.Stopped():
+                self.doing = _stopped(event)
+
+    def _add(self, iteration: int, name: str, loss: float) -> None:
+        self.curve.append({"iteration": iteration, name: loss})
+        if len(self.curve) > 2 * _POINTS:
+            self.curve = _thinned(self.curve)
+        self.version += 1
+
+    def _say(self, level: str, message: str) -> None:
+        self.said += 1
+        self.notices = [*self.notices, (level, words.visible(message))][-_NOTICES:]
+
+
+class _Drawing:
+    """The state as lines that fit the terminal; the chart is drawn anew only for new losses and not too often."""
+
+    def __init__(self, state: _State, console: Console) -> None:
+        self._state = state
+        self._console = console
+        self._unicode = is_unicode(console)
+        self._chart: list[Text] = []
+        self._chart_of: tuple[int, int, int] | None = None
+        self._chart_at = -math.inf
+
+    def draw(self) -> Group:
+        state, width, height = self._state, self._console.width, self._console.height
+        head = lines.line().append(words.visible(state.run_name), "bold").append(f"  {state.doing}")
+        notices = [_notice_line(level, message) for level, message in state.notices]
+        if state.said > len(notices):
+            notices.append(lines.line(f"{state.said - len(notices):,} earlier: inv run.show {state.run_name}", "dim"))
+        drawn = [head, self._bar(width), *lines.pairs(_facts(state), width)]
+        room = min(height - len(drawn) - len(notices) - 2, height // 2, 14)
+        if room >= 8 and state.curve:
+            drawn.extend(self._loss(width, room))
+        return Group(*[*drawn, *notices][: height - 1])
+
+    def _bar(self, width: int) -> Text:
+        progress = self._state.progress
+        fraction = progress.iteration / progress.target if progress.target else 1.0
+        after = f"  {words.count(progress.iteration)}/{words.count(progress.target)}  {words.percent(fraction):>5}"
+        if progress.rate is not None:
+            after += f"  {words.short(progress.rate)} it/s"
+            if progress.iteration < progress.target:
+                after += f"  {words.duration(progress.left)} left"
+        return lines.bar(fraction, max(width - 52, 10), unicode=self._unicode).append(after)
+
+    def _loss(self, width: int, height: int) -> list[Text]:
+        wanted = (self._state.version, width, height)
+        is_resized = self._chart_of is None or self._chart_of[1:] != wanted[1:]
+        if is_resized or (wanted != self._chart_of and self._state.clock() - self._chart_at >= _CHART_SECONDS):
+            curve = list(self._state.curve)
+            chart = charts.loss_chart(curve, min(width, 100), height, unicode=self._unicode, title="loss")
+            self._chart = list(chart.split("\n"))
+            self._chart_of, self._chart_at = wanted, self._state.clock()
+        return self._chart
+
+
+def _best(curve: Iterable[Mapping[str, Any]]) -> tuple[float, int] | None:
+    """The lowest validation loss so far and its iteration."""
+    validated = [row for row in curve if row.get("validation_loss") is not None]
+    return min(((row["validation_loss"], row["iteration"]) for row in validated), default=None)
+
+
+def _facts(state: _State) -> list[tuple[str, str]]:
+    metrics, validation = state.metrics, state.validation
+    losses = [row["train_loss"] for row in state.curve[-12:] if row.get("train_loss") is not None]
+    loss = metrics.get("train_loss", state.step_loss)
+    validated = best = words.NOTHING
+    if validation is not None:
+        validated = f"{words.number(validation.loss)} ± {words.number(validation.standard_error)}"
+    if state.best is not None:
+        best = f"{words.number(state.best[0])} at {words.count(state.best[1])}"
+    return [
+        ("train", f"{words.number(loss)} {lines.trend(losses)}".rstrip()),
+        ("validation", validated),
+        ("best", best),
+        ("tokens/s", words.metric("tokens_per_second", metrics.get("tokens_per_second"))),
+        ("tokens", words.metric("trained_tokens", metrics.get("trained_tokens"))),
+        ("time", words.duration(state.progress.elapsed)),
+        ("learning rate", words.metric("learning_rate", metrics.get("learning_rate"))),
+        ("gradient", words.metric("gradient_norm", metrics.get("gradient_norm"))),
+        ("memory", words.metric("peak_memory", metrics.get("peak_memory"))),
+        ("epoch", words.count(state.epoch)),
+        ("saved", words.NOTHING if state.saved is None else f"at {words.count(state.saved.iteration)}"),
+    ]
+
+
+def _thinned(curve: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The curve with fewer points: a run of a million reports must not slow its own screen down."""
+    kept = []
+    for name in ("train_loss", "validation_loss"):
+        points = [(row["iteration"], row[name]) for row in curve if row.get(name) is not None]
+        kept += [{"iteration": iteration, name: loss} for iteration, loss in charts.thin(points, _POINTS // 4)]
+    return sorted(kept, key=lambda row: row["iteration"])
+
+
+def _report_parts(event: events.Report, left: float | None) -> list[str]:
+    metrics = event.metrics
+    parts = [f"loss {words.number(metrics.get('train_loss'))}"]
+    if "tokens_per_second" in metrics:
+        parts.append(f"tokens/s {metrics['tokens_per_second']:.0f}")
+    for name in ("learning_rate", "gradient_norm"):
+        if name in metrics:
+            parts.append(f"{name.replace('_', ' ')} {words.metric(name, metrics[name])}")
+    if "peak_memory" in metrics:
+        parts.append(f"memory {words.size(metrics['peak_memory'])}")
+    return parts if left is None else [*parts, f"left {words.duration(left)}"]
+
+
+def _skipped(event: events.Skipped) -> str:
+    rows = ", ".join(event.origins[:3]) + (f" and {len(event.origins) - 3} more" if len(event.origins) > 3 else "")
+    return f"skipped: {event.reason}" + (f" ({rows})" if rows else "")
+
+
+def _stopped(event: events.Stopped) -> str:
+    if event.reason == "signal":
+        return f"stopped by {event.signal_name}"
+    return {
+        "finished": "finished",
+        "early stopping": "stopped early",
+        "diverged": "stopped: it diverged",
+    }[event.reason]
+
+
+def _noticed(event: events.Notice) -> str:
+    return event.message if event.level == "info" else f"{event.level}: {event.message}"
+
+
+def _notice_line(level: str, message: str) -> Text:
+    return lines.line(message, {"info": "", "warning": "yellow", "error": "red"}[level])

@@ -1,0 +1,166 @@
+"""What a training says before it begins, where it only should, and when it is over."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from mlxops.ui.run import show
+from mlxops.words import duration, number, size, visible
+
+_KINDS = {
+    "new": "starts a new run",
+    "resume": "goes on with {run} from iteration {iteration:,}",
+    "extend": "extends {run} from iteration {iteration:,}",
+    "finished": "does nothing: {run} is {reason}",
+    "refuse": "refuses: {reason}",
+}
+
+
+def preview(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+    """What the command would do."""
+    if as_json:
+        show.json_out(dict(facts), console)
+        return
+    pairs = [
+        ("target", f"iteration {facts['target']:,}"),
+        ("an epoch", f"{facts['batches_an_epoch']:,} batches, {facts['tokens_an_epoch']:,} trained tokens"),
+        ("rows", f"{facts['rows']:,} to train, {facts['validation_rows']:,} to validate"),
+        ("trained", f"{facts['trainable_parameters']:,} parameters"),
+        (
+            "checkpoints",
+            f"{facts['checkpoints_to_come']:,} of about {size(facts['checkpoint_bytes'])}, "
+            f"{size(facts['disk_bytes'])} in all; {size(facts['disk_free_bytes'])} are free",
+        ),
+    ]
+    if facts["similar"]:
+        pairs.append(("most similar", facts["similar"]))
+    pairs += [(f"  {each['setting']}", f"{each['there']} → {each['asked_for']}") for each in facts["differences"]]
+    notes = [note for note in (*facts["notes"], facts["hint"]) if note]
+    show.facts(f"This command {_KINDS[facts['decision']].format(**facts)}", pairs, notes, console)
+
+
+def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_json: bool) -> None:
+    """How a run ended, where its adapter is, and what can be done with it."""
+    if as_json:
+        show.json_out(dict(run), console)
+        return
+    is_early = run["status"] == "completed" and run["iteration"] < run["target_iterations"]
+    ended = "stopped early" if is_early else "finished"
+    state = f"already {ended}" if was_finished and is_early else "already" if was_finished else ended
+    losses = [f"training loss {run['train_loss']:.3f}"] if run["train_loss"] is not None else []
+    if run["validation_loss"] is not None:
+        losses.append(f"validation loss {run['validation_loss']:.3f}")
+    if run["best_validation_loss"] is not None:
+        losses.append(f"best {run['best_validation_loss']:.3f} at {run['best_iteration']:,}")
+    command = ["mlx_lm.generate", "--model", run["model"], "--adapter-path", run["adapter_path"]]
+    show.facts(
+        f"{run['name']}: {state} at iteration {run['iteration']:,} of {run['target_iterations']:,}",
+        [*([("losses", ", ".join(losses))] if losses else []), ("adapter", run["adapter_path"])],
+        [
+            f"{shlex.join(command)} --prompt '…' tries it",
+            *(["the same command with a larger --early-stopping, or without it, goes on"] if is_early else []),
+        ],
+        console,
+    )
+
+
+def started(training: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+    """A training that goes on in the background, and how to watch and to stop it."""
+    if as_json:
+        show.json_out(dict(training), console)
+        return
+    pairs = [("process", str(training["pid"])), ("log", training["log"])]
+    watch, stop = training["commands"]
+    title = f"{training['run']}: training in the background"
+    show.facts(title, pairs, [f"{watch} shows it", f"{stop} has it save and stop"], console)
+
+
+def verified(verdict: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+    """Whether a training that was killed and went on is one without a stop, part by part."""
+    if as_json:
+        show.json_out(dict(verdict), console)
+        return
+    pairs = [(part["part"], _part(part)) for part in verdict["parts"]]
+    where = f"is in the history of {verdict['run']}" if verdict["run"] else "waits for the first run of these settings"
+    notes = [f"{duration(verdict['seconds'])} on the {verdict['device']}; the verdict {where}"]
+    how = "ends as one without a stop, bit for bit" if verdict["equal"] else "differs from one without a stop"
+    steps, after = verdict["iterations"], verdict["interrupted_after"]
+    show.facts(f"A training of {steps:,} iterations, killed after {after:,} and gone on, {how}", pairs, notes, console)
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    """What was found of one part."""
+    if part["equal"]:
+        return f"equal ({part['compared']:,} compared)" if part["compared"] else "equal (there are none)"
+    names = ", ".join(part["differing"][:3]) + (" …" if len(part["differing"]) > 3 else "")
+    if part.get("largest_absolute_difference") is None:
+        return f"differs: {names}"
+    absolute, relative = part["largest_absolute_difference"], part["largest_relative_difference"]
+    return f"differs by up to {number(absolute)}, relative {number(relative)}: {names}"
+
+
+_ENDS = {
+    "stopped": "{run}: stopped at iteration {iteration:,} of {target_iterations:,}",
+    "killed": "{run}: killed; the last it told was iteration {iteration:,} of {target_iterations:,}",
+    "finished": "{run}: finished at iteration {iteration:,} of {target_iterations:,}",
+    "ended": "{run}: ended with an error at iteration {iteration:,} of {target_iterations:,}",
+    "lost": "{run}: its process was lost at iteration {iteration:,} of {target_iterations:,}",
+    "idle": "{run}: not at work ({status} at iteration {iteration:,} of {target_iterations:,})",
+}
+
+
+def stopped(ended: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+    """How a training ended that was to be stopped, and where the same command goes on."""
+    if as_json:
+        show.json_out(dict(ended), console)
+        return
+    pairs = []
+    if ended["state"] == "ended":
+        pairs.append(("error", ended["error"] or ended["status"]))
+    if ended["state"] == "lost":
+        pairs.append(("last seen", f"{ended['last_seen']} on {ended['host']}"))
+    if ended["goes_on_from"] is not None:
+        pairs.append(("goes on from", f"iteration {ended['goes_on_from']:,}"))
+        pairs += [("with", ended["command"])] if ended["command"] else []
+    show.facts(_ENDS[ended["state"]].format(**ended), pairs, [], console)
+
+
+def tried(changed: Mapping[str, Any], commands: Sequence[str], console: Console, *, as_json: bool) -> None:
+    """What a first training changed: the loss, the answers to prompts it never saw, and how to go on."""
+    if as_json:
+        show.json_out({**changed, "commands": list(commands)}, console)
+        return
+    run, before, after = changed["run"], changed["before"], changed["after"]
+    pairs = []
+    if before and after:
+        pairs.append(("validation loss", f"{_loss(before)} → {_loss(after)}"))
+    pairs.append(("trained", f"{run['trained_tokens']:,} tokens in {duration(run['seconds'])}"))
+    pairs.append(("run", f"{run['name']}{', finished already' if changed['was_finished'] else ''}"))
+    title = f"What {run['iteration']:,} iterations on {changed['rows']:,} rows changed"
+    show.facts(title, pairs, [], console)
+    for answer in changed["answers"]:
+        console.print()
+        parts = [("before", answer["base_answer"] or ""), ("after", answer["answer"])]
+        show.facts(answer["prompt"], [(label, _lines(text)) for label, text in parts], [], console)
+    console.print()
+    if run["model"] == "models/tiny":
+        console.print("A tiny random model cannot say anything; its loss is real.", soft_wrap=True)
+    if changed["answers"]:
+        console.print("The prompts are those of data/test.jsonl, which is never trained on.", soft_wrap=True)
+    console.print("Go on with", soft_wrap=True)
+    for command in commands:
+        console.print(f"  {command}", soft_wrap=True)
+
+
+def _lines(text: str) -> str:
+    """What a model said, with its lines, and nothing that a terminal would obey."""
+    return "\n".join(visible(line) for line in text.strip().splitlines())
+
+
+def _loss(row: Mapping[str, Any]) -> str:
+    error = row["validation_standard_error"]
+    return number(row["validation_loss"]) + (f" ± {number(error)}" if error is not None else "")
