@@ -17,7 +17,7 @@ from pathlib import Path
 from startup import seconds
 
 from mlxops import registry
-from mlxops.training.checkpoints import adapter_name, state_name
+from mlxops.layout import adapter_name, state_name
 
 RUNS, CHECKPOINTS = 50, 20
 

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlxops import registry
+from mlxops import layout, registry
 from mlxops.config import LoraConfig
 from mlxops.registry import Registry
 from mlxops.settings import Settings
-from mlxops.training import checkpoints
 
 ENVIRONMENT = {"mlx": "0.32.4", "mlxops": "0.1.0", "device": "cpu: some"}
 
@@ -108,11 +107,11 @@ def folder_of(db: Registry, run: registry.RunRow, iterations: Iterable[int] = (4
     folder.mkdir(parents=True)
     about = dict.fromkeys(("fingerprint", "model", "model_identity", "data", "data_identity"), "x")
     described = {**about, "name": run.name, "target": 100, "config": asdict(LoraConfig())}
-    (folder / checkpoints.SETTINGS).write_text(json.dumps({"mlxops": described}))
-    (folder / checkpoints.OFFERED).write_bytes(b"weights")
+    (folder / layout.SETTINGS).write_text(json.dumps({"mlxops": described}))
+    (folder / layout.OFFERED).write_bytes(b"weights")
     (folder / ".lock").touch()
     for iteration in iterations:
-        names = checkpoints.adapter_name(iteration), checkpoints.state_name(iteration)
+        names = layout.adapter_name(iteration), layout.state_name(iteration)
         for name in names:
             (folder / name).write_bytes(b"0123456789")
         registry.add_checkpoint(

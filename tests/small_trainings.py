@@ -12,6 +12,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxops import layout
 from mlxops.config import LoraConfig
 from mlxops.events import Event, Step, Stopped
 from mlxops.models.loading import load_model
@@ -133,7 +134,7 @@ def trained_weights(model: nn.Module) -> dict[str, np.ndarray]:
 
 def adapter_bytes(folder: Path, iteration: int) -> bytes:
     """The bytes of a checkpoint's adapter file."""
-    return (folder / checkpoints.adapter_name(iteration)).read_bytes()
+    return (folder / layout.adapter_name(iteration)).read_bytes()
 
 
 def plain_gradient(model: nn.Module, batch_list: Sequence[batches.Batch]) -> dict[str, np.ndarray]:

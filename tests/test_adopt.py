@@ -17,8 +17,7 @@ import training_runs
 from conftest import run_python
 from training_runs import STEP, attempts, lora, result
 
-from mlxops import registry
-from mlxops.adapters import foreign
+from mlxops import layout, registry
 from mlxops.config import DeleteConfig
 from mlxops.errors import Refused
 from mlxops.jobs.run import delete
@@ -125,7 +124,7 @@ def test_numbering_goes_on_from_a_whole_checkpoint_with_the_adopted_weights(stra
 def test_nothing_of_the_old_folder_is_lost(straight: Path, trained: Path) -> None:
     old = straight / "old"
     kept = {path.name: old / path.name for path in (trained / "old").iterdir()}
-    kept |= {name: old / f"{name}{foreign.BEFORE}" for name in ("adapters.safetensors", "adapter_config.json")}
+    kept |= {name: old / f"{name}{layout.BEFORE}" for name in ("adapters.safetensors", "adapter_config.json")}
 
     assert {name: path.read_bytes() for name, path in kept.items()} == {
         path.name: path.read_bytes() for path in (trained / "old").iterdir()

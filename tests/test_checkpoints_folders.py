@@ -11,6 +11,7 @@ import pytest
 from conftest import run_python
 from safetensors.numpy import save_file
 
+from mlxops import layout
 from mlxops.adapters import folders
 
 
@@ -45,7 +46,7 @@ def write(path: Path, values: np.ndarray | None = None) -> Path:
     ],
 )
 def test_a_file_is_told_by_its_name(name: str, kind: str, iteration: int | None) -> None:
-    found, _, number = folders.recognise(name)
+    found, _, number = layout.recognise(name)
 
     assert (found, number) == (kind, iteration)
 

@@ -19,8 +19,8 @@ from training_runs import RUN, STEP, attempts, lora
 
 from mlxops import registry
 from mlxops.files import sha256
+from mlxops.layout import adapter_name, state_name
 from mlxops.training import lock
-from mlxops.training.checkpoints import adapter_name, state_name
 
 pytestmark = pytest.mark.slow
 

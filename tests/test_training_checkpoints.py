@@ -11,6 +11,7 @@ import pytest
 import safetensors
 from small_trainings import adapter_bytes, after_step, rows, settings, train_small, work
 
+from mlxops import layout
 from mlxops.errors import Failed
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint, Damaged
@@ -129,8 +130,8 @@ def test_an_older_checkpoint_can_be_offered_instead(folder):
 
 
 def test_iterations_are_numbered_as_mlx_lm_numbers_them():
-    assert checkpoints.adapter_name(12) == "0000012_adapters.safetensors"
-    assert checkpoints.adapter_name(123_456_789) == "123456789_adapters.safetensors"
+    assert layout.adapter_name(12) == "0000012_adapters.safetensors"
+    assert layout.adapter_name(123_456_789) == "123456789_adapters.safetensors"
 
 
 def test_loaded_arrays_outlive_the_files_they_came_from(folder):

@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlxops import files
+from mlxops import files, layout
 from mlxops.adapters import folders
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, NotFound
+from mlxops.layout import BEFORE, OFFERED, adapter_name
 from mlxops.options import options_of
-from mlxops.training.checkpoints import OFFERED, adapter_name
-
-BEFORE = ".before"
-"""What is put behind the name of an original that a run writes over."""
 
 _IN_BLOCK = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
 _CHOSEN_FIRST = (OFFERED, "adapters.npz")
@@ -90,12 +87,12 @@ def keep_originals(folder: Path, iteration: int) -> list[str]:
     kept = []
     for name, path in _originals(folder).items():
         before = path.with_name(name + BEFORE)
-        kind, _, number = folders.recognise(name)
+        kind, _, number = layout.recognise(name)
         if path.name != name:
             continue  # it is kept already
         if kind == "weights" and number is not None and number >= iteration and name == adapter_name(number):
             path.rename(before)
-        elif name in (OFFERED, folders.SETTINGS):
+        elif name in (OFFERED, layout.SETTINGS):
             _keep_beside(path, before)
         else:
             continue
@@ -141,13 +138,13 @@ def _choose(folder: Path, names: Mapping[str, Path]) -> str:
 
 
 def _numbered(names: Mapping[str, Path]) -> dict[str, int]:
-    recognised = {name: folders.recognise(name) for name in names}
+    recognised = {name: layout.recognise(name) for name in names}
     return {name: number for name, (kind, _, number) in recognised.items() if kind == "weights" and number is not None}
 
 
 def _settings(names: Mapping[str, Path]) -> dict[str, Any]:
     """What `adapter_config.json` says; nothing where there is none."""
-    path = names.get(folders.SETTINGS)
+    path = names.get(layout.SETTINGS)
     if path is None:
         return {}
     try:

@@ -24,13 +24,12 @@ from typing import TYPE_CHECKING, Any
 from mlxops import files
 from mlxops.errors import Failed
 from mlxops.events import Saved
+from mlxops.layout import OFFERED, adapter_name, state_name
 from mlxops.training.state import Counters
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-OFFERED = "adapters.safetensors"
-SETTINGS = "adapter_config.json"
 FORMAT = "mlxops-state-1"
 
 _NUMBERED = re.compile(r"^(\d{7,})_(adapters|state)\.safetensors$")
@@ -74,16 +73,6 @@ class Damaged:
 
     iteration: int
     reason: str
-
-
-def adapter_name(iteration: int) -> str:
-    """The name of an iteration's adapter file, as mlx-lm numbers it."""
-    return f"{iteration:07d}_adapters.safetensors"
-
-
-def state_name(iteration: int) -> str:
-    """The name of an iteration's state file."""
-    return f"{iteration:07d}_state.safetensors"
 
 
 def write(

@@ -11,7 +11,7 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlxops.adapters import foreign
+from mlxops import layout
 from mlxops.events import Saved
 from mlxops.training import batches, checkpoints, layers, optimizers
 from mlxops.training.state import Counters
@@ -21,7 +21,7 @@ from mlxops.training.step import Arrays, Work
 def read_weights(path: Path) -> Arrays:
     """The arrays of an adapter file, safetensors or npz, read now."""
     # MLX tells a format by the last suffix, which an original that was kept has lost
-    loaded = mx.load(str(path), format=Path(path.name.removesuffix(foreign.BEFORE)).suffix.removeprefix("."))
+    loaded = mx.load(str(path), format=Path(path.name.removesuffix(layout.BEFORE)).suffix.removeprefix("."))
     assert isinstance(loaded, dict)
     mx.eval(loaded)
     return loaded

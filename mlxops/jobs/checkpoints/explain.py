@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlxops import files, registry
+from mlxops import files, layout, registry
 from mlxops.adapters import evidence, findings, folders, foreign
 from mlxops.adapters.evidence import Evidence, Recorded, State, Weights
 from mlxops.adapters.findings import Finding, Newest
@@ -184,7 +184,7 @@ def _row(project: Project, folder: Path, known: Known | None) -> dict[str, Any] 
 def _settings_finding(problem: str | None) -> tuple[Finding, ...]:
     if problem is None:
         return ()
-    return (Finding(kind="unreadable", level="error", message=f"{folders.SETTINGS} {problem}"),)
+    return (Finding(kind="unreadable", level="error", message=f"{layout.SETTINGS} {problem}"),)
 
 
 def _evidence(
@@ -195,7 +195,7 @@ def _evidence(
     target: int | None,
 ) -> Evidence:
     modified = {each.name: each.modified for each in contents.files}
-    config = contents.named(folders.SETTINGS)
+    config = contents.named(layout.SETTINGS)
     return Evidence(
         weights=tuple(
             Weights(

@@ -20,10 +20,10 @@ from mlxops.config import CheckpointsConfig
 from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.jobs.run import show
 from mlxops.jobs.train import recover
+from mlxops.layout import adapter_name, state_name
 from mlxops.projects.project import Project, project_of
 from mlxops.settings import Settings
 from mlxops.training import lock
-from mlxops.training.checkpoints import adapter_name, state_name
 
 State = Literal["whole", "weights only", "damaged", "missing", "pruned"]
 

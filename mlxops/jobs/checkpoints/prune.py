@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlxops import files, registry
+from mlxops import files, layout, registry
 from mlxops.adapters import folders
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import Busy, Failed, Refused
@@ -149,7 +149,7 @@ def _plan_run(
 def _left_over(rows: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> set[str]:
     """The files that a pruning which was cut short had still to remove."""
     states, adapters = keep_last.left_over(rows, sizes)
-    return {*map(checkpoints.state_name, states), *map(checkpoints.adapter_name, adapters)}
+    return {*map(layout.state_name, states), *map(layout.adapter_name, adapters)}
 
 
 def _plan_around_damage(
@@ -186,7 +186,7 @@ def _problem(run: Known, folder: Path, kept: Kept, sha256: str) -> str | None:
     if kept.has_state:
         found = checkpoints.read(folder, kept.iteration, fingerprint=run.row["fingerprint"])
         return None if isinstance(found, Checkpoint) else found.reason
-    adapter = folder / checkpoints.adapter_name(kept.iteration)
+    adapter = folder / layout.adapter_name(kept.iteration)
     try:
         return None if files.sha256(adapter) == sha256 else f"{adapter.name} is not what was written (SHA-256)"
     except OSError as error:

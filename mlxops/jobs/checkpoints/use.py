@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlxops import files, registry
+from mlxops import files, layout, registry
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import BadRequest, Failed, NotFound, Refused
 from mlxops.jobs.checkpoints.listing import imported
@@ -49,7 +49,7 @@ def use(settings: Settings, config: CheckpointsConfig) -> dict[str, Any]:
     return {
         "run": name,
         "iteration": row["iteration"],
-        "file": f"{run['adapter_path']}/{checkpoints.OFFERED}",
+        "file": f"{run['adapter_path']}/{layout.OFFERED}",
         "validation_loss": row["validation_loss"],
         "sha256": row["adapter_sha256"],
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlxops import registry
+from mlxops import layout, registry
 from mlxops.adapters import folders
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import Failed
@@ -122,7 +122,7 @@ def _verify_item(folder: Path, group: Group, item: Item, counter: _Counter) -> V
     wrong = [name for name, sha256 in expected.items() if hashes[name] != sha256]
     if expected and not wrong:
         return Verified(result="whole", **about)
-    if item.iteration is not None and (folder / checkpoints.state_name(item.iteration)).exists():
+    if item.iteration is not None and (folder / layout.state_name(item.iteration)).exists():
         # the files of a checkpoint vouch for each other, also where no row does or it is older than they are
         read = checkpoints.read(folder, item.iteration, fingerprint=group.fingerprint)
         is_whole = isinstance(read, Checkpoint)

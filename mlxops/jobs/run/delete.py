@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlxops import registry
-from mlxops.adapters.foreign import BEFORE
+from mlxops import layout, registry
 from mlxops.config import DeleteConfig
 from mlxops.errors import BadRequest, Busy, Failed, Refused
 from mlxops.jobs.run.annotate import find_runs, writing
 from mlxops.jobs.run.show import reading
 from mlxops.jobs.train import claim, detach, latest
 from mlxops.jobs.train.recover import describes_itself
+from mlxops.layout import BEFORE
 from mlxops.projects.project import Project, project_of
 from mlxops.registry import Registry
 from mlxops.settings import Settings
-from mlxops.training import checkpoints, lock
+from mlxops.training import lock
 from mlxops.training.origin import origin_of
 
-_OWN_NAMES = {checkpoints.OFFERED, checkpoints.SETTINGS, lock.NAME, detach.LOG}
+_OWN_NAMES = {layout.OFFERED, layout.SETTINGS, lock.NAME, detach.LOG}
 _OWN_FILES = re.compile(r"\d{7,}_(adapters|state)\.safetensors(\.corrupt)?|\..+\.partial(\..+)?")
 _LEFT_OVER = re.compile(r"\d{7,}_(adapters|state)\.safetensors\.corrupt|\d{7,}_state\.safetensors|\..+\.partial(\..+)?")
 
@@ -139,7 +139,7 @@ def _folder(project: Project, db: Registry, run: Mapping[str, Any], going: Seque
     is_taken_over = _was_taken_over(project, run, path)
     kept = sorted(name.removesuffix(BEFORE) for name in names if name.endswith(BEFORE)) if is_taken_over else []
     # the settings last: until then the same command completes a removal that was cut short
-    restored = sorted(kept, key=checkpoints.SETTINGS.__eq__)
+    restored = sorted(kept, key=layout.SETTINGS.__eq__)
     own = _own_names(db, run, names, restored, is_taken_over=is_taken_over)
     files = {
         entry.name: entry.stat(follow_symlinks=False).st_size
@@ -189,18 +189,18 @@ def _why_it_stays(
     for other in registry.candidate_runs(db):
         if other["id"] not in leaving and _is_same(project.from_root(other["adapter_path"]), path):
             return f"it is the folder of {other['name']}, too"
-    if not (path / checkpoints.SETTINGS).exists():
+    if not (path / layout.SETTINGS).exists():
         return None
     owner = describes_itself(path)
     if owner is None:
-        return f"its {checkpoints.SETTINGS} is not of this toolkit"
+        return f"its {layout.SETTINGS} is not of this toolkit"
     others = {each["name"] for each in registry.candidate_runs(db)} - {each["name"] for each in going}
     # a run that was renamed is known by what it was trained from; one of that name that is here has other files
     if owner["fingerprint"] == run["fingerprint"] and owner["name"] not in others:
         return None
     if owner["name"] in {each["name"] for each in going}:
         return None
-    return f"its {checkpoints.SETTINGS} says it is of {owner['name']}"
+    return f"its {layout.SETTINGS} says it is of {owner['name']}"
 
 
 def _is_same(one: Path, other: Path) -> bool:

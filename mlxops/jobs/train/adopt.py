@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlxops import registry
+from mlxops import layout, registry
 from mlxops.adapters import foreign
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, InvalidData, Refused, SettingsDiffer
@@ -64,7 +64,7 @@ def adopt(project: Project, config: LoraConfig, info: ModelInfo, model_folder: P
 def source(project: Project, origin: Origin) -> Path:
     """The file whose weights a run begins with, be it kept under its other name by now."""
     path = project.from_root(origin.folder) / origin.file
-    before = path.with_name(path.name + foreign.BEFORE)
+    before = path.with_name(path.name + layout.BEFORE)
     return before if before.exists() else path
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlxops import files, registry
+from mlxops import files, layout, registry
 from mlxops.errors import BadRequest, Failed, NotFound, SettingsDiffer
 from mlxops.jobs.train.prepare import Prepared
 from mlxops.options import nearest
@@ -167,7 +167,7 @@ def _origin(project: Project, db: registry.Registry | None, parent: Row, point: 
     if isinstance(found, Checkpoint):
         return _from(project, parent, found, point, prepared)
     record = records.get(iteration)
-    if record is None and not (folder / checkpoints.state_name(iteration)).exists():
+    if record is None and not (folder / layout.state_name(iteration)).exists():
         raise NotFound(f"the run {name!r} has no checkpoint at iteration {iteration:,}", hint=_choice(there))
     if record is not None and record["status"] == "pruned":
         raise NotFound(f"the checkpoint of {name!r} at iteration {iteration:,} was pruned", hint=_choice(there))
@@ -183,7 +183,7 @@ def _usable(folder: Path, records: Mapping[int, Row]) -> list[int]:
     """The iterations of which a checkpoint is there, by the looks of it."""
     weights = {each for each, row in records.items() if row["status"] == "whole" and row["state_pruned_at"]}
     there = {*checkpoints.iterations(folder), *weights}
-    return sorted(each for each in there if (folder / checkpoints.adapter_name(each)).exists())
+    return sorted(each for each in there if (folder / layout.adapter_name(each)).exists())
 
 
 def _choice(iterations: Sequence[int]) -> str:
@@ -224,7 +224,7 @@ def _make(
         kind="branch",
         iteration=iteration,
         folder=parent["adapter_path"],
-        file=checkpoints.adapter_name(iteration),
+        file=layout.adapter_name(iteration),
         adapter_sha256=adapter_sha256,
         state_sha256=state_sha256,
         trained_tokens=trained_tokens,

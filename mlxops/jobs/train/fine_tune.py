@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxops import files, registry
+from mlxops import files, layout, registry
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Saved, Stopped
@@ -25,7 +25,7 @@ from mlxops.options import options_of
 from mlxops.projects import blas, machine
 from mlxops.projects.project import Project
 from mlxops.registry.recorder import Recorder, diverged_before
-from mlxops.training import checkpoints, lock, signals
+from mlxops.training import lock, signals
 
 if TYPE_CHECKING:
     from mlxops.training.step import Work
@@ -332,7 +332,7 @@ def _write_settings(folder: Path, config: LoraConfig, run: Mapping[str, Any]) ->
         "mlxops": dict(run),
     }
     try:
-        files.write_text(folder / checkpoints.SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        files.write_text(folder / layout.SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
 

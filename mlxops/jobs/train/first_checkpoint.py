@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxops import files
+from mlxops import files, layout
 from mlxops.adapters import foreign
 from mlxops.errors import Failed
 from mlxops.events import Listener, Notice
@@ -45,7 +45,7 @@ def read(project: Project, origin: Origin, trainable: Arrays) -> Beginning:
     )
     optimizer = None
     if origin.state_sha256 is not None:
-        state = project.from_root(origin.folder) / checkpoints.state_name(origin.iteration)
+        state = project.from_root(origin.folder) / layout.state_name(origin.iteration)
         _verify(state, origin.state_sha256)
         optimizer = first_checkpoint.read_optimizer(state)
     return Beginning(origin=origin, weights=weights, optimizer=optimizer)

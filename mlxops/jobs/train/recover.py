@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlxops import registry
+from mlxops import layout, registry
 from mlxops.errors import Failed
 from mlxops.projects.project import Project
 from mlxops.training import checkpoints
@@ -112,7 +112,7 @@ def take(project: Project, db: registry.Registry, unknown: Unknown) -> None:
 def describes_itself(folder: Path) -> dict[str, Any] | None:
     """What a run's folder says of its run, None where it is no folder of ours."""
     try:
-        run = json.loads((folder / checkpoints.SETTINGS).read_text(encoding="utf-8"))["mlxops"]
+        run = json.loads((folder / layout.SETTINGS).read_text(encoding="utf-8"))["mlxops"]
         is_complete = all(run[name] is not None for name in _DESCRIBED_BY) and bool(run["config"]["fine_tune_type"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -123,7 +123,7 @@ def occupied_by(folder: Path) -> str | None:
     """What stands in a folder that a new run was to have, None where it is free or a run's."""
     if not folder.is_dir() or describes_itself(folder) is not None:
         return None
-    if (folder / checkpoints.SETTINGS).exists() or any(folder.glob("*adapters*.safetensors")):
+    if (folder / layout.SETTINGS).exists() or any(folder.glob("*adapters*.safetensors")):
         return "holds an adapter that this toolkit did not make"
     if any(not path.name.startswith(".") for path in folder.iterdir()):
         return "is not empty, and no run's folder"

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlxops import recipe, registry
+from mlxops import layout, recipe, registry
 from mlxops.adapters import folders, foreign
 from mlxops.config import ImportRunConfig, LoraConfig
 from mlxops.errors import MlxopsError
@@ -160,7 +160,7 @@ def _config(source: Source, said: Mapping[str, Any], story: Story) -> dict[str, 
         values["iters"] = story.attempts[-1].target
     if source.folder and said:
         try:
-            values |= _checked(recipe.read(source.folder.folder / folders.SETTINGS).values)
+            values |= _checked(recipe.read(source.folder.folder / layout.SETTINGS).values)
         except MlxopsError:  # written by a version with other settings: those that are the same are kept
             values |= _as_they_are(said)
     if values.get("fine_tune_type") not in ("lora", "dora", "full"):
@@ -223,7 +223,7 @@ def _times(source: Source, story: Story, weights: Weights) -> tuple[list[float],
     The last ended when its newest weights were written, else its log. How long each took is what the log's rates add up
     to; without any, the settings were written when it began.
     """
-    settings = source.folder.named(folders.SETTINGS) if source.folder else None
+    settings = source.folder.named(layout.SETTINGS) if source.folder else None
     other = source.log or source.path
     ended = max(weights.written, default=settings.modified if settings and not source.log else other.stat().st_mtime)
     begun, at = [], ended

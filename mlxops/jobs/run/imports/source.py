@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxops import registry
+from mlxops import layout, registry
 from mlxops.adapters import folders, mlx_lm_log
 from mlxops.adapters.folders import Contents
 from mlxops.errors import BadRequest, InvalidData, NotFound
@@ -143,7 +143,7 @@ def _folder(project: Project, path: Path, typed: str) -> Source:
 
 
 def _is_adapter(path: Path) -> bool:
-    return folders.recognise(path.name)[0] != "other" or path.suffix in (".safetensors", ".npz")
+    return layout.recognise(path.name)[0] != "other" or path.suffix in (".safetensors", ".npz")
 
 
 def _log_of(contents: Contents) -> tuple[Path | None, list[str]]:

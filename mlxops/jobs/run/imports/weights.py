@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from mlxops import files
+from mlxops import files, layout
 from mlxops.adapters import folders
 from mlxops.adapters.folders import Contents, Found
 from mlxops.adapters.mlx_lm_log import MOST
@@ -15,7 +15,7 @@ from mlxops.errors import BadRequest
 from mlxops.jobs.run.imports import source as import_source
 from mlxops.jobs.run.imports.log import Attempt, Story
 from mlxops.jobs.run.imports.source import Source
-from mlxops.training.checkpoints import OFFERED, adapter_name
+from mlxops.layout import OFFERED, adapter_name
 
 Progress = Callable[[str, int, int], None]
 Hashes = Mapping[tuple[str, int, str], str]
@@ -113,7 +113,7 @@ class _Reader:
     def _is_of_another(self, file: Found) -> str | None:
         """Why a file is of an earlier training in this folder, which mlx-lm lets stand and writes over bit by bit."""
         if self._is_older(file):
-            return f"is older than {folders.SETTINGS}"
+            return f"is older than {layout.SETTINGS}"
         if file.iteration is None:
             return None
         if self._iters is not None and file.iteration > self._iters:
@@ -127,7 +127,7 @@ class _Reader:
 
         Where all was written within a minute it may be a copy, whose times tell the order of copying.
         """
-        settings = self._contents.named(folders.SETTINGS)
+        settings = self._contents.named(layout.SETTINGS)
         if settings is None or file.modified >= settings.modified:
             return False
         times = [each.modified for each in self._contents.of("weights", "offered", "settings")]
