@@ -169,7 +169,7 @@ def test_a_folder_that_may_not_be_read_is_named_and_the_rest_listed(tmp_path: Pa
     (tmp_path / "closed").mkdir(mode=0o000)
     program = """
 import sys, pathlib, training_runs
-from mlxops.training import folders
+from mlxops.adapters import folders
 training_runs.obey_permissions()
 print({each.folder.name: each.problem for each in folders.discover(pathlib.Path(sys.argv[1]))})
 """

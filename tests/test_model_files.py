@@ -48,7 +48,7 @@ def test_an_import_that_was_killed_leaves_nothing_after_the_next_one(tmp_path: P
     killed = run_python(
         "-c",
         "import os, pathlib, signal\n"
-        "from mlxops.models.gguf import import_gguf\n"
+        "from mlxops.models.gguf.importing import import_gguf\n"
         "def kill(done, total):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         f"import_gguf(pathlib.Path({str(source)!r}), pathlib.Path('models/tiny'), dtype='float32', progress=kill)\n",

@@ -334,7 +334,7 @@ def test_settings_of_matplotlib_that_cannot_be_read_change_nothing(db: Registry)
 def test_drawing_leaves_the_folder_and_the_environment_as_they_were(db: Registry) -> None:
     train(db, "heron", LINE)
     program = (
-        "import os; from mlxops.ui import figures; before = os.getcwd(); figures.require(); "
+        "import os; from mlxops.ui.charts import figures; before = os.getcwd(); figures.require(); "
         "print(os.getcwd() == before, os.environ['MPLBACKEND'])"
     )
 

@@ -175,7 +175,9 @@ def test_an_ascii_terminal_gets_an_ascii_screen():
 
 def test_restore_shows_the_cursor_of_a_terminal():
     ours, theirs = os.openpty()
-    subprocess.run([sys.executable, "-c", "from mlxops.ui import live; live.restore()"], stderr=theirs, check=True)
+    subprocess.run(
+        [sys.executable, "-c", "from mlxops.ui.train import live; live.restore()"], stderr=theirs, check=True
+    )
     os.close(theirs)
     written = os.read(ours, 100)
     os.close(ours)
@@ -184,6 +186,6 @@ def test_restore_shows_the_cursor_of_a_terminal():
 
 def test_restore_writes_nothing_into_a_pipe():
     done = subprocess.run(
-        [sys.executable, "-c", "from mlxops.ui import live; live.restore()"], capture_output=True, check=True
+        [sys.executable, "-c", "from mlxops.ui.train import live; live.restore()"], capture_output=True, check=True
     )
     assert (done.stdout, done.stderr) == (b"", b"")

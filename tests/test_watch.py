@@ -383,7 +383,7 @@ _LOOKING = """
 import sys
 from pathlib import Path
 import training_runs
-from mlxops.jobs.watch import Watch
+from mlxops.jobs.train.monitor import Watch
 from mlxops.settings import Settings
 training_runs.obey_permissions()
 root = Path.cwd()
