@@ -249,7 +249,7 @@ def test_the_heartbeat_goes_on_inside_a_long_native_call(db: Registry, path: Pat
         # without an end of its own, and SQLite runs it without giving control back to this thread's Python
         with pytest.raises(sqlite3.OperationalError, match="interrupted"):
             other.connection.execute(
-                "WITH RECURSIVE waiting (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM waiting) SELECT max(n) FROM waiting"
+                "WITH RECURSIVE steps (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM steps) SELECT max(n) FROM steps"
             )
         ended.set()
         interrupting.join()
