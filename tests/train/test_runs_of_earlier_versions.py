@@ -1,0 +1,129 @@
+"""Runs outlive versions: a project that an earlier version made opens, shows the same, resumes and extends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from earlier_project import OF_THE_MACHINE, expected, unpack
+from training_runs import attempts, contents, lora, result
+
+from mlxops import registry
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = unpack(tmp_path / "project")
+    monkeypatch.chdir(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project for tests that only read it, brought up to this version's schema."""
+    made = unpack(tmp_path_factory.mktemp("earlier") / "project")
+    registry.open_registry(made / "runs.db").close()
+    return made
+
+
+def test_it_opens_with_this_versions_schema_and_a_copy_is_kept_of_an_older_one(project, mlxops):
+    before = schema(project / "runs.db")
+
+    code, _, err = mlxops("runs")
+
+    after = schema(project / "runs.db")
+    copies = [schema(path) for path in (project / ".mlxops").glob("backups/*.db")]
+    assert (code, err) == (0, "")
+    assert copies == ([before] if after > before else [])
+
+
+@pytest.mark.parametrize("command", expected()["said"])
+def test_it_shows_the_same_as_the_version_that_made_it(opened, monkeypatch, mlxops, command):
+    monkeypatch.chdir(opened)
+
+    code, out, err = mlxops(command)
+
+    assert (code, err) == (0, "")
+    assert_holds(json.loads(out), expected()["said"][command], command)
+
+
+@pytest.mark.parametrize(
+    ("options", "decision", "iteration"),
+    [("unfinished", "resume", 8), ("finished", "finished", 6), ("extended", "extend", 6), ("child", "finished", 8)],
+)
+def test_the_command_of_its_time_falls_on_its_run(opened, monkeypatch, mlxops, options, decision, iteration):
+    monkeypatch.chdir(opened)
+
+    code, out, err = mlxops(shlex.join(["lora", *expected()["options"][options], "--preview", "--json"]))
+
+    said = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (said["decision"], said["iteration"], said["differences"]) == (decision, iteration, [])
+
+
+def test_a_finished_run_stays_as_it_is(project, mlxops):
+    folder = project / "adapters" / "finished"
+    before = contents(folder)
+
+    code, _, _ = mlxops(shlex.join(["lora", *expected()["options"]["finished"]]))
+
+    assert code == 0
+    assert contents(folder) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("unfinished", "unfinished"), ("finished", "extended")])
+def test_its_runs_are_trained_on_as_the_version_that_made_them_would_have(project, name, options):
+    ended = lora(project, *expected()["options"][options])
+
+    assert ended.code == 0, ended.said
+    *_, then, now = attempts(project, name)
+    changed = {each for each in OF_THE_MACHINE if then["environment"][each] != now["environment"][each]}
+    assert named(now) == changed
+    assert_trained(project, name, is_exact=not changed)
+
+
+def named(attempt: dict[str, Any]) -> set[str]:
+    """What an attempt gives as the reasons for which it is not exact."""
+    assert attempt["start_kind"] in ("exact", "inexact")
+    return {each.split(":")[0] for each in (attempt["start_note"] or "").split("; ") if each}
+
+
+def assert_trained(project: Path, name: str, *, is_exact: bool) -> None:
+    """Hold that a run came out as recorded: to the last bit on a machine like the one it was begun on."""
+    was, found = expected()["trained"][name], result(project, name)
+    if is_exact:
+        assert found["run"] == was["run"]
+        assert found["checkpoints"] == was["checkpoints"]
+        assert {f"{metric} at {iteration}": value for (metric, iteration), value in found["metrics"].items()} == (
+            was["metrics"]
+        )
+        assert hashlib.sha256(found["last"]).hexdigest() == was["adapter_sha256"]
+    else:
+        about = pytest.approx(was["run"]["best_validation_loss"], rel=0.01)
+        assert found["run"] == {**was["run"], "best_validation_loss": about}
+
+
+def assert_holds(now: Any, then: Any, where: str) -> None:
+    """Hold that all that was said then is said now; there may be more."""
+    if isinstance(then, dict):
+        for name, value in then.items():
+            assert name in now, f"{where}: no {name}"
+            assert_holds(now[name], value, f"{where}, {name}")
+    elif isinstance(then, list):
+        assert len(now) == len(then), where
+        for place, (one, other) in enumerate(zip(now, then, strict=True)):
+            assert_holds(one, other, f"{where}, {place}")
+    else:
+        assert now == then, where
+
+
+def schema(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
