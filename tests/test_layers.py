@@ -19,6 +19,7 @@ ROWS = [
         "settings",
         "files",
         "recipe",
+        "tensors",
         "layout",
         "times",
         "words",

@@ -4,6 +4,8 @@ import json
 import resource
 import shutil
 import signal
+import tracemalloc
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -11,12 +13,14 @@ import pytest
 import safetensors
 from small_trainings import adapter_bytes, after_step, rows, settings, train_small, work
 
-from mlxops import layout
+from mlxops import files, layout, tensors
 from mlxops.errors import Failed
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint, Damaged
 from mlxops.training.state import Counters
 from mlxops.training.step import Trainer
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def write(folder, iteration=3, value=1.0, **changed):
@@ -43,7 +47,7 @@ def damage(path, place, flip=1):
 
 
 def content(checkpoint):
-    """All that a run goes on with; the order of the arrays in a file is MLX's and differs."""
+    """All that a run resumes with."""
     parts = checkpoints.load(checkpoint)
     return [{name: value.tolist() for name, value in part.items()} for part in parts], checkpoint.counters
 
@@ -296,6 +300,48 @@ def test_sweeping_removes_what_a_kill_left_and_nothing_else(folder):
     checkpoints.sweep(folder)
 
     assert sorted(folder.iterdir()) == kept
+
+
+def test_a_state_that_was_written_before_states_were_sealed_is_read(folder):
+    shutil.copytree(FIXTURES / "state-1", folder)
+
+    found = checkpoints.read(folder, 3)
+
+    assert found.counters == Counters(iteration=3, train_loss=0.1 + 0.2, trained_tokens=5, closed_at=3)
+    assert found.has_closing
+    assert found.adapter_sha256 == files.sha256(found.adapter_path)
+    assert found.state_sha256 == files.sha256(found.state_path)
+    weights, optimizer, accumulated = checkpoints.load(found)
+    assert weights["b"].tolist() == [[9, 9], [9, 9]]
+    assert (optimizer["step"].item(), accumulated["b"].tolist()) == (7, [[1, 1], [1, 1]])
+
+
+def test_a_flipped_bit_in_a_state_that_is_not_sealed_is_found(folder):
+    shutil.copytree(FIXTURES / "state-1", folder)
+    whole = (folder / "0000003_state.safetensors").read_bytes()
+
+    believed = []
+    for place in range(len(whole)):
+        damage(folder / "0000003_state.safetensors", place)
+        if isinstance(checkpoints.read(folder, 3), Checkpoint):
+            believed.append(place)
+        (folder / "0000003_state.safetensors").write_bytes(whole)
+
+    assert believed == []
+
+
+def test_verifying_a_checkpoint_takes_little_memory_whatever_its_size(folder):
+    there, closed = {"a": mx.zeros((4 << 20,))}, {"a": mx.ones((4 << 20,))}
+    write(folder, weights=closed, weights_to_go_on=there, optimizer={"v.a": closed["a"]})
+    tensors.write(folder / "0000003_adapters.safetensors", there, {})  # so that it is compared with the state's own
+
+    tracemalloc.start()
+    found = checkpoints.read(folder, 3)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert isinstance(found, Checkpoint)
+    assert peak < 8 << 20  # of the 48 MiB that were read
 
 
 def test_counters_keep_every_bit_in_text():

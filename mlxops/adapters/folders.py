@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlxops.layout import SETTINGS, Kind, recognise
 
+from mlxops import tensors
+
 if TYPE_CHECKING:
     import numpy
 
@@ -145,8 +147,8 @@ def _safetensors_header(path: Path) -> Header:
         # safe_open says of a file that may not be read that it is not there
         with path.open("rb"), safetensors.safe_open(path, framework="np") as opened:
             parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # it is no mapping
-            tensors = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
-            return Header(tensors=tensors, metadata=opened.metadata() or {})
+            shapes = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+            return Header(tensors=shapes, metadata=opened.metadata() or {})
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         return Header(problem=_words(error))
 
@@ -174,17 +176,19 @@ def not_finite(path: Path) -> tuple[str, ...] | str:
     import zipfile
 
     import numpy
-    import safetensors
 
     try:
         if path.suffix == ".npz":
             return tuple(name for name, array in _npz_arrays(path) if not numpy.isfinite(array).all())
         return tuple(
             name
-            for name, tensor in safetensors.deserialize(path.read_bytes())
-            if _has_not_finite(tensor["dtype"], numpy.frombuffer(tensor["data"], numpy.uint8))
+            for name, tensor in tensors.read_header(path).tensors.items()
+            if any(
+                _has_not_finite(tensor.dtype, numpy.frombuffer(piece, numpy.uint8))
+                for piece in tensors.read_bytes(path, tensor)
+            )
         )
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         return _words(error)
 
 

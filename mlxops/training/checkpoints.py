@@ -15,13 +15,13 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxops import files
+from mlxops import files, tensors
 from mlxops.errors import Failed
 from mlxops.events import Saved
 from mlxops.layout import OFFERED, adapter_name, state_name
@@ -30,7 +30,12 @@ from mlxops.training.state import Counters
 if TYPE_CHECKING:
     import mlx.core as mx
 
-FORMAT = "mlxops-state-1"
+FORMAT = "mlxops-state-2"
+"""The state is sealed (see `tensors`)."""
+
+_FIRST_FORMAT = "mlxops-state-1"
+"""Its metadata has the hash of the rest of it; runs that began then go on."""
+_OWN = "weights."
 
 _NUMBERED = re.compile(r"^(\d{7,})_(adapters|state)\.safetensors$")
 
@@ -104,12 +109,12 @@ def write(
     beside_adapter, beside_state, beside_offered = partial
     syncing = ThreadPoolExecutor(1)  # the disk writes while the processor hashes
     try:
-        _save(beside_adapter, weights, {"format": "mlx", "iteration": str(iteration), "fingerprint": fingerprint})
+        described = {"format": "mlx", "iteration": str(iteration), "fingerprint": fingerprint}
+        adapter_sha256 = tensors.write(beside_adapter, weights, described)
         synced = [syncing.submit(files.sync, beside_adapter)]
-        adapter_sha256 = files.sha256(beside_adapter)
         arrays = {f"optimizer.{name}": value for name, value in optimizer.items()}
         arrays |= {f"accumulated.{name}": value for name, value in accumulated.items()}
-        arrays |= {f"weights.{name}": value for name, value in (weights_to_go_on or {}).items()}
+        arrays |= {f"{_OWN}{name}": value for name, value in (weights_to_go_on or {}).items()}
         metadata = {
             "format": FORMAT,
             "counters": counters.to_json(),
@@ -120,10 +125,8 @@ def write(
             "run": json.dumps(run),
             "adapter_sha256": adapter_sha256,
         }
-        content = _digest(metadata, ((name, value.shape, _bytes(value)) for name, value in arrays.items()))
-        _save(beside_state, arrays, metadata | {"content_sha256": content})
+        state_sha256 = tensors.write(beside_state, arrays, metadata, sealed=True)
         synced.append(syncing.submit(files.sync, beside_state))
-        state_sha256 = files.sha256(beside_state)
         shutil.copyfile(beside_adapter, beside_offered)
         synced.append(syncing.submit(files.sync, beside_offered))
         for each in synced:
@@ -138,7 +141,7 @@ def write(
             beside.replace(folder / name)
         beside_offered.replace(folder / OFFERED)
         files.sync(folder)
-    except (OSError, RuntimeError) as error:  # RuntimeError is how MLX reports a write that failed
+    except (OSError, RuntimeError) as error:  # RuntimeError is how MLX reports what it could not compute
         syncing.shutdown()
         for path in partial:
             path.unlink(missing_ok=True)
@@ -202,8 +205,10 @@ def newest(
 
 
 def read(folder: Path, iteration: int, *, fingerprint: str | None = None) -> Checkpoint | Damaged:
-    """Read a checkpoint through, verifying every byte of it; what is wrong comes back as `Damaged`."""
-    import safetensors
+    """Read a checkpoint through, verifying every byte of it; what is wrong comes back as `Damaged`.
+
+    It takes little memory, however large the files are.
+    """
 
     def damaged(reason: str) -> Damaged:
         return Damaged(iteration=iteration, reason=reason)
@@ -212,23 +217,22 @@ def read(folder: Path, iteration: int, *, fingerprint: str | None = None) -> Che
     if missing := [path.name for path in (adapter, state) if not path.exists()]:
         return damaged(f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing")
     try:
-        with safetensors.safe_open(state, framework="np") as opened:
-            metadata = opened.metadata() or {}
-        tensors = safetensors.deserialize(state.read_bytes())
-        if metadata.get("format") != FORMAT:
+        header = tensors.read_header(state)
+        metadata = header.metadata
+        if metadata.get("format") not in (FORMAT, _FIRST_FORMAT):
             return damaged(f"{state.name} is of the unknown format {metadata.get('format')!r}")
         counters = Counters.from_json(metadata["counters"])
-        said = {name: value for name, value in metadata.items() if name != "content_sha256"}
-        content = _digest(said, ((name, tensor["shape"], tensor["data"]) for name, tensor in tensors))
         train_loss, validation_loss = json.loads(metadata["losses"])
         environment, run = json.loads(metadata["environment"]), json.loads(metadata["run"])
-        adapter_sha256, state_sha256 = files.sha256(adapter), files.sha256(state)
+        digests = tensors.digests(state, header)
+        adapter_sha256 = files.sha256(adapter)
         size = adapter.stat().st_size + state.stat().st_size
-        own = {name.removeprefix("weights."): data for name, data in tensors if name.startswith("weights.")}
-        is_longer = adapter_sha256 != metadata["adapter_sha256"] and own and _holds(adapter, own)
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        is_written = digests.seal_is_right if metadata["format"] == FORMAT else _is_as_first_written(state, header)
+        own = {name: name.removeprefix(_OWN) for name in header.tensors if name.startswith(_OWN)}
+        is_longer = adapter_sha256 != metadata["adapter_sha256"] and own and _holds(adapter, state, own)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return damaged(f"{state.name} cannot be read: {error}")
-    if content != metadata.get("content_sha256"):
+    if not is_written:
         return damaged(f"{state.name} is not what was written (SHA-256)")
     if is_longer:
         # a longer run was killed after it had put its adapter here, and before the state that belongs to it
@@ -249,19 +253,30 @@ def read(folder: Path, iteration: int, *, fingerprint: str | None = None) -> Che
         environment=environment,
         run=run,
         adapter_sha256=adapter_sha256,
-        state_sha256=state_sha256,
+        state_sha256=digests.sha256,
         bytes=size,
         has_closing=bool(own or counters.closing),
     )
 
 
-def _holds(adapter: Path, own: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether an adapter file holds the weights that a state keeps beside those of its closed target."""
-    import safetensors
+def _is_as_first_written(state: Path, header: tensors.Header) -> bool:
+    """Whether a state of the first format holds what its metadata has the hash of."""
+    said = {name: value for name, value in header.metadata.items() if name != "content_sha256"}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for name, tensor in sorted(header.tensors.items()):
+        if tensor.dtype not in tensors.SIZES:
+            return False
+        digest.update(json.dumps([name, list(tensor.shape)]).encode())
+        for piece in tensors.read_bytes(state, tensor):
+            digest.update(piece)
+    return digest.hexdigest() == header.metadata.get("content_sha256")
 
+
+def _holds(adapter: Path, state: Path, own: Mapping[str, str]) -> bool:
+    """Whether an adapter file holds the weights that a state keeps beside those of its closed target."""
     try:
-        return dict(safetensors.deserialize(adapter.read_bytes())) == own
-    except safetensors.SafetensorError:
+        return tensors.are_equal(state, own, adapter)
+    except ValueError:
         return False
 
 
@@ -308,7 +323,8 @@ def load(checkpoint: Checkpoint) -> tuple[dict[str, mx.array], dict[str, mx.arra
     parts: dict[str, dict[str, mx.array]] = {"weights": {}, "optimizer": {}, "accumulated": {}}
     for name, value in _arrays(checkpoint.state_path).items():
         part, _, rest = name.partition(".")
-        parts[part][rest] = value
+        if part != tensors.SEAL:
+            parts[part][rest] = value
     weights = parts["weights"] or _arrays(checkpoint.adapter_path)
     # loading is lazy and file-backed: read now, before anything replaces the files
     mx.eval(weights, parts["optimizer"], parts["accumulated"])
@@ -321,28 +337,3 @@ def _arrays(path: Path) -> dict[str, mx.array]:
     loaded = mx.load(str(path))
     assert isinstance(loaded, dict)
     return loaded
-
-
-def _save(path: Path, arrays: Mapping[str, mx.array], metadata: dict[str, str]) -> None:
-    import mlx.core as mx
-
-    mx.save_safetensors(str(path), dict(arrays), metadata)
-    expected = sum(value.nbytes for value in arrays.values())
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if path.stat().st_size != 8 + header + expected:
-        raise OSError(f"{path.name} is shorter than what was written")
-
-
-def _bytes(value: mx.array) -> memoryview:
-    import mlx.core as mx
-
-    return memoryview(value.reshape(-1).view(mx.uint8))  # type: ignore[arg-type]  # it has the buffer protocol
-
-
-def _digest(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Any, Any]]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name, shape, data in sorted(tensors, key=lambda tensor: tensor[0]):
-        digest.update(json.dumps([name, list(shape)]).encode())
-        digest.update(data)
-    return digest.hexdigest()

@@ -195,8 +195,6 @@ class Trainer:
         weights, optimizer, accumulated = checkpoints.load(closed)
         counters = closed.counters.copy()
         counters.closed_at, counters.closing = None, {}
-        # MLX writes arrays in an order that follows the dictionary's, and a straight run's file is the same to the byte
-        weights = {name: weights[name] for name in layers.trainable(self.model)}
         opened = Snapshot(weights, optimizer, accumulated, counters)
         return self._write(opened, opened, None)
 
