@@ -61,7 +61,7 @@ def test_all_ends_of_a_turn_are_known(model: Path) -> None:
 
     (model / "generation_config.json").write_text('{"eos_token_id": [0, 5]}')
 
-    assert eos_ids(model, tokenizer) == (0, 2, 5)
+    assert eos_ids(model, tokenizer) == (0, 5)
 
 
 def test_files_that_are_no_tokenizer_are_refused(model: Path) -> None:

@@ -23,6 +23,7 @@ _LAYER_IN_NAME = re.compile(r"\.(?:layers|blocks|h)\.(\d+)\.")
 # The same thing goes by several names over the years.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
 _VOCABULARY = ("vocab_size", "n_vocab")
 
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -41,6 +42,7 @@ class ModelInfo:
     bytes: int
     dtype: str
     chat_template: bool
+    context_length: int | None = None
 
 
 def list_models(models_folder: Path) -> list[str]:
@@ -115,6 +117,7 @@ def check_model(folder: Path) -> ModelInfo:
         bytes=sum(file.stat().st_size for file in weight_files(folder)),
         dtype=_main_dtype(tensors),
         chat_template=has_chat_template(folder),
+        context_length=_first(text_config, _CONTEXT),
     )
 
 

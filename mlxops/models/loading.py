@@ -10,6 +10,9 @@ from mlxops.models.folders import check_model
 
 if TYPE_CHECKING:
     import mlx.nn
+    from transformers import PreTrainedTokenizerBase
+
+    from mlxops.models.generation import LoadedModel
 
 
 def load_model(
@@ -39,21 +42,53 @@ def load_model(
     return model, config
 
 
-def load_for_generation(folder: Path, *, dtype: Literal["float32", "float16", "bfloat16"] | None = None) -> Any:
-    """The model of a folder, and its tokenizer as mlx-lm's generation wants it: with all ids that end a turn."""
-    model, config = load_model(folder, dtype=dtype)
-    from mlx_lm.utils import load_tokenizer
+def load_for_generation(
+    folder: Path,
+    *,
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None,
+    identity: str | None = None,
+    draft: Path | None = None,
+) -> LoadedModel:
+    """The model of a folder, ready to make text; `identity` is what `model_identity` says of it.
 
-    return model, load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+    `draft` is the folder of a smaller model of the same tokenizer. Raises `BadRequest` for a folder that is no model,
+    and for a draft model that does not fit.
+    """
+    model, _ = load_model(folder, dtype=dtype)
+    from mlxops.models.adapter_slot import AdapterSlot
+    from mlxops.models.generation import LoadedModel
+    from mlxops.models.tokenizer import eos_ids, load_tokenizer
 
-
-def put_on_adapter(model: mlx.nn.Module, folder: Path) -> None:
-    """Give a model the adapter of a run's folder. Raises `BadRequest` if it is not one for this model."""
-    from mlx_lm.tuner.utils import load_adapters
-
-    try:
-        load_adapters(model, str(folder))
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise BadRequest(f"the adapter in {str(folder)!r} does not fit the model: {first_line}") from error
     model.eval()
+    tokenizer = load_tokenizer(folder)
+    draft_model = None if draft is None else _load_draft(draft, dtype, model, tokenizer, folder)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        stop_tokens=frozenset(eos_ids(folder, tokenizer)),
+        slot=AdapterSlot(model, identity=identity, name=folder.name),
+        context_length=check_model(folder).context_length,
+        draft=draft_model,
+    )
+
+
+def _load_draft(
+    folder: Path, dtype: Any, model: mlx.nn.Module, tokenizer: PreTrainedTokenizerBase, for_folder: Path
+) -> mlx.nn.Module:
+    from mlxops.models.prompt_cache import can_be_rewound
+    from mlxops.models.tokenizer import load_tokenizer
+
+    if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise BadRequest(
+            f"the draft model {folder.name!r} has another tokenizer than {for_folder.name!r}",
+            hint="take a smaller model of the same family",
+        )
+    draft, _ = load_model(folder, dtype=dtype)
+    for each, name in ((model, for_folder.name), (draft, folder.name)):
+        if not can_be_rewound(each):
+            raise BadRequest(
+                f"{name!r} cannot take tokens back (a recurrent state or a sliding window), as a draft model needs it",
+                hint="leave out --draft-model",
+            )
+    draft.eval()
+    return draft

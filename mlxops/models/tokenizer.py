@@ -62,13 +62,8 @@ def template_arguments(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def eos_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """All ids that end the model's turn, in order: those of its configuration, and the tokenizer's own."""
-    ids: set[int] = set()
-    # As in mlx-lm, what the generation's configuration says replaces what the model's says.
+    """All ids that end the model's turn, in order: the generation config's, else the config's, else the tokenizer's."""
     for name in ("generation_config.json", "config.json"):
-        if (folder / name).is_file() and (said := read_json(folder / name).get("eos_token_id")):
-            ids.update([said] if isinstance(said, int) else said)
-            break
-    if tokenizer.eos_token_id is not None:
-        ids.add(int(tokenizer.eos_token_id))
-    return tuple(sorted(ids))
+        if (folder / name).is_file() and (said := read_json(folder / name).get("eos_token_id")) not in (None, []):
+            return tuple(sorted({said} if isinstance(said, int) else set(said)))
+    return () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)

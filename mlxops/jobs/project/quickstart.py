@@ -196,23 +196,32 @@ def _ask(
         cache=trial.settings.cache or machine.user_cache(),
         setting=trial.settings.blas,
     )
-    from mlxops.evaluation.answers import answers
-    from mlxops.models.loading import load_for_generation, put_on_adapter
+    from mlxops.models.adapter_slot import AdapterSpec
+    from mlxops.models.conversation import prompt_tokens
+    from mlxops.models.generation import generate_batch
+    from mlxops.models.loading import load_for_generation
 
-    conversations = [record.messages[:-1] for record in records]
-    model, tokenizer = load_for_generation(run.training.prepared.model_folder, dtype=automatic.get("dtype"))
+    prepared = run.training.prepared
+    loaded = load_for_generation(prepared.model_folder, dtype=automatic.get("dtype"), identity=prepared.model_identity)
+    prompts = [prompt_tokens(loaded.tokenizer, record.messages[:-1]) for record in records]
+    adapter = AdapterSpec(
+        name=f"the adapter of run {summary['name']!r}",
+        identity=f"{summary['name']}:{summary['iteration']}",
+        weights=run.claim.folder / "adapters.safetensors",
+        fine_tune_type=prepared.config.fine_tune_type,
+        num_layers=prepared.config.num_layers,
+        rank=prepared.config.lora_rank,
+        scale=prepared.config.lora_scale,
+        keys=prepared.config.lora_keys or None,
+        model=summary["model"],
+        model_identity=prepared.model_identity,
+    )
     base: int | None = None
     for what, with_adapter in (("answering, before", False), ("answering, after", True)):
         if with_adapter:
-            put_on_adapter(model, run.claim.folder)
+            loaded.slot.put_in(adapter)
         start = time.perf_counter()
-        said = answers(
-            model,
-            tokenizer,
-            conversations,
-            max_tokens=_MAX_TOKENS,
-            progress=partial(progress, what),
-        )
+        answers = generate_batch(loaded, prompts, max_tokens=_MAX_TOKENS, progress=partial(progress, what))
         base = registry.record_evaluation(
             run.db,
             run_id=run.claim.run_id if with_adapter else None,
@@ -230,9 +239,9 @@ def _ask(
                     row=row,
                     prompt=record.messages[-2]["content"],
                     expected=record.messages[-1]["content"],
-                    answer=text,
+                    answer=answer.text,
                 )
-                for row, (record, text) in enumerate(zip(records, said, strict=True), start=1)
+                for row, (record, answer) in enumerate(zip(records, answers, strict=True), start=1)
             ],
         )
 
