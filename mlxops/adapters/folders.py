@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxops.layout import SETTINGS, Kind, recognise
-
 from mlxops import tensors
+from mlxops.layout import SETTINGS, Kind, recognise
 
 if TYPE_CHECKING:
     import numpy
