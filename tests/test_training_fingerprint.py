@@ -1,12 +1,15 @@
 """What decides the weights of a run, and the hash of it."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
+from earlier_project import expected
 
 from mlxops.config import LoraConfig
-from mlxops.options import options_of
-from mlxops.training.fingerprint import deciding_settings, fingerprint, uses_total
+from mlxops.options import option, options_of, settings
+from mlxops.training.decide import differences
+from mlxops.training.fingerprint import ADDED, ALWAYS, complete, deciding_settings, fingerprint, uses_total
 
 
 def settings_of(**changed) -> dict:
@@ -97,3 +100,60 @@ def test_the_target_decides_the_weights_only_where_the_schedule_runs_over_it(cha
 def test_a_fingerprint_is_this_one():
     assert fingerprint({"seed": 0, "lora_rank": 8}) == fingerprint({"lora_rank": 8, "seed": 0})
     assert fingerprint({"lora_rank": 8, "seed": 0})[:16] == "6daa4571f4375e46"
+
+
+# runs of earlier versions --------------------------------------------------------------------------------------------
+
+
+@settings
+class LaterConfig(LoraConfig):
+    """The settings of a version that has one more of those that decide the weights."""
+
+    chat_arguments: dict[str, Any] = option({}, "what the chat template is told", role="weights", on_command_line=False)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ADDED, "chat_arguments", {})
+
+
+def of_later(**changed) -> dict:
+    return deciding_settings(LaterConfig(**changed), model="m", data="d", target=1000)
+
+
+@pytest.mark.parametrize("recorded", expected()["fingerprints"], ids=lambda each: ",".join(each["changed"]) or "none")
+def test_a_fingerprint_is_the_one_that_an_earlier_version_computed(recorded):
+    config = LoraConfig(**recorded["changed"])
+    decides = deciding_settings(config, model="m" * 64, data="d" * 64, target=1000)
+
+    assert fingerprint(decides) == recorded["fingerprint"]
+
+
+def test_a_setting_that_decides_the_weights_is_in_every_fingerprint_or_has_a_value_for_runs_before_it():
+    names = {each.name for each in options_of(LoraConfig) if each.role == "weights"}
+
+    assert names == ALWAYS | ADDED.keys()
+    assert not ALWAYS & ADDED.keys()
+
+
+def test_a_setting_that_is_added_later_is_in_the_fingerprint_only_where_it_is_not_as_before(later):
+    assert fingerprint(of_later()) == fingerprint(settings_of())
+    assert fingerprint(of_later(chat_arguments={"enable_thinking": False})) != fingerprint(settings_of())
+
+
+def test_a_run_from_before_a_setting_differs_from_another_by_what_it_was_trained_with(later):
+    changed = of_later(chat_arguments={"enable_thinking": False})
+
+    assert differences(settings_of(), changed) == (("chat_arguments", {}, {"enable_thinking": False}),)
+    assert differences(changed, of_later()) == (("chat_arguments", {"enable_thinking": False}, {}),)
+    assert differences(settings_of(), of_later()) == ()
+
+
+def test_the_settings_of_a_run_from_before_some_of_them_are_complete(later):
+    stored = {"lora_rank": 4, "seed": 7}
+
+    assert complete(stored) == {
+        **{each.name: each.default for each in options_of(LoraConfig) if each.role != "weights"},
+        "chat_arguments": {},
+        **stored,
+    }

@@ -13,6 +13,7 @@ from mlxops.errors import BadRequest
 from mlxops.options import Option, options_of
 from mlxops.projects.project import Project
 from mlxops.settings import Settings
+from mlxops.training.fingerprint import complete
 from mlxops.training.origin import Origin, origin_of
 
 OF_ONE_COMMAND = frozenset(
@@ -48,13 +49,13 @@ def going_on(
 
     `run` has the columns of its row. Everything that decides the weights is in the command, or in the recipe it names.
     """
-    stored = run["config"]
+    stored = complete(run["config"])
     recipe, notes = _recipe(project, stored)
     model, data = (path_of(project, project.from_root(run[name])) for name in ("model", "data"))
     words = ["--adapter-path", folder, "--model", model, "--data", data, "--iters", str(target)]
     words += ["--config", recipe] if recipe else []
     for option in options_of(LoraConfig):
-        if option.name in OF_ONE_COMMAND | _SAID_FIRST or option.name not in stored:
+        if option.name in OF_ONE_COMMAND | _SAID_FIRST:
             continue
         # a recipe may say otherwise than the command line did
         if stored[option.name] != option.default or (recipe and option.role == "weights"):
@@ -122,6 +123,8 @@ def again(project: Project, run: Mapping[str, Any], defaults: Mapping[str, Any],
         if UNKNOWN in (run["model"], run["data"]):
             return None
         config = {**DEFAULTS_OF_MLX_LM, **config}
+    else:
+        config = complete(config)
     # as stored they are counted from the root, as typed then from the folder of that command
     config |= {name: path_of(project, project.from_root(run[name])) for name in ("model", "data") if run.get(name)}
     words, recipe = _start(project, origin_of(config)), {}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mlxops.training.fingerprint import value_of
 from mlxops.training.origin import Origin
 
 Kind = Literal["new", "resume", "extend", "finished", "refuse"]
@@ -112,7 +113,8 @@ def decide(request: Request, candidates: Sequence[Candidate]) -> Decision:
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[tuple[str, Any, Any], ...]:
     """Each setting in which two runs differ: (name, there, asked for)."""
     names = [*there, *(name for name in asked if name not in there)]
-    return tuple((name, there.get(name), asked.get(name)) for name in names if there.get(name) != asked.get(name))
+    values = ((name, value_of(there, name), value_of(asked, name)) for name in names)
+    return tuple(each for each in values if each[1] != each[2])
 
 
 def _is_stretched(there: Candidate, request: Request) -> bool:

@@ -17,6 +17,7 @@ from mlxops.jobs.run.show import reading
 from mlxops.options import options_of
 from mlxops.registry import Registry
 from mlxops.settings import Settings
+from mlxops.training.fingerprint import complete
 from mlxops.training.origin import origin_of
 
 FEWEST, MOST = 2, 8
@@ -85,10 +86,11 @@ def _read(db: Registry, row: Mapping[str, Any], by: str) -> _Run:
 
     attempts = registry.attempts_of(db, row["id"])
     # what is imported counts time at work from its start, whatever times the files have
-    spans = attempts if row["imported_from"] is None else ()
+    is_ours = row["imported_from"] is None
+    spans = attempts if is_ours else ()
     place = axis(by, points("trained_tokens") if by == "tokens" else (), spans, row["created_at"])
     return _Run(
-        row=row,
+        row={**row, "config": complete(row["config"])} if is_ours else row,
         summary=registry.summary_of(db, row["id"]),
         attempts=attempts,
         evaluations=registry.evaluations_of(db, row["id"]),

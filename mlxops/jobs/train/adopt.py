@@ -16,6 +16,7 @@ from mlxops.jobs.train import recover
 from mlxops.models.folders import ModelInfo
 from mlxops.options import given
 from mlxops.projects.project import Project
+from mlxops.training.fingerprint import complete
 from mlxops.training.origin import SHAPE, Origin, origin_of
 
 KEPT = (*SHAPE, "lora_scale", "lora_dropout")
@@ -99,7 +100,8 @@ def inherit(project: Project, config: LoraConfig) -> LoraConfig:
     if run is None or origin is None or origin.kind != "warm":
         return config
     typed = given(config)
-    return replace(config, **{name: run["config"][name] for name in KEPT if name not in typed})
+    stored = complete(run["config"])
+    return replace(config, **{name: stored[name] for name in KEPT if name not in typed})
 
 
 def _again(project: Project, config: LoraConfig, path: Path, folder: Path, run: Mapping[str, Any]) -> Adopted:
@@ -113,7 +115,8 @@ def _again(project: Project, config: LoraConfig, path: Path, folder: Path, run: 
             f"{project.relative(folder)!r} is the folder of the run {run['name']!r}",
             hint=f"--branch --from {run['name']} begins from one of its checkpoints",
         )
-    shape = {name: run["config"][name] for name in KEPT}
+    stored = complete(run["config"])
+    shape = {name: stored[name] for name in KEPT}
     settled = _with_shape(config, shape, None, f"the run {run['name']!r}")
     return Adopted(config=_in_its_place(project, settled, folder), origin=origin, file=None, notes=())
 
