@@ -11,6 +11,7 @@ PACKAGE = ROOT / "mlxops"
 ROWS = [
     {
         "errors",
+        "foreign",
         "resources",
         "options",
         "config",

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlxops.errors import BadRequest
+from mlxops.foreign import foreign_code
 from mlxops.models.tokenizer import template_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
-
-# What the expressions of a template can raise, beside its own errors.
-_RAISED_INSIDE = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
 
 def has_template(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -36,9 +34,7 @@ def prompt_text(
     """
     if not has_template(tokenizer):
         return "\n".join(str(message["content"]) for message in messages)
-    import jinja2
-
-    try:
+    with foreign_code(_refusal):
         text = tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             tools=[dict(tool) for tool in tools] or None,
@@ -46,10 +42,11 @@ def prompt_text(
             tokenize=False,
             **{**template_arguments(tokenizer), **(template_config or {})},
         )
-    except (jinja2.TemplateError, *_RAISED_INSIDE) as error:
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise BadRequest(f"the model's chat template refuses the conversation: {first_line}") from error
     return str(text)
+
+
+def _refusal(words: str, _: BaseException) -> BadRequest:
+    return BadRequest(f"the model's chat template refuses the conversation: {words}")
 
 
 def prompt_tokens(

@@ -5,33 +5,45 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-import json
-import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlxops.errors import BadRequest, NotFound
+from mlxops.models.folder_files import check_file, read_json, readable
+from mlxops.models.identity import DECIDING
+from mlxops.models.loader_errors import loader_errors, own_code
+from mlxops.models.weight_headers import (
+    INDEX,
+    count_layers,
+    count_parameters,
+    embedding_rows,
+    learned_positions,
+    main_dtype,
+    read_headers,
+    weight_files,
+)
 from mlxops.options import nearest
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
-_LAYER_IN_NAME = re.compile(r"\.(?:layers|blocks|h)\.(\d+)\.")
 
 # The same thing goes by several names over the years.
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
 _VOCABULARY = ("vocab_size", "n_vocab")
-
-_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What a model is, from its files alone. `dtype` is that of most of its unpacked numbers."""
+    """What a model is, from its files alone. `dtype` is that of most of its unpacked numbers.
+
+    `embedding_rows` is how many token ids it has an embedding for, `learned_positions` how many positions, None where
+    positions are computed and so have no end.
+    """
 
     model_type: str
     layers: int
@@ -42,18 +54,32 @@ class ModelInfo:
     bytes: int
     dtype: str
     chat_template: bool
-    context_length: int | None = None
+    embedding_rows: int | None
+    learned_positions: int | None
+    context_length: int | None
 
 
 def list_models(models_folder: Path) -> list[str]:
-    """The names of the models in a folder, in order."""
+    """The names of the models in a folder, in order; also of those whose config.json is a link that leads nowhere.
+
+    Raises `BadRequest` where the folder may not be read.
+    """
     if not models_folder.is_dir():
         return []
-    return sorted(
-        folder.name
-        for folder in models_folder.iterdir()
-        if not folder.name.startswith(".") and (folder / "config.json").is_file()
-    )
+    with readable(models_folder):
+        names = [folder.name for folder in models_folder.iterdir()]
+    return sorted(name for name in names if not name.startswith(".") and _may_be_model(models_folder / name))
+
+
+def _may_be_model(folder: Path) -> bool:
+    """Whether there is a config.json, or nobody may look whether there is one."""
+    try:
+        (folder / "config.json").lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def find_model(
@@ -63,15 +89,17 @@ def find_model(
 
     `hub_cache` None is the hub's own folder. Nothing is downloaded: what is not here is `NotFound`.
     """
-    there = list_models(models_folder)
+    there = _names_for_hints(models_folder)
     choice = f"models/ has {', '.join(there)}" if there else "hf download ID --local-dir models/NAME fetches one"
     if text is None:
         raise BadRequest("no model given", hint=f"--model takes a folder or a name; {choice}")
     folder = resolve(text)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise BadRequest(f"the model {text!r} is a file, not a folder", hint=_hint_for_file(folder))
+    with readable(folder):
+        _refuse_dangling(folder, models_folder / text)
+        if folder.is_dir():
+            return folder
+        if folder.exists():
+            raise BadRequest(f"the model {text!r} is a file, not a folder", hint=_hint_for_file(folder))
     if _HUB_ID.fullmatch(text):
         cached = _in_hub_cache(text, hub_cache)
         if cached is not None:
@@ -83,6 +111,19 @@ def find_model(
     raise NotFound(f"no model {text!r}", hint=choice)
 
 
+def _names_for_hints(models_folder: Path) -> list[str]:
+    try:
+        return list_models(models_folder)
+    except BadRequest:
+        return []
+
+
+def _refuse_dangling(*places: Path) -> None:
+    for place in places:
+        if place.is_symlink() and not place.exists():
+            check_file(place)
+
+
 def _hint_for_file(file: Path) -> str:
     if file.suffix == ".gguf":
         return "inv model.import makes a model folder of a GGUF file"
@@ -92,38 +133,50 @@ def _hint_for_file(file: Path) -> str:
 def _in_hub_cache(name: str, hub_cache: Path | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json", cache_dir=hub_cache)
+    with loader_errors(f"{name!r} cannot be looked up in the hub's cache", name=name):
+        found = try_to_load_from_cache(name, "config.json", cache_dir=hub_cache)
     return Path(found).parent if isinstance(found, str) else None
 
 
-def check_model(folder: Path) -> ModelInfo:
+def check_model(folder: Path, *, trust_remote_code: bool = False) -> ModelInfo:
     """What the model in a folder is, having checked that mlx-lm can take it and that its files are whole.
 
-    Reads the small files and the headers of the weights. Raises `BadRequest` that says what is wrong and where.
+    Reads the small files and the headers of the weights; no code is run. Raises `BadRequest` that says what is wrong
+    and where, also for a model that needs code from its folder, unless that is trusted.
     """
-    config = _read_config(folder)
-    _check_architecture(config, folder)
-    tensors = _read_headers(folder)
-    _check_tokenizer(folder)
-    text_config = {**config, **(config.get("text_config") or {})}
-    quantization = config.get("quantization") or config.get("quantization_config")
+    with readable(folder):
+        if not folder.is_dir():
+            raise NotFound(f"no folder {str(folder)!r}", hint="inv models shows those there are")
+        _check_files(folder)
+        config = _read_config(folder)
+        _check_architecture(config, folder, trust_remote_code)
+        tensors = read_headers(folder)
+        _check_tokenizer(folder)
+        size = sum(file.stat().st_size for file in weight_files(folder))
+    text_config = {**config, **_table(config, "text_config", folder)}
+    quantization = _table(config, "quantization", folder) or _table(config, "quantization_config", folder)
     return ModelInfo(
         model_type=config["model_type"],
-        layers=_first(text_config, _LAYERS) or _count_layers(tensors),
-        vocab_size=_first(text_config, _VOCABULARY),
-        hidden_size=_first(text_config, _HIDDEN),
-        quantization=quantization,
-        parameters=_count_parameters(tensors, quantization or {}),
-        bytes=sum(file.stat().st_size for file in weight_files(folder)),
-        dtype=_main_dtype(tensors),
+        layers=_count(text_config, _LAYERS, folder) or count_layers(tensors),
+        vocab_size=_count(text_config, _VOCABULARY, folder),
+        hidden_size=_count(text_config, _HIDDEN, folder),
+        quantization=quantization or None,
+        parameters=count_parameters(tensors, quantization),
+        bytes=size,
+        dtype=main_dtype(tensors),
         chat_template=has_chat_template(folder),
-        context_length=_first(text_config, _CONTEXT),
+        embedding_rows=embedding_rows(tensors) or _count(text_config, _VOCABULARY, folder),
+        learned_positions=learned_positions(tensors),
+        context_length=_count(text_config, _CONTEXT, folder),
     )
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The weight files that mlx-lm loads."""
-    return sorted(folder.glob("model*.safetensors"))
+def _check_files(folder: Path) -> None:
+    """Refuse what only stands in for one of the files that decide what the model does, broken links among it."""
+    patterns = [*DECIDING, "generation_config.json", INDEX]
+    found = [file for file in folder.iterdir() if any(map(file.match, patterns)) and file.suffix != ".py"]
+    for file in sorted([*found, *folder.glob("additional_chat_templates/*.jinja")]):
+        check_file(file)
 
 
 def has_chat_template(folder: Path) -> bool:
@@ -134,26 +187,12 @@ def has_chat_template(folder: Path) -> bool:
     return file.is_file() and bool(read_json(file).get("chat_template"))
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON file with an object in it, or `BadRequest` with the line."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise BadRequest(
-            f"{file}:{error.lineno}: not JSON: {error.msg}", hint="get the model again; a download may have broken off"
-        ) from None
-    except UnicodeDecodeError:
-        raise BadRequest(f"{file} is not UTF-8 text", hint="get the model again") from None
-    if not isinstance(content, dict):
-        raise BadRequest(f"{file} holds no JSON object", hint="get the model again")
-    return content
-
-
 def _read_config(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise NotFound(f"no folder {str(folder)!r}", hint="inv models shows those there are")
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
+        _check_token_ids(config, folder / "config.json")
+        if (file := folder / "generation_config.json").is_file():
+            _check_token_ids(read_json(file), file)
         if not isinstance(config.get("model_type"), str):
             raise BadRequest(f"{folder / 'config.json'} names no model_type", hint="is this a language model?")
         return config
@@ -167,12 +206,49 @@ def _read_config(folder: Path) -> dict[str, Any]:
     raise BadRequest(f"{str(folder)!r} has no config.json", hint="name the folder that holds the model's own files")
 
 
-def _check_architecture(config: Mapping[str, Any], folder: Path) -> None:
-    if config.get("model_file"):
-        raise BadRequest(
-            f"the model {folder.name!r} needs its own code {config['model_file']!r}, which is not run here",
-            hint="use a model of an architecture that mlx-lm knows",
-        )
+def _check_token_ids(config: Mapping[str, Any], file: Path) -> None:
+    for name in _TOKEN_IDS:
+        value = config.get(name)
+        ids = value if isinstance(value, list) else [value] if value is not None else []
+        if not all(type(each) is int for each in ids):
+            raise BadRequest(
+                f"{file}: {name} takes token ids, which are whole numbers, not {value!r}",
+                hint="write the numbers without quotes",
+            )
+
+
+def _table(config: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    value = config.get(name) or {}
+    if not isinstance(value, dict):
+        raise BadRequest(f"{folder / 'config.json'}: {name} is a table, not {value!r}", hint="get the model again")
+    return value
+
+
+def _count(config: Mapping[str, Any], names: tuple[str, ...], folder: Path) -> int | None:
+    """The value of the first of these names that has one; a number that is written as a text is refused."""
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            raise BadRequest(
+                f"{folder / 'config.json'}: {name} takes a whole number, not {value!r}",
+                hint="write the number without quotes",
+            )
+    return None
+
+
+def _check_architecture(config: Mapping[str, Any], folder: Path, trust_remote_code: bool) -> None:
+    if own := config.get("model_file"):
+        # mlx-lm runs this file in place of an architecture of its own
+        if not trust_remote_code:
+            raise own_code(folder.name, str(own))
+        if not isinstance(own, str) or Path(own).name != own or not (folder / own).is_file():
+            raise BadRequest(
+                f"{folder / 'config.json'}: model_file is no file of the model's folder: {own!r}",
+                hint="get the model again",
+            )
+        return
     supported = supported_architectures()
     model_type = config["model_type"]
     if supported and model_type not in supported:
@@ -203,55 +279,6 @@ def _constant(file: Path, name: str) -> dict[str, str]:
     return {}
 
 
-def _read_headers(folder: Path) -> dict[str, dict[str, Any]]:
-    """Each tensor's dtype and shape, from all weight files, each of which is as long as it says."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        named = set(read_json(index).get("weight_map", {}).values())
-        missing = sorted(name for name in named if not (folder / name).is_file())
-        if missing:
-            raise BadRequest(
-                f"{str(folder)!r} lacks {len(missing)} of {len(named)} weight files: {', '.join(missing)}",
-                hint="get the model again; a download may have broken off",
-            )
-    files = weight_files(folder)
-    if not files:
-        others = sorted(file.name for pattern in ("*.safetensors", "*.bin", "*.gguf") for file in folder.glob(pattern))
-        having = f", only {', '.join(others)}" if others else ""
-        raise BadRequest(
-            f"{str(folder)!r} has no weights (model*.safetensors){having}",
-            hint="inv model.import makes them of a GGUF file; mlx_lm.convert of others"
-            if others
-            else "get the model again",
-        )
-    tensors: dict[str, dict[str, Any]] = {}
-    for file in files:
-        tensors.update(_read_header(file))
-    return tensors
-
-
-def _read_header(file: Path) -> dict[str, dict[str, Any]]:
-    """The header of a safetensors file: eight bytes of length, then JSON, then the tensors."""
-    size = file.stat().st_size
-    damaged = BadRequest(f"{file} is damaged", hint="get the model again; a download may have broken off")
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise damaged
-        try:
-            header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-            raise damaged from None
-    if size != 8 + length + end:
-        raise BadRequest(
-            f"{file} has {size:,} bytes where its header says {8 + length + end:,}",
-            hint="get the model again; a download may have broken off",
-        )
-    return dict(header)
-
-
 def _check_tokenizer(folder: Path) -> None:
     kinds = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     if not any((folder / name).is_file() for name in kinds) and not any(folder.glob("*.tiktoken")):
@@ -259,35 +286,3 @@ def _check_tokenizer(folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             read_json(folder / name)
-
-
-def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    return next((config[name] for name in names if isinstance(config.get(name), int)), None)
-
-
-def _count_layers(tensors: Mapping[str, Any]) -> int:
-    found = [int(match[1]) for name in tensors if (match := _LAYER_IN_NAME.search(name))]
-    return max(found, default=-1) + 1
-
-
-def _count_parameters(tensors: Mapping[str, dict[str, Any]], quantization: Mapping[str, Any]) -> int:
-    """The numbers the model computes with: of a packed matrix its unpacked ones, without scales and biases."""
-    count = 0
-    for name, tensor in tensors.items():
-        stem = name.rpartition(".")[0]
-        if f"{stem}.scales" in tensors:
-            own = quantization.get(stem)
-            group = (own if isinstance(own, dict) else quantization).get("group_size", 64)
-            count += math.prod(tensor["shape"]) * group if name.endswith(".scales") else 0
-            count += math.prod(tensor["shape"]) if name.endswith(".bias") else 0
-        else:
-            count += math.prod(tensor["shape"])
-    return count
-
-
-def _main_dtype(tensors: Mapping[str, dict[str, Any]]) -> str:
-    sizes: Counter[str] = Counter()
-    for tensor in tensors.values():
-        if tensor["dtype"] in _FLOATS:
-            sizes[_FLOATS[tensor["dtype"]]] += math.prod(tensor["shape"])
-    return sizes.most_common(1)[0][0] if sizes else "unknown"

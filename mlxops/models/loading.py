@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlxops.errors import BadRequest
 from mlxops.models.folders import check_model
+from mlxops.models.loader_errors import loader_errors
 
 if TYPE_CHECKING:
     import mlx.nn
@@ -16,30 +17,42 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    folder: Path, *, dtype: Literal["float32", "float16", "bfloat16"] | None = None, lazy: bool = False
+    folder: Path,
+    *,
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None,
+    lazy: bool = False,
+    trust_remote_code: bool = False,
 ) -> tuple[mlx.nn.Module, dict[str, Any]]:
     """The model of a folder and its configuration, or `BadRequest`. All weights are in memory unless it is `lazy`.
 
     `dtype` changes all numbers that are not packed, scales included; None leaves them as the files have them. On a
     processor (not a GPU) MLX multiplies packed matrices with scales in float16 some 40 times slower than in float32.
+    Code in the folder is run only where it is trusted.
     """
-    info = check_model(folder)
-    import mlx.core as mx
-    from mlx_lm import utils
+    info = check_model(folder, trust_remote_code=trust_remote_code)
+    what = f"mlx-lm cannot load {folder.name!r} (architecture {info.model_type!r})"
+    with loader_errors(what, name=folder.name):
+        import mlx.core as mx
+        from mlx_lm import utils
 
-    try:
-        model, config = utils.load_model(folder, lazy=lazy)
-    except (ValueError, TypeError, KeyError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise BadRequest(
-            f"mlx-lm cannot load {folder.name!r} (architecture {info.model_type!r}): {first_line}",
-            hint="its configuration and its weights do not fit together; get the model again",
-        ) from error
-    if dtype is not None:
-        model.set_dtype(getattr(mx, dtype))
-        if not lazy:
-            mx.eval(model.parameters())
+        model, config = utils.load_model(folder, lazy=lazy, trust_remote_code=trust_remote_code)
+        if dtype is not None:
+            model.set_dtype(getattr(mx, dtype))
+            if not lazy:
+                mx.eval(model.parameters())
     return model, config
+
+
+def try_out(model: mlx.nn.Module, name: str) -> int:
+    """Check that a model, lazily loaded as it may be, can compute: the number of token ids that it gives scores for.
+
+    Nothing is computed and no weight is read: MLX checks types and shapes when it plans. Raises `BadRequest` for what
+    a configuration makes impossible, such as a number that is written as a text. `name` is the model's.
+    """
+    import mlx.core as mx
+
+    with loader_errors(f"the model {name!r} cannot compute", name=name):
+        return int(model(mx.zeros((1, 2), mx.int32)).shape[-1])
 
 
 def load_for_generation(
@@ -48,26 +61,27 @@ def load_for_generation(
     dtype: Literal["float32", "float16", "bfloat16"] | None = None,
     identity: str | None = None,
     draft: Path | None = None,
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """The model of a folder, ready to make text; `identity` is what `model_identity` says of it.
 
     `draft` is the folder of a smaller model of the same tokenizer. Raises `BadRequest` for a folder that is no model,
     and for a draft model that does not fit.
     """
-    model, _ = load_model(folder, dtype=dtype)
+    model, _ = load_model(folder, dtype=dtype, trust_remote_code=trust_remote_code)
     from mlxops.models.adapter_slot import AdapterSlot
     from mlxops.models.generation import LoadedModel
     from mlxops.models.tokenizer import eos_ids, load_tokenizer
 
     model.eval()
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     draft_model = None if draft is None else _load_draft(draft, dtype, model, tokenizer, folder)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         stop_tokens=frozenset(eos_ids(folder, tokenizer)),
         slot=AdapterSlot(model, identity=identity, name=folder.name),
-        context_length=check_model(folder).context_length,
+        context_length=check_model(folder, trust_remote_code=trust_remote_code).context_length,
         draft=draft_model,
     )
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxops.errors import BadRequest
-from mlxops.models.folders import read_json
+from mlxops.models.folder_files import read_json
+from mlxops.models.loader_errors import loader_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,18 +23,19 @@ _THINKING = (
 )
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model's folder; nothing is fetched. Raises `BadRequest` if its files are no tokenizer."""
-    with _quiet_transformers():
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model's folder; nothing is fetched. Raises `BadRequest` if its files are no tokenizer.
+
+    Code in the folder is run only where it is trusted, and nobody is asked.
+    """
+    what = f"the tokenizer in {str(folder)!r} cannot be loaded"
+    with loader_errors(what, name=folder.name), _quiet_transformers():
         from transformers import AutoTokenizer
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            first_line = str(error).strip().partition("\n")[0]
-            raise BadRequest(
-                f"the tokenizer in {str(folder)!r} cannot be loaded: {first_line}", hint="get the model again"
-            ) from error
+        # None would have transformers ask on stdin
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=trust_remote_code
+        )
     # Rows longer than the model's context are cut by ours; without this transformers prints a warning for the first.
     tokenizer.model_max_length = 1 << 40
     return tokenizer
