@@ -8,7 +8,7 @@ import numpy
 import pytest
 from tokenizers_for_tests import CHATML, DATED, GEMMA, LLAMA_2, PLAIN, THINKING, THINKING_MARKED, tiny_tokenizer
 
-from mlxops.data import Record, identity, tokenize
+from mlxops.data import Record, content_identity, identity, tokenize
 from mlxops.errors import BadRequest, InvalidData
 from mlxops.rows import TokenRow
 
@@ -243,6 +243,14 @@ def test_the_identity_stays_what_it_was():
     row = TokenRow(tokens=numpy.array([5, 70_000, 2], dtype=numpy.int32), spans=((1, 2), (2, 3)), origin="f:1")
 
     assert identity([row]) == "e7d91857b5a9487ef83d7e230ebbeff266ff366b9a5c787717a7fe75b51fd208"
+
+
+def test_the_identity_of_the_content_is_that_of_the_words_in_their_order_and_of_no_masking():
+    one, other = chat("a", "b"), text("c")
+
+    assert content_identity([one, other]) == content_identity([chat("a", "b", origin="g:7"), other])
+    assert content_identity([one, other]) != content_identity([other, one])
+    assert content_identity([one])[:16] == "9433af6665c5e3dc"
 
 
 def test_reading_and_tokenizing_loads_no_mlx(tmp_path):

@@ -8,6 +8,7 @@ from mlxops.training.decide import (
     Candidate,
     Decision,
     Request,
+    Rows,
     decide,
     differences,
 )
@@ -227,3 +228,66 @@ def test_a_name_whose_folder_is_another_runs_is_refused():
     moved = replace(RUN, folder="adapters/stork")
 
     assert decide(replace(ASKED, name="stork", own_folder="adapters/stork"), [moved]).kind == "refuse"
+
+
+# the same data, other rows -------------------------------------------------------------------------------------------
+
+BEFORE = replace(RUN, fingerprint="before", settings={**SETTINGS, "data_identity": "before"}, rows=Rows(data="data"))
+SINCE = replace(BEFORE, rows=Rows(data="data", content="words", masking_rules=1))
+TODAY = replace(
+    ASKED, settings={**SETTINGS, "data_identity": "today"}, rows=Rows(data="data", content="words", masking_rules=2)
+)
+SAME_RULES = replace(TODAY, rows=Rows(data="data", content="words", masking_rules=1))
+OTHER_WORDS = replace(TODAY, rows=Rows(data="data", content="other words", masking_rules=2))
+
+
+@pytest.mark.parametrize("given", [{}, *GIVEN])
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        (BEFORE, "other rows of its data (masking rules 2, not 1), or its data has changed since"),
+        (SINCE, "other rows of its data (masking rules 2, not 1)"),
+        (replace(SINCE, rows=replace(SINCE.rows, data="moved")), "other rows of its data (masking rules 2, not 1)"),
+    ],
+)
+def test_a_run_whose_rows_this_version_masks_otherwise_is_refused_with_that_reason(given, there, why):
+    decision = decide(replace(TODAY, **given), [there, OTHER])
+
+    assert decision.kind == "refuse"
+    assert decision.reason == f"the run 'heron' cannot be resumed: this version makes {why}"
+    assert "`--branch --from heron` continues from its weights" in decision.hint
+
+
+def test_a_run_whose_data_becomes_other_tokens_by_the_same_rules_is_refused_with_that_reason():
+    decision = decide(SAME_RULES, [SINCE])
+
+    assert decision.kind == "refuse"
+    assert "its data now becomes other tokens" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("request_", "there"),
+    [
+        pytest.param(OTHER_WORDS, SINCE, id="other words"),
+        pytest.param(SAME_RULES, BEFORE, id="the same rules, the words not known"),
+        pytest.param(replace(TODAY, rows=replace(TODAY.rows, data="other")), BEFORE, id="another path"),
+        pytest.param(TODAY, replace(SINCE, settings={**SINCE.settings, "seed": 1}), id="another setting as well"),
+        pytest.param(replace(TODAY, new=True), SINCE, id="a new run asked for"),
+        pytest.param(TODAY, replace(SINCE, has_folder=False), id="the folder is gone"),
+    ],
+)
+def test_other_data_or_another_setting_is_a_new_run(request_, there):
+    assert outcome(request_, there) == ("new", None, 0)
+
+
+def test_a_run_that_was_left_behind_knowingly_stops_nobody():
+    newer = replace(SINCE, name="newer", rows=Rows(data="data", content="words before", masking_rules=2))
+
+    assert outcome(TODAY, newer, BEFORE) == ("new", None, 0)
+    assert decide(TODAY, [BEFORE, newer]).kind == "refuse"
+
+
+def test_a_run_with_the_rows_of_today_is_resumed_whatever_an_older_one_has():
+    today = replace(SINCE, name="today", fingerprint=TODAY.fingerprint, settings=TODAY.settings)
+
+    assert outcome(TODAY, BEFORE, today) == ("resume", "today", 40)

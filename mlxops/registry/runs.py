@@ -233,7 +233,7 @@ def candidate_runs(db: Registry) -> list[dict[str, Any]]:
     """What deciding between new, resume and finished needs of every run, the newest first, the config parsed."""
     return db.rows(
         """
-        SELECT runs.id, runs.name, run_summary.status, runs.fingerprint, runs.config, runs.model_identity,
+        SELECT runs.id, runs.name, run_summary.status, runs.fingerprint, runs.config, runs.model_identity, runs.data,
             runs.data_identity, runs.iteration, runs.target_iterations, runs.adapter_path, runs.imported_from,
             runs.created_at
         FROM runs JOIN run_summary ON run_summary.id = runs.id

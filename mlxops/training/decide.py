@@ -17,6 +17,18 @@ Kind = Literal["new", "resume", "extend", "finished", "refuse"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Where rows are from: the path, what the records there say, and the rules that made tokens and spans of them.
+
+    `content` is None for a run from before it was recorded; such a run was made by the first rules.
+    """
+
+    data: str
+    content: str | None = None
+    masking_rules: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A run that is there. `iteration` is that of its newest whole checkpoint, 0 without one.
 
@@ -33,6 +45,7 @@ class Candidate:
     closed: bool
     stalled: int = 0
     has_folder: bool = True
+    rows: Rows | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -59,6 +72,7 @@ class Request:
     early_stopping: int | None = None
     occupied: str | None = None
     origin: Origin | None = None
+    rows: Rows | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +110,10 @@ def decide(request: Request, candidates: Sequence[Candidate]) -> Decision:
             hint=f"{_why_not(found)}; --new starts one",
             differences=found,
         )
+    # the newest tells: where a newer one has the rows of today, an older one has been left behind knowingly
+    remade = next((each for each in there if _differ_in_rows_alone(each, request)), None)
+    if remade is not None and (why := _why_other_rows(remade, request)):
+        return _refuse_other_rows(remade, request, why)
     unfinished = [each for each in there if not each.is_finished]
     if request.origin is not None:
         return _new(request, request.origin.kind_in_words)
@@ -120,6 +138,34 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[tup
 def _is_stretched(there: Candidate, request: Request) -> bool:
     """Whether the request is this run made longer or shorter, under a learning rate that runs over the whole."""
     return [name for name, _, _ in differences(there.settings, request.settings)] == ["schedule_iterations"]
+
+
+def _differ_in_rows_alone(there: Candidate, request: Request) -> bool:
+    return [name for name, _, _ in differences(there.settings, request.settings)] == ["data_identity"]
+
+
+def _why_other_rows(there: Candidate, request: Request) -> str | None:
+    """Why the same data gives other rows than the run was trained on; None where other data does."""
+    was, now = there.rows, request.rows
+    if was is None or now is None:
+        return None
+    rules = f"this version makes other rows of its data (masking rules {now.masking_rules}, not {was.masking_rules})"
+    if was.content is None:
+        is_known = was.masking_rules != now.masking_rules and was.data == now.data
+        return f"{rules}, or its data has changed since" if is_known else None
+    if was.content != now.content:
+        return None
+    same_rules = "its data now becomes other tokens (another version of the tokenizer's library)"
+    return rules if was.masking_rules != now.masking_rules else same_rules
+
+
+def _refuse_other_rows(there: Candidate, request: Request, why: str) -> Decision:
+    return _refuse(
+        f"the run {there.name!r} cannot be resumed: {why}",
+        hint=f"`--branch --from {shlex.quote(there.name)}` continues from its weights on the rows of today; "
+        "`--new` starts a run from iteration 0",
+        differences=differences(there.settings, request.settings),
+    )
 
 
 def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision:
@@ -149,6 +195,8 @@ def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision
             hint="another --name or --adapter-path starts a new run; without --new this one goes on",
         )
     if there.fingerprint != request.fingerprint:
+        if _differ_in_rows_alone(there, request) and (why := _why_other_rows(there, request)):
+            return _refuse_other_rows(there, request, why)
         found = differences(there.settings, request.settings)
         return _refuse(
             f"the run {there.name!r} in {there.folder!r} has other settings",

@@ -14,7 +14,8 @@ import pytest
 from earlier_project import OF_THE_MACHINE, expected, unpack
 from training_runs import attempts, contents, lora, result
 
-from mlxops import registry
+from mlxops import data, registry
+from mlxops.data import tokens
 
 
 @pytest.fixture
@@ -87,6 +88,64 @@ def test_its_runs_are_trained_on_as_the_version_that_made_them_would_have(projec
     changed = {each for each in OF_THE_MACHINE if then["environment"][each] != now["environment"][each]}
     assert named(now) == changed
     assert_trained(project, name, is_exact=not changed)
+
+
+# this version masks rows otherwise ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer version of the rules, which gives these rows what they had."""
+    monkeypatch.setattr(data, "MASKING_RULES", data.MASKING_RULES + 1)
+
+
+@pytest.fixture
+def other_masking(monkeypatch: pytest.MonkeyPatch, other_rules: None) -> None:
+    """A newer version of the rules, by which the last token of a turn is not trained."""
+    before = tokens._by_offsets
+    monkeypatch.setattr(tokens, "_by_offsets", lambda *given: tuple((a, b - 1) for a, b in before(*given)))
+
+
+@pytest.mark.usefixtures("other_masking")
+@pytest.mark.parametrize("name", ["unfinished", "finished"])
+def test_a_run_whose_rows_this_version_masks_otherwise_is_refused_and_left_as_it_is(project, mlxops, name):
+    options = expected()["options"][name]
+    before = contents(project / "adapters" / name)
+
+    named_code, _, named_err = mlxops(shlex.join(["lora", *options]))
+    code, _, err = mlxops(shlex.join(["lora", *without_name(options)]))
+
+    assert (named_code, code) == (3, 3)
+    for said in (named_err, err):
+        assert f"the run '{name}' cannot be resumed: this version makes other rows of its data" in said
+        assert f"`--branch --from {name}` continues from its weights" in said
+    assert contents(project / "adapters" / name) == before
+
+
+@pytest.mark.usefixtures("other_masking")
+def test_a_branch_continues_from_its_weights(opened, monkeypatch, mlxops):
+    monkeypatch.chdir(opened)
+    options = without_name(expected()["options"]["unfinished"])
+
+    code, out, err = mlxops(shlex.join(["lora", *options, "--branch", "--from", "unfinished", "--preview", "--json"]))
+
+    said = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (said["decision"], said["iteration"], said["target"]) == ("new", 8, 13)
+
+
+@pytest.mark.usefixtures("other_rules")
+def test_a_run_whose_rows_stay_the_same_under_other_rules_is_resumed(opened, monkeypatch, mlxops):
+    monkeypatch.chdir(opened)
+
+    _, out, _ = mlxops(shlex.join(["lora", *expected()["options"]["unfinished"], "--preview", "--json"]))
+
+    assert json.loads(out)["decision"] == "resume"
+
+
+def without_name(options: list[str]) -> list[str]:
+    place = options.index("--name")
+    return [*options[:place], *options[place + 2 :]]
 
 
 def named(attempt: dict[str, Any]) -> set[str]:

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlxops import registry
+from mlxops import data, registry
 from mlxops.errors import BadRequest, Failed, Refused, SettingsDiffer
 from mlxops.jobs.train import branch, keep_last, recover
 from mlxops.jobs.train.prepare import Prepared, begin_at
 from mlxops.projects.project import Project
 from mlxops.training import checkpoints, lock
 from mlxops.training.checkpoints import Checkpoint, Damaged
-from mlxops.training.decide import Candidate, Decision, Request, decide
+from mlxops.training.decide import Candidate, Decision, Request, Rows, decide
 from mlxops.training.origin import origin_of
 
 
@@ -131,6 +131,8 @@ def stored_config(prepared: Prepared, automatic: Mapping[str, Any]) -> dict[str,
         "origin": prepared.origin.to_config() if prepared.origin else None,
         "deciding": prepared.settings,
         "validation_identity": prepared.validation_identity,
+        "content_identity": prepared.content_identity,
+        "masking_rules": data.MASKING_RULES,
         "automatic": dict(automatic),
     }
 
@@ -191,6 +193,11 @@ def candidate(project: Project, row: Mapping[str, Any]) -> Candidate:
         folder=row["adapter_path"],
         fingerprint=row["fingerprint"],
         settings=row["config"].get("deciding", {}),
+        rows=Rows(
+            data=row["data"],
+            content=row["config"].get("content_identity"),
+            masking_rules=row["config"].get("masking_rules", 1),
+        ),
         iteration=row["iteration"],
         target=row["target_iterations"],
         closed=row["status"] == "completed",
@@ -245,6 +252,11 @@ def _request(project: Project, prepared: Prepared) -> Request:
     return Request(
         fingerprint=prepared.fingerprint,
         settings=prepared.settings,
+        rows=Rows(
+            data=project.relative(prepared.data_path),
+            content=prepared.content_identity,
+            masking_rules=data.MASKING_RULES,
+        ),
         target=prepared.target,
         name=config.name,
         folder=None if asked is None else project.relative(asked),

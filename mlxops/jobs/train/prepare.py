@@ -41,6 +41,7 @@ class Prepared:
     target: int
     model_identity: str
     data_identity: str
+    content_identity: str
     validation_identity: str | None
     settings: dict[str, Any]
     fingerprint: str
@@ -91,6 +92,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
         target=target,
         model_identity=model_identity,
         data_identity=data_identity,
+        content_identity=data.content_identity(splits.train),
         validation_identity=data.identity(validation.rows) if validation else None,
         settings=settings,
         fingerprint=fingerprint(settings),
