@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from mlxops.times import time_of
+
 NOTHING = "-"
 """What stands where there is no value."""
 
@@ -82,11 +84,6 @@ def duration(seconds: float | None) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60:02} m"
     return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
-
-
-def time_of(text: str) -> datetime:
-    """The moment that a time of the registry names."""
-    return datetime.fromisoformat(text)
 
 
 def age(text: str | None, now: datetime) -> str:

@@ -149,7 +149,7 @@ def test_mlx_lm_loads_the_folder_after_it_was_taken_over(straight: Path) -> None
     [
         ("mlxops.adapters.foreign:keep_originals", 1),
         ("mlxops.adapters.foreign:_keep_beside", 2),
-        ("mlxops.jobs.train.fine_tune:_write_settings", 1),
+        ("mlxops.adapters.adapter_config:write", 1),
         ("mlxops.training.first_checkpoint:write", 1),
         ("mlxops.files:sync", 4),
         ("mlxops.files:sync", 6),

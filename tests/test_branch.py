@@ -157,7 +157,7 @@ def test_a_preview_of_a_branch_makes_nothing(project: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "call"),
     [
-        ("mlxops.jobs.train.fine_tune:_write_settings", 1),
+        ("mlxops.adapters.adapter_config:write", 1),
         ("mlxops.training.first_checkpoint:write", 1),
         ("mlxops.files:sync", 3),
         ("mlxops.files:sync", 5),

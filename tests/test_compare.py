@@ -11,7 +11,7 @@ from known_runs import begin, new_run, report, settings, train
 
 from mlxops import registry
 from mlxops.analysis.align import common_places, value_at
-from mlxops.jobs.run.compare import above_lowest
+from mlxops.analysis.significance import above_lowest
 from mlxops.registry import Registry
 
 Typed = Callable[[str], tuple[int, str, str]]

@@ -203,4 +203,4 @@ def test_a_run_that_was_killed_before_its_first_step_begins_after_all(
 
 
 def _die_loading() -> None:
-    training_runs.signal_itself(signal.SIGKILL, "mlxops.jobs.train.fine_tune:set_up", 1)
+    training_runs.signal_itself(signal.SIGKILL, "mlxops.jobs.train.environment:set_up", 1)

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 import pytest
 from known_runs import new_run, settings, train
 
-from mlxops import registry
+from mlxops import registry, times
 from mlxops.errors import BadRequest
-from mlxops.jobs.run import listing
 from mlxops.registry import Registry
 
 Typed = Callable[[str], tuple[int, str, str]]
@@ -143,10 +142,10 @@ def test_a_moment_without_a_zone_is_that_of_this_machine(
 ) -> None:
     zone("Europe/Berlin")
 
-    assert [each.isoformat() for each in listing.moment(text, NOW, "--since")] == [begin, end]
+    assert [each.isoformat() for each in times.moment(text, NOW, "--since")] == [begin, end]
 
 
 @pytest.mark.parametrize("text", ["tomorrow", "3x", "2026-13-01", "25:00", "-3d", "99999999999w", "9999-12-31"])
 def test_what_is_no_moment_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(BadRequest, match="--since"):
-        listing.moment(text, NOW, "--since")
+        times.moment(text, NOW, "--since")

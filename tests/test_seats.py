@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlxops.projects.process import Seats
+from mlxops.jobs.train.seats import Seats
 
 
 def test_monitors_know_how_many_they_are(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_training_that_is_loading_its_model_stops_before_its_first_step(projec
 
 def test_a_training_that_has_no_attempt_yet_stops(project: Path, tiny_model: Path, mlxops: Toolkit) -> None:
     reached, go_on = training_runs.gates()
-    training = Command(project, RUN, partial(pause_before, "mlxops.jobs.train.fine_tune:set_up", 1, reached, go_on))
+    training = Command(project, RUN, partial(pause_before, "mlxops.jobs.train.environment:set_up", 1, reached, go_on))
     reached.wait()
 
     code, out, _ = mlxops("train.stop run --json")

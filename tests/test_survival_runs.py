@@ -79,7 +79,7 @@ def test_a_command_that_comes_as_a_run_ends_does_not_train_it_again(project: Pat
     first = Command(project, RUN, partial(pause_before, STEP, 6, reached, go_on))
     reached.wait()
     looked, decide = training_runs.gates()
-    second = Command(project, RUN, partial(pause_before, "mlxops.jobs.train.claim:decide", 2, looked, decide))
+    second = Command(project, RUN, partial(pause_before, "mlxops.jobs.train.candidates:decide", 2, looked, decide))
     looked.wait()
 
     go_on.set()

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from mlxops.ui.run import show
+from mlxops.ui.run import listing, show
 from mlxops.ui.terminal import console as consoles
+from mlxops.ui.terminal import tables
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 COLUMNS = ("name", "loss", "note")
@@ -62,11 +63,11 @@ def printed(draw, *arguments, width=80, **options):
 
 
 def test_no_runs_is_a_sentence_that_says_what_to_type():
-    assert printed(show.runs, [], now=NOW) == "no runs yet: inv lora --model MODEL --data DATA starts one\n"
+    assert printed(listing.runs, [], now=NOW) == "no runs yet: inv lora --model MODEL --data DATA starts one\n"
 
 
 def test_one_run_is_a_table_at_eighty_columns():
-    assert [line.rstrip() for line in printed(show.runs, [run_row(name="quiet-heron")], now=NOW).splitlines()] == [
+    assert [line.rstrip() for line in printed(listing.runs, [run_row(name="quiet-heron")], now=NOW).splitlines()] == [
         "name         status   iteration  train  validation   best  updated",
         "─" * 72,
         "quiet-heron  running  400/1,000  1.790       1.890  1.850  3 seconds ago",
@@ -75,20 +76,20 @@ def test_one_run_is_a_table_at_eighty_columns():
 
 def test_runs_stand_in_the_order_they_come_in():
     rows = [run_row(id=1, name="older"), run_row(id=2, name="newer", created_at="2026-11-22T11:30:00.000Z")]
-    drawn = printed(show.runs, rows, now=NOW)
+    drawn = printed(listing.runs, rows, now=NOW)
     assert drawn.index("older") < drawn.index("newer")
 
 
 @pytest.mark.parametrize("width", [24, 40, 80, 120, 200])
 def test_the_list_of_runs_fits_the_terminal(width):
     rows = [run_row(id=index, name=f"run-{index}-{'x' * 60}", status="interrupted") for index in range(50)]
-    lines = printed(show.runs, rows, now=NOW, width=width).splitlines()
+    lines = printed(listing.runs, rows, now=NOW, width=width).splitlines()
     assert len(lines) == 52
     assert max(map(len, lines)) <= width
 
 
 def test_a_run_that_has_not_trained_yet_can_be_listed_and_shown():
-    assert "0/1,000" in printed(show.runs, [untouched_run_row()], now=NOW)
+    assert "0/1,000" in printed(listing.runs, [untouched_run_row()], now=NOW)
     assert "no losses yet" in printed(show.run, {"run": untouched_run_row()}, now=NOW)
 
 
@@ -149,7 +150,7 @@ def test_a_run_is_shown_with_all_that_is_known_of_it():
 
 
 def test_a_table_shows_null_and_right_aligns_numbers():
-    assert printed(show.table, COLUMNS, [("a", 1.5, None), ("b", 12.25, "")]).splitlines() == [
+    assert printed(tables.table, COLUMNS, [("a", 1.5, None), ("b", 12.25, "")]).splitlines() == [
         "name   loss  note",
         "─────────────────",
         "a       1.5  NULL",
@@ -158,11 +159,11 @@ def test_a_table_shows_null_and_right_aligns_numbers():
 
 
 def test_a_table_without_rows_keeps_its_head():
-    assert printed(show.table, COLUMNS, []).splitlines()[0] == "name  loss  note"
+    assert printed(tables.table, COLUMNS, []).splitlines()[0] == "name  loss  note"
 
 
 def test_a_long_text_is_cut_and_its_neighbours_are_not():
-    lines = printed(show.table, COLUMNS, [("a", 1.5, "x" * 500), ("b" * 70, 2.5, "y")], width=60).splitlines()
+    lines = printed(tables.table, COLUMNS, [("a", 1.5, "x" * 500), ("b" * 70, 2.5, "y")], width=60).splitlines()
     assert max(map(len, lines)) <= 60
     assert " 1.5  xxxx" in lines[2]
     assert lines[2].endswith("…")
@@ -170,23 +171,23 @@ def test_a_long_text_is_cut_and_its_neighbours_are_not():
 
 def test_more_columns_than_fit_become_lines_of_their_own():
     columns = [f"column{index}" for index in range(30)]
-    drawn = printed(show.table, columns, [range(30), range(30)])
+    drawn = printed(tables.table, columns, [range(30), range(30)])
     assert drawn.splitlines()[:2] == [" column0  0", " column1  1"]
     assert len(drawn.splitlines()) == 61
 
 
 def test_a_text_cannot_command_the_terminal():
-    assert "\x1b" not in printed(show.table, COLUMNS, [("\x1b[2Jgone", 1.0, "a\nb")])
+    assert "\x1b" not in printed(tables.table, COLUMNS, [("\x1b[2Jgone", 1.0, "a\nb")])
 
 
 def test_rows_that_are_dicts_are_read_by_column():
-    assert printed(show.table, ("b", "a"), [{"a": 1, "b": 2}], format="csv") == "b,a\n2,1\n"
+    assert printed(tables.table, ("b", "a"), [{"a": 1, "b": 2}], format="csv") == "b,a\n2,1\n"
 
 
 @pytest.mark.parametrize("format", ["csv", "json", "jsonl"])
 def test_data_keeps_all_digits_and_all_text(format):
     long = "tab\there, 'quotes\", " + "x" * 500 + "\nsecond line"
-    text = printed(show.table, COLUMNS, [("a", 0.1 + 0.2, long)], format=format)
+    text = printed(tables.table, COLUMNS, [("a", 0.1 + 0.2, long)], format=format)
     if format == "csv":
         (row,) = csv.DictReader(io.StringIO(text, newline=""))
     else:
@@ -195,42 +196,42 @@ def test_data_keeps_all_digits_and_all_text(format):
 
 
 def test_markdown_escapes_what_would_end_a_cell():
-    assert printed(show.table, COLUMNS, [("a|b", 0.1, None)], format="md") == (
+    assert printed(tables.table, COLUMNS, [("a|b", 0.1, None)], format="md") == (
         "| name | loss | note |\n| --- | --- | --- |\n| a\\|b | 0.1 | NULL |\n"
     )
 
 
 def test_two_columns_of_one_name_are_both_kept():
-    assert json.loads(printed(show.table, ("id", "id"), [(1, 2)], format="jsonl")) == {"id": 1, "id_2": 2}
+    assert json.loads(printed(tables.table, ("id", "id"), [(1, 2)], format="jsonl")) == {"id": 1, "id_2": 2}
 
 
 def test_no_rows_are_an_empty_list():
-    assert printed(show.table, COLUMNS, [], format="json") == "[]\n"
+    assert printed(tables.table, COLUMNS, [], format="json") == "[]\n"
 
 
 def test_json_out_writes_null_for_what_is_not_finite():
-    assert json.loads(printed(show.json_out, {"loss": math.nan, "name": "ü"})) == {"loss": None, "name": "ü"}
+    assert json.loads(printed(tables.json_out, {"loss": math.nan, "name": "ü"})) == {"loss": None, "name": "ü"}
 
 
 def test_json_on_an_ascii_stream_loses_no_letter():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
-    show.json_out({"name": "grün…"}, consoles.make(file=stream))
+    tables.json_out({"name": "grün…"}, consoles.make(file=stream))
     assert json.loads(stream.buffer.getvalue()) == {"name": "grün…"}
 
 
 def test_facts_line_up_and_notes_follow():
-    assert printed(show.facts, "new run", [("model", "m"), ("tokens an epoch", "1,234")], ["start it: inv lora"]) == (
+    assert printed(tables.facts, "new run", [("model", "m"), ("tokens an epoch", "1,234")], ["start it: inv lora"]) == (
         "new run\nmodel            m\ntokens an epoch  1,234\nstart it: inv lora\n"
     )
 
 
 def test_facts_without_facts_are_a_title():
-    assert printed(show.facts, "nothing to do", [], []) == "nothing to do\n"
+    assert printed(tables.facts, "nothing to do", [], []) == "nothing to do\n"
 
 
 def test_a_long_fact_goes_on_below_itself_on_a_terminal():
     console = Console(file=io.StringIO(), force_terminal=True, width=30, no_color=True, color_system=None)
-    show.facts("run", [("data", "word " * 8)], [], console)
+    tables.facts("run", [("data", "word " * 8)], [], console)
     assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
         "run",
         "data  word word word word word",

@@ -14,10 +14,10 @@ from mlxops.registry.checkpoints import (
     mark_pruned,
     offer_checkpoint,
 )
-from mlxops.registry.curves import latest_metrics, loss_curve, metric_series
+from mlxops.registry.curves import curve_summary, latest_metrics, loss_curve, metric_series
 from mlxops.registry.database import Registry, data_version, open_read_only, open_registry
 from mlxops.registry.delete import check_removable, remove_runs, rows_of_runs
-from mlxops.registry.evaluations import Answer, answers_of, record_evaluation
+from mlxops.registry.evaluations import Answer, answers_of, evaluations_of, last_answers, record_evaluation
 from mlxops.registry.export import TableRows, read_metrics, read_runs, read_tables
 from mlxops.registry.heartbeat import Heartbeat
 from mlxops.registry.history import add_event, events_of
@@ -37,7 +37,6 @@ from mlxops.registry.monitor import (
 )
 from mlxops.registry.processes import boot_id, is_proven_alive, is_proven_dead, process_start, this_host
 from mlxops.registry.ranges import Ranges
-from mlxops.registry.results import curve_summary, evaluations_of, last_answers
 from mlxops.registry.runs import (
     RunRow,
     candidate_runs,

@@ -102,3 +102,19 @@ def latest_metrics(db: Registry, run_id: int) -> dict[str, float | None]:
             (run_id,),
         )
     }
+
+
+def curve_summary(db: Registry, run_id: int) -> dict[str, dict[str, Any]]:
+    """The row of `series` of each of a run's curves, by the name of the curve."""
+    return {
+        row["name"]: row
+        for row in db.rows(
+            """
+            SELECT metric_names.name, series.*
+            FROM series
+            CROSS JOIN metric_names ON metric_names.id = series.name_id
+            WHERE series.run_id = ?
+            """,
+            (run_id,),
+        )
+    }

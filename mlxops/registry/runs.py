@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -252,3 +252,9 @@ def id_of(db: Registry, name: str) -> int | None:
     """The id of the run of this name, None where there is none."""
     found = db.connection.execute("SELECT id FROM runs WHERE name = ?", (name,)).fetchall()
     return found[0][0] if found else None
+
+
+def find_runs(db: Registry, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The runs of these names, each once, in the order named; raises `NotFound` before anything is done to one."""
+    found = {run["id"]: run for run in (find_run(db, name) for name in names)}
+    return list(found.values())

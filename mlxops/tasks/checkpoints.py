@@ -46,46 +46,41 @@ def debug_checkpoints(c: Context, config: DebugCheckpointsConfig) -> None:
 
 
 def _list(settings: Settings, config: CheckpointsConfig) -> None:
+    from mlxops import times
     from mlxops.jobs.checkpoints import listing as job
-    from mlxops.jobs.run import show as history
     from mlxops.ui.checkpoints import listing as drawing
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
+    from mlxops.ui.terminal import console, tables
 
     facts = job.as_facts(job.listing(settings, config))
     if config.json:
-        show.json_out(facts, console.make())
+        tables.json_out(facts, console.make())
     else:
-        drawing.listing(facts, console.make(), history.now(), show_all=config.all)
+        drawing.listing(facts, console.make(), times.now(), show_all=config.all)
 
 
 def _explain(settings: Settings, *, path: str | None, run: str | None, target: int | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from mlxops.jobs.checkpoints import explain
-    from mlxops.ui.checkpoints import explain as explanation
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console, progress
+    from mlxops.jobs.checkpoints import explain as job
+    from mlxops.ui.checkpoints import explain as drawing
+    from mlxops.ui.terminal import console, progress, tables
 
     with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
-        found = [
-            asdict(each) for each in explain.explain(settings, path=path, run=run, target=target, progress=advance)
-        ]
+        found = [asdict(each) for each in job.explain(settings, path=path, run=run, target=target, progress=advance)]
     if as_json:
-        show.json_out(found, console.make())
+        tables.json_out(found, console.make())
     else:
-        explanation.explanations(found, console.make())
+        drawing.explanations(found, console.make())
 
 
 def _use(settings: Settings, config: CheckpointsConfig) -> None:
     from mlxops.jobs.checkpoints import use
     from mlxops.ui.checkpoints import listing as drawing
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
+    from mlxops.ui.terminal import console, tables
 
     chosen = use.use(settings, config)
     if config.json:
-        show.json_out(chosen, console.make())
+        tables.json_out(chosen, console.make())
     else:
         drawing.offered(chosen, console.make())
 
@@ -95,13 +90,12 @@ def _verify(settings: Settings, config: CheckpointsConfig) -> None:
 
     from mlxops.jobs.checkpoints import verify
     from mlxops.ui.checkpoints import listing as drawing
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console, progress
+    from mlxops.ui.terminal import console, progress, tables
 
     with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
         found = verify.verify(settings, config, advance)
     if config.json:
-        show.json_out(asdict(found), console.make())
+        tables.json_out(asdict(found), console.make())
     else:
         drawing.verification(asdict(found), console.make())
     verify.check(found)
@@ -113,12 +107,11 @@ def _prune(settings: Settings, config: CheckpointsConfig) -> None:
 
     from mlxops.jobs.checkpoints import prune
     from mlxops.ui.checkpoints import listing as drawing
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
+    from mlxops.ui.terminal import console, tables
 
     agree = partial(drawing.agree, console.make(stderr=True))
     done = [asdict(each) for each in prune.prune(settings, config, agree)]
     if config.json:
-        show.json_out(done, console.make())
+        tables.json_out(done, console.make())
     else:
         drawing.pruning(done, console.make(), is_done=True)

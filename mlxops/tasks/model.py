@@ -15,28 +15,26 @@ from mlxops.tasks.house import task
 def list_models(c: Context, config: ModelsConfig) -> None:
     """List the models in models/."""
     from mlxops.jobs.model import models
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
+    from mlxops.ui.terminal import console, tables
 
     rows = models.models(house.settings(c))
     if config.json:
-        show.json_out(rows, console.make())
+        tables.json_out(rows, console.make())
     else:
-        show.table(("name", "type", "layers", "parameters", "bytes", "dtype", "problem"), rows, console.make())
+        tables.table(("name", "type", "layers", "parameters", "bytes", "dtype", "problem"), rows, console.make())
 
 
 @task(name="import")
 def import_model(c: Context, config: ImportConfig) -> None:
     """Import a GGUF file, or the sample model, into models/."""
     from mlxops.jobs.model import models
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console, progress
+    from mlxops.ui.terminal import console, progress, tables
 
     with progress.bars(console.make(stderr=True)) as advance:
         imported = models.import_model(house.settings(c), config, advance)
     if config.json:
-        show.json_out(imported.facts(), console.make())
+        tables.json_out(imported.facts(), console.make())
     else:
         facts = [("type", imported.info.model_type), ("parameters", f"{imported.info.parameters:,}")]
         notes = [*imported.notes, f"inv lora --model {shlex.quote(imported.typed)} trains it"]
-        show.facts(imported.path, facts, notes, console.make())
+        tables.facts(imported.path, facts, notes, console.make())

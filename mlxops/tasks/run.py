@@ -28,16 +28,16 @@ def list_runs(c: Context, config: RunsConfig) -> None:
 
     They can be narrowed, sorted and shown with other columns; --json always has all of them.
     """
-    from mlxops.jobs.run import listing
-    from mlxops.jobs.run import show as history
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
+    from mlxops import times
+    from mlxops.jobs.run import listing as job
+    from mlxops.ui.run import listing as drawing
+    from mlxops.ui.terminal import console, tables
 
-    found = listing.runs(house.settings(c), config, history.now())
+    found = job.runs(house.settings(c), config, times.now())
     if config.json:
-        show.json_out(found.rows, console.make())
+        tables.json_out(found.rows, console.make())
     else:
-        show.runs(found.rows, console.make(), history.now(), config.columns, is_narrowed=found.is_narrowed)
+        drawing.runs(found.rows, console.make(), times.now(), config.columns, is_narrowed=found.is_narrowed)
     if found.cut:
         console.make(stderr=True).print(found.cut)
 
@@ -45,15 +45,16 @@ def list_runs(c: Context, config: RunsConfig) -> None:
 @task
 def show(c: Context, config: RunConfig) -> None:
     """Show one run: settings, attempts, results, how to repeat it."""
-    from mlxops.jobs.run import show as history
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
+    from mlxops import times
+    from mlxops.jobs.run import show as job
+    from mlxops.ui.run import show as drawing
+    from mlxops.ui.terminal import console, tables
 
-    details = history.run(house.settings(c), config.name, house.settle(c, LoraConfig, {}))
+    details = job.run(house.settings(c), config.name, house.settle(c, LoraConfig, {}))
     if config.json:
-        show.json_out(details, console.make())
+        tables.json_out(details, console.make())
     else:
-        show.run(details, console.make(), history.now())
+        drawing.run(details, console.make(), times.now())
 
 
 @task
@@ -62,14 +63,13 @@ def compare(c: Context, config: CompareConfig) -> None:
 
     Losses stand side by side at equal iterations, trained tokens or time at work (--by).
     """
-    from mlxops.jobs.run import compare
+    from mlxops.jobs.run import compare as job
     from mlxops.ui.run import compare as drawing
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
+    from mlxops.ui.terminal import console, tables
 
-    found = compare.compare(house.settings(c), config)
+    found = job.compare(house.settings(c), config)
     if config.json:
-        show.json_out(found, console.make())
+        tables.json_out(found, console.make())
     else:
         drawing.comparison(found, console.make())
 
@@ -79,12 +79,11 @@ def tag(c: Context, config: TagConfig) -> None:
     """Show, add or take away the tags of runs."""
     from mlxops.jobs.run import annotate as job
     from mlxops.ui.run import annotate as drawing
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
+    from mlxops.ui.terminal import console, tables
 
     rows = job.tag(house.settings(c), config)
     if config.json:
-        show.json_out(rows, console.make())
+        tables.json_out(rows, console.make())
     else:
         drawing.tags(rows, console.make())
 
@@ -94,12 +93,11 @@ def note(c: Context, config: NoteConfig) -> None:
     """Show or write the note of a run."""
     from mlxops.jobs.run import annotate as job
     from mlxops.ui.run import annotate as drawing
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
+    from mlxops.ui.terminal import console, tables
 
     row = job.note(house.settings(c), config)
     if config.json:
-        show.json_out(row, console.make())
+        tables.json_out(row, console.make())
     else:
         drawing.note(row, console.make())
 
@@ -111,8 +109,8 @@ def delete(c: Context, config: DeleteConfig) -> None:
     It says what would go, and asks. What is not the run's by name stays, and so does a folder that holds such things.
     """
     from mlxops.jobs.run import delete
-    from mlxops.ui.run import annotate, show
-    from mlxops.ui.terminal import confirm, console
+    from mlxops.ui.run import annotate
+    from mlxops.ui.terminal import confirm, console, tables
 
     settings, screen = house.settings(c), console.make(stderr=True)
     planned = delete.plan(settings, config)
@@ -121,7 +119,7 @@ def delete(c: Context, config: DeleteConfig) -> None:
     if not confirm.confirm("remove this?", screen, yes=config.yes):
         return screen.print("nothing was removed")
     removed = delete.remove(settings, planned)
-    return show.json_out(removed, console.make()) if config.json else annotate.removed(removed, console.make())
+    return tables.json_out(removed, console.make()) if config.json else annotate.removed(removed, console.make())
 
 
 @task(name="import")
@@ -146,14 +144,14 @@ def export(c: Context, config: ExportConfig) -> None:
     import sys
 
     from mlxops.jobs.run import export
-    from mlxops.ui.run import annotate, show
-    from mlxops.ui.terminal import console
+    from mlxops.ui.run import annotate
+    from mlxops.ui.terminal import console, tables
 
     if sys.__stdout__ is None and config.output is None:
         raise BadRequest("stdout is closed", hint="--output names a file")
     files = export.export(house.settings(c), config, sys.stdout.buffer, is_terminal=sys.stdout.isatty())
     if config.json:
-        show.json_out(files, console.make())
+        tables.json_out(files, console.make())
     else:
         annotate.written(files, console.make())
 
@@ -165,18 +163,17 @@ def report(c: Context, config: ReportConfig) -> None:
     The page needs no other file and no network: charts, settings, results, how to repeat it. --png writes the loss
     curve as a picture as well. Files of these names are replaced.
     """
+    from mlxops import times
     from mlxops.jobs.run import report
-    from mlxops.jobs.run import show as history
     from mlxops.ui.report import page
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
+    from mlxops.ui.terminal import console, tables
 
     settings = house.settings(c)
     report.check(config)
     found = report.gather(settings, config, house.settle(c, LoraConfig, {}))
-    drawn = page.draw(found.run, found.comparisons, history.now(), png=config.png is not None)
+    drawn = page.draw(found.run, found.comparisons, times.now(), png=config.png is not None)
     files = report.write(settings, config, found.names, drawn)
-    return show.json_out(files, console.make()) if config.json else page.written(files, console.make())
+    return tables.json_out(files, console.make()) if config.json else page.written(files, console.make())
 
 
 @task

@@ -79,20 +79,19 @@ def monitor(c: Context, config: MonitorConfig) -> None:
 
     Keys: n and p switch the run, + and - zoom, l is logarithmic, s smooths, o overlays, space pauses, ? helps, q quits.
     """
-    from mlxops.jobs.run import show as history
-    from mlxops.jobs.train import monitor as watch
-    from mlxops.ui.run import show
-    from mlxops.ui.terminal import console
-    from mlxops.ui.train import monitor
+    from mlxops import times
+    from mlxops.jobs.train import monitor as job
+    from mlxops.ui.terminal import console, tables
+    from mlxops.ui.train import monitor as drawing
 
     screen = console.make()
-    with watch.open_watch(house.settings(c), config) as run:
+    with job.open_watch(house.settings(c), config) as run:
         if config.json:
-            show.json_out(run.state(), screen)
+            tables.json_out(run.state(), screen)
         elif config.once:
-            monitor.once(run, screen, history.now())
+            drawing.once(run, screen, times.now())
         else:
-            monitor.live(run, screen, refresh=config.refresh)
+            drawing.live(run, screen, refresh=config.refresh)
 
 
 @task

@@ -5,8 +5,11 @@ Nothing here touches a file or a row; who acts on a plan marks the row first and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from mlxops.config import LoraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +60,23 @@ def _protected(newest_first: Sequence[Kept]) -> set[int]:
     never = {each.iteration for each in newest_first[:1]}
     never |= {each.iteration for each in newest_first if each.is_best or each.is_branch_point}
     return never if newest_whole is None else never | {newest_whole}
+
+
+_COPIES = {"adam": 2, "adamw": 2, "muon": 1, "sgd": 1, "adafactor": 1}
+"""Arrays of the size of the weights that an optimizer keeps."""
+
+
+def checkpoint_bytes(config: LoraConfig, trainable: Mapping[str, Any]) -> int:
+    """About how large one checkpoint is: the weights, the optimizer's state, and accumulated gradients."""
+    weights = sum(value.nbytes for value in trainable.values())
+    return weights * (1 + _COPIES[config.optimizer] + (config.grad_accumulation_steps > 1))
+
+
+def checkpoints_to_come(config: LoraConfig, iteration: int, target: int) -> int:
+    """How many checkpoints are written from `iteration` to `target`, and kept as far as that is limited.
+
+    Those that only a lowest validation loss makes come on top.
+    """
+    count = max(1, -(-target // config.save_every) - iteration // config.save_every)
+    # beside the last few there are the best, and the newest before an older one goes
+    return count if config.keep_last is None else min(count, config.keep_last + 2)

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from mlxops import files, layout, registry
-from mlxops.adapters import evidence, findings, folders, foreign
+from mlxops.adapters import adapter_config, evidence, findings, folders, foreign
 from mlxops.adapters.evidence import Evidence, Recorded, State, Weights
 from mlxops.adapters.findings import Finding, Newest
 from mlxops.adapters.folders import Contents, Found, Header
 from mlxops.errors import MlxopsError
 from mlxops.jobs import commands
 from mlxops.jobs.checkpoints.listing import Known, folder_asked, known_runs
-from mlxops.jobs.train import claim, recover
+from mlxops.jobs.train import candidates
 from mlxops.projects.project import Project, project_of
 from mlxops.settings import Settings
 from mlxops.training import lock
@@ -174,7 +174,7 @@ def _row(project: Project, folder: Path, known: Known | None) -> dict[str, Any] 
     """The run of a folder as the registry has it, else as the folder itself has it, else None."""
     if known is not None:
         return dict(known.row)
-    run = recover.describes_itself(folder)
+    run = adapter_config.describes_itself(folder)
     if run is None:
         return None
     place = {"adapter_path": project.relative(folder), "id": None, "status": "", "iteration": 0}
@@ -256,12 +256,12 @@ def _of_ours(
     what = (
         f"the run {row['name']}" if known else f"a run's folder that no row of the registry points to ({row['name']})"
     )
-    newest, damaged = claim.newest_of(folder, row, known.rows if known else ())
+    newest, damaged = candidates.newest_of(folder, row, known.rows if known else ())
     notes: list[str] = []
     if lock.is_held(folder / lock.NAME):
         decision = Decision(kind="refuse", run=row["name"], reason=lock.busy(folder / lock.NAME, what).message)
     else:
-        there = claim.as_read(claim.candidate(project, row), row, newest)
+        there = candidates.as_read(candidates.candidate(project, row), row, newest)
         decision = decide(_request(project, folder, row, target), [there])
     command = None
     if decision.kind != "refuse" or decision.hint:
@@ -318,7 +318,7 @@ def _of_others(
         target=target or 0,
         folder=place,
         own_folder=place,
-        occupied=recover.occupied_by(folder),
+        occupied=adapter_config.occupied_by(folder),
     )
     decision = decide(request, [])
     command: str | None = None

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlxops import registry
-from mlxops.adapters import folders
+from mlxops.adapters import adapter_config, folders
 from mlxops.adapters.folders import Contents, Found
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import BadRequest, NotFound, Refused
-from mlxops.jobs.run import show
-from mlxops.jobs.train import recover
 from mlxops.layout import adapter_name, state_name
 from mlxops.projects.project import Project, project_of
+from mlxops.registry import opening
 from mlxops.settings import Settings
 from mlxops.training import lock
 
@@ -148,7 +147,7 @@ def known_runs(settings: Settings, name: str | None = None, *, with_imported: bo
     """
     if not settings.registry_path.exists() and name is None:
         return []
-    with show.reading(settings.registry_path) as db:
+    with opening.reading(settings.registry_path) as db:
         rows, rates = registry.all_checkpoints(db), registry.iteration_rates(db)
         only = None if name is None else registry.find_run(db, name)["id"]
         found = [row for row in registry.list_runs(db) if only in (None, row["id"])]
@@ -345,7 +344,7 @@ def _times(run: Known, chosen: Item | None, *, is_held: bool) -> tuple[float | N
 
 
 def _of_folder(project: Project, contents: Contents) -> Group:
-    run = recover.describes_itself(contents.folder)
+    run = adapter_config.describes_itself(contents.folder)
     items = items_of((), contents)
     offered = contents.of("offered")
     place = project.relative(contents.folder)

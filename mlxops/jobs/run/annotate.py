@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from mlxops import registry
 from mlxops.config import NoteConfig, TagConfig
 from mlxops.errors import BadRequest
-from mlxops.jobs.run.show import reading
-from mlxops.registry import Registry
+from mlxops.registry.opening import reading, writing
+from mlxops.registry.runs import find_runs
 from mlxops.settings import Settings
 
 _NO_NOTE = "-"
@@ -43,18 +40,3 @@ def note(settings: Settings, config: NoteConfig) -> dict[str, Any]:
         run = registry.find_run(db, config.name)
         registry.update_run(db, run["id"], note=text)
     return {"run": run["name"], "note": text}
-
-
-def find_runs(db: Registry, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The runs of these names, each once, in the order named; raises `NotFound` before anything is done to one."""
-    found = {run["id"]: run for run in (registry.find_run(db, name) for name in names)}
-    return list(found.values())
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Registry]:
-    """The registry that is there, for writing, dead attempts closed before; raises `NotFound` and makes none."""
-    registry.open_read_only(path).close()
-    with registry.open_registry(path) as db:
-        registry.close_dead_attempts(db)
-        yield db

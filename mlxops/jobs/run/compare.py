@@ -9,13 +9,14 @@ from typing import Any
 
 from mlxops import registry
 from mlxops.analysis.align import Curve, axis, common_places, value_at
+from mlxops.analysis.significance import above_lowest
 from mlxops.config import CompareConfig, LoraConfig
 from mlxops.errors import BadRequest
 from mlxops.jobs import commands
-from mlxops.jobs.run.annotate import find_runs
-from mlxops.jobs.run.show import reading
 from mlxops.options import options_of
 from mlxops.registry import Registry
+from mlxops.registry.opening import reading
+from mlxops.registry.runs import find_runs
 from mlxops.settings import Settings
 from mlxops.training.fingerprint import complete
 from mlxops.training.origin import origin_of
@@ -23,7 +24,6 @@ from mlxops.training.origin import origin_of
 FEWEST, MOST = 2, 8
 _POINTS = 400  # of a curve, more than a terminal has columns
 _PLACES = 8  # at which losses stand side by side
-_CERTAIN = 1.96  # standard errors of a difference that chance exceeds once in twenty times
 
 # what one command did, or where its run stands, is no setting of the training
 _LEFT_OUT = commands.OF_ONE_COMMAND | {"model", "data"}
@@ -198,30 +198,6 @@ def _differences(runs: Sequence[_Run]) -> list[dict[str, Any]]:
         )
         for each, difference in zip(losses, above_lowest([(each[value], each[error]) for each in losses]), strict=True)
     ]
-
-
-def above_lowest(measured: Sequence[tuple[float | None, float | None]]) -> list[dict[str, Any]]:
-    """For each value with its standard error: `difference` to the lowest, its `standard_error`, and `exceeds`.
-
-    The rule: the standard error of a difference is the root of the sum of squares of both, and a difference larger
-    than 1.96 of it is taken for real (a two-sided z-test at 5 %). It takes the two for independent; on the same
-    validation rows they go up and down together, so that the rule errs on the side of caution.
-
-    >>> above_lowest([(2.0, 0.03), (2.2, 0.04)])[1]["exceeds"]
-    True
-    """
-    known = [pair for pair in measured if pair[0] is not None]
-    lowest = min(known, key=lambda pair: pair[0] or 0.0) if known else (None, None)
-    found = []
-    for value, error in measured:
-        difference = None if value is None or lowest[0] is None else value - lowest[0]
-        is_known = difference is not None and error is not None and lowest[1] is not None
-        spread = (
-            (error**2 + lowest[1] ** 2) ** 0.5 if is_known and error is not None and lowest[1] is not None else None
-        )
-        exceeds = abs(difference) > _CERTAIN * spread if spread is not None and difference is not None else None
-        found.append({"difference": difference, "standard_error": spread, "exceeds": exceeds})
-    return found
 
 
 def _side_by_side(runs: Sequence[_Run], *, whole: bool) -> dict[str, list[dict[str, Any]]]:

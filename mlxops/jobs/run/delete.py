@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from mlxops import layout, registry
+from mlxops.adapters.adapter_config import describes_itself
 from mlxops.config import DeleteConfig
 from mlxops.errors import BadRequest, Busy, Failed, Refused
-from mlxops.jobs.run.annotate import find_runs, writing
-from mlxops.jobs.run.show import reading
 from mlxops.jobs.train import claim, detach, latest
-from mlxops.jobs.train.recover import describes_itself
 from mlxops.layout import BEFORE
 from mlxops.projects.project import Project, project_of
 from mlxops.registry import Registry
+from mlxops.registry.opening import reading, writing
+from mlxops.registry.runs import find_runs
 from mlxops.settings import Settings
 from mlxops.training import lock
 from mlxops.training.origin import origin_of

@@ -19,9 +19,9 @@ from typing import IO, Any
 from mlxops import files, registry
 from mlxops.config import ExportConfig
 from mlxops.errors import BadRequest, Failed, Refused
-from mlxops.jobs.run.annotate import find_runs
-from mlxops.jobs.run.show import reading
 from mlxops.registry import Registry, TableRows
+from mlxops.registry.opening import reading
+from mlxops.registry.runs import find_runs
 from mlxops.settings import Settings
 
 Rows = Sequence[tuple[Any, ...]]

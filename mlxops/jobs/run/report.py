@@ -14,7 +14,7 @@ from mlxops.errors import BadRequest, Failed
 from mlxops.jobs import commands
 from mlxops.jobs.run import show
 from mlxops.jobs.run.compare import MOST, compare
-from mlxops.registry import Ranges
+from mlxops.registry import Ranges, opening
 from mlxops.settings import Settings
 
 _RANGES = 400  # of a loss curve: the page has two to three pixels for each
@@ -72,7 +72,7 @@ def gather(settings: Settings, config: ReportConfig, defaults: LoraConfig) -> Ma
 def _of_one(settings: Settings, name: str, defaults: LoraConfig) -> Material:
     details = show.run(settings, name, defaults)
     name = details["run"]["name"]
-    with show.reading(settings.registry_path) as db:
+    with opening.reading(settings.registry_path) as db:
         row = registry.find_run(db, name)
         details["identities"] = {each: row[each] for each in ("model_identity", "data_identity")}
         details["series"] = registry.curve_summary(db, row["id"])

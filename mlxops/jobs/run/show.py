@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from mlxops import registry
@@ -15,16 +10,11 @@ from mlxops.config import LoraConfig
 from mlxops.jobs import commands
 from mlxops.projects.project import project_of
 from mlxops.registry import Registry
+from mlxops.registry.opening import reading
 from mlxops.settings import Settings
 
 _POINTS = 400  # of a curve, more than a terminal has columns
 _ANSWERS = 5
-_PATIENCE = 1.0  # seconds that whoever only reads waits for a writer
-
-
-def now() -> datetime:
-    """The time against which ages are counted."""
-    return datetime.now(UTC)
 
 
 def run(settings: Settings, name: str, defaults: LoraConfig) -> dict[str, Any]:
@@ -45,16 +35,6 @@ def run(settings: Settings, name: str, defaults: LoraConfig) -> dict[str, Any]:
             "lineage": registry.family_of(db, found["id"]),
             **_details(db, found["id"], last_events=50),
         }
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[Registry]:
-    """The registry for reading, dead attempts closed before where this may be written and nobody else writes long."""
-    if path.is_file() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-        registry.open_registry(path).close()  # brought up to date
-        registry.try_to_close_dead_attempts(path, _PATIENCE)
-    with registry.open_read_only(path) as db:
-        yield db
 
 
 def _details(db: Registry, run_id: int, *, last_events: int) -> dict[str, Any]:

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mlxops import layout, registry
-from mlxops.adapters import foreign
+from mlxops.adapters import adapter_config, foreign
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, InvalidData, Refused, SettingsDiffer
-from mlxops.jobs.run import show
-from mlxops.jobs.train import recover
 from mlxops.models.folders import ModelInfo
 from mlxops.options import given
 from mlxops.projects.project import Project
 from mlxops.training.fingerprint import complete
+from mlxops.registry import opening
 from mlxops.training.origin import SHAPE, Origin, origin_of
 
 KEPT = (*SHAPE, "lora_scale", "lora_dropout")
@@ -40,7 +39,7 @@ def adopt(project: Project, config: LoraConfig, info: ModelInfo, model_folder: P
     """
     path = project.resolve(config.adopt or "")
     folder = path if path.is_dir() else path.parent
-    if run := recover.describes_itself(folder):
+    if run := adapter_config.describes_itself(folder):
         return _again(project, config, path, folder, run)
     found = foreign.read(path, layers=info.layers)
     settled = _with_shape(config, found.shape, info.layers, f"the adapter in {project.relative(folder)!r}")
@@ -95,7 +94,7 @@ def inherit(project: Project, config: LoraConfig) -> LoraConfig:
         folder = project.adapters_folder / config.name
     else:
         return config
-    run = recover.describes_itself(folder)
+    run = adapter_config.describes_itself(folder)
     origin = origin_of(run["config"]) if run else None
     if run is None or origin is None or origin.kind != "warm":
         return config
@@ -172,7 +171,7 @@ def _imported_from(project: Project, folder: Path) -> str | None:
     """The run that was imported from a folder, None where none was."""
     if not project.registry_path.exists():
         return None
-    with show.reading(project.registry_path) as db:
+    with opening.reading(project.registry_path) as db:
         known = registry.imports_of(db)
     return next((run["name"] for run in known if _is_same(project.from_root(run["imported_from"]), folder)), None)
 

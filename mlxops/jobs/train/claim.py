@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mlxops import data, registry
-from mlxops.errors import BadRequest, Failed, Refused, SettingsDiffer
-from mlxops.jobs.train import branch, keep_last, recover
-from mlxops.jobs.train.prepare import Prepared, begin_at
+from mlxops.errors import Failed, Refused, SettingsDiffer
+from mlxops.jobs.train import keep_last, recover
+from mlxops.jobs.train.candidates import KnownRuns, folder_asked, own_runs, settle
+from mlxops.jobs.train.prepare import Prepared
 from mlxops.projects.project import Project
 from mlxops.training import checkpoints, lock
 from mlxops.training.checkpoints import Checkpoint, Damaged
-from mlxops.training.decide import Candidate, Decision, Request, Rows, decide
-from mlxops.training.origin import origin_of
+from mlxops.training.decide import Decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +47,13 @@ class Claim:
         return self.start.counters.trained_tokens if self.start else origin.trained_tokens if origin else 0
 
 
-@dataclass
-class _Runs:
-    """The runs there are, by name: their rows, what `decide` is told of them, and what was read of their folders."""
-
-    rows: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    candidates: dict[str, Candidate] = field(default_factory=dict)
-    read: dict[str, tuple[Checkpoint | None, list[Damaged]]] = field(default_factory=dict)
-    held: set[str] = field(default_factory=set)
-
-
 def preview(project: Project, prepared: Prepared) -> tuple[Decision, Prepared]:
     """What `inv lora` would do now, without doing any of it, and the training with where it would begin."""
     with ExitStack() as opened:
         db = None
         if project.registry_path.exists() and project.registry_path.stat().st_size:
             db = opened.enter_context(registry.open_read_only(project.registry_path))
-        decision, _, settled = _settle(project, db, prepared)
+        decision, _, settled = settle(project, db, prepared)
         return decision, settled
 
 
@@ -97,10 +87,10 @@ def claim(project: Project, db: registry.Registry, prepared: Prepared, command: 
         # two equal commands at once must not both find that there is no run yet
         with deciding(project, who):
             registry.close_dead_attempts(db)
-            asked = _folder_asked(project, prepared)
-            for unknown in recover.unknown_folders(project, _own_runs(db), asked):
+            asked = folder_asked(project, prepared)
+            for unknown in recover.unknown_folders(project, own_runs(db), asked):
                 recover.take(project, db, unknown)
-            decision, runs, prepared = _settle(project, db, prepared)
+            decision, runs, prepared = settle(project, db, prepared)
             _enforce(decision)
             row = _new_row(project, db, prepared, runs) if decision.kind == "new" else runs.rows[str(decision.run)]
             name, folder = row["name"], project.from_root(row["adapter_path"])
@@ -137,137 +127,6 @@ def stored_config(prepared: Prepared, automatic: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _settle(project: Project, db: registry.Registry | None, prepared: Prepared) -> tuple[Decision, _Runs, Prepared]:
-    """Decide on what the registry says, and again on what the folder says of the run that the decision falls on.
-
-    Only that run's checkpoints are read through: reading them all would take as long as the disk does. The training
-    comes back with where it begins, which the runs there are have a say in.
-    """
-    runs = _Runs()
-    for row in _own_runs(db) if db else ():
-        runs.rows[row["name"]] = row
-        runs.candidates[row["name"]] = candidate(project, row)
-    for unknown in recover.unknown_folders(project, runs.rows.values(), _folder_asked(project, prepared)):
-        name = unknown.name or unknown.folder.name
-        runs.rows[name] = {**unknown.run, "adapter_path": project.relative(unknown.folder), "id": None}
-        known = {"name": name, "iteration": 0, "status": "", "target_iterations": unknown.run["target"]}
-        runs.candidates[name] = candidate(project, {**runs.rows[name], **known})
-    prepared = _begun(project, db, runs, prepared)
-    request = _request(project, prepared)
-    while True:
-        decision = decide(request, list(runs.candidates.values()))
-        chosen = decision.run
-        if chosen is None or chosen in runs.read or chosen in runs.held:
-            _check_target(decision, prepared)
-            return decision, runs, prepared
-        _read(project, db, runs, chosen)
-
-
-def _own_runs(db: registry.Registry) -> list[dict[str, Any]]:
-    """The runs that a training may go on with: not those that were imported, whose folders are another tool's."""
-    return [row for row in registry.candidate_runs(db) if row["imported_from"] is None]
-
-
-def _begun(project: Project, db: registry.Registry | None, runs: _Runs, prepared: Prepared) -> Prepared:
-    """The training with its origin: that of the branch asked for, or of the run that the command names."""
-    if prepared.config.branch:
-        return begin_at(prepared, branch.settle(project, db, runs.rows, prepared))
-    there = branch.named(project, runs.rows, prepared)
-    origin = origin_of(there["config"]) if there and prepared.origin is None else None
-    return begin_at(prepared, origin) if origin else prepared
-
-
-def _check_target(decision: Decision, prepared: Prepared) -> None:
-    origin, target = prepared.origin, prepared.target
-    if decision.kind in ("new", "resume") and origin is not None and origin.iteration >= target:
-        raise BadRequest(
-            f"it begins at iteration {origin.iteration:,}, which leaves nothing to train up to {target:,}",
-            hint=f"iterations count on: --iters {origin.iteration + target} trains {target:,} more",
-        )
-
-
-def candidate(project: Project, row: Mapping[str, Any]) -> Candidate:
-    """What `decide` is told of a run before its folder is read."""
-    return Candidate(
-        name=row["name"],
-        folder=row["adapter_path"],
-        fingerprint=row["fingerprint"],
-        settings=row["config"].get("deciding", {}),
-        rows=Rows(
-            data=row["data"],
-            content=row["config"].get("content_identity"),
-            masking_rules=row["config"].get("masking_rules", 1),
-        ),
-        iteration=row["iteration"],
-        target=row["target_iterations"],
-        closed=row["status"] == "completed",
-        # a command that was killed before it made the folder
-        has_folder=project.from_root(row["adapter_path"]).is_dir() or row["status"] == "created",
-    )
-
-
-def _read(project: Project, db: registry.Registry | None, runs: _Runs, name: str) -> None:
-    """Read a run's newest checkpoints through, unless another process is at work there."""
-    row = runs.rows[name]
-    folder = project.from_root(row["adapter_path"])
-    if lock.is_held(folder / lock.NAME):
-        runs.held.add(name)
-        return
-    newest, damaged = newest_of(folder, row, registry.checkpoints_of(db, row["id"]) if db and row["id"] else ())
-    runs.read[name] = newest, damaged
-    runs.candidates[name] = as_read(runs.candidates[name], row, newest)
-
-
-def newest_of(
-    folder: Path, row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
-) -> tuple[Checkpoint | None, list[Damaged]]:
-    """A run's newest whole checkpoint, read through, and the newer damaged ones; `rows` are its checkpoints'."""
-    recorded = [
-        each["iteration"]
-        for each in rows
-        if each["status"] == "whole" and each["state_file"] and not each["state_pruned_at"]
-    ]
-    return checkpoints.newest(folder, fingerprint=row["fingerprint"], recorded=recorded)
-
-
-def as_read(known: Candidate, row: Mapping[str, Any], newest: Checkpoint | None) -> Candidate:
-    """What `decide` is told of a run whose newest checkpoint was read."""
-    return replace(
-        known,
-        iteration=newest.iteration if newest else 0,
-        closed=newest is not None and newest.counters.closed_at is not None,
-        stalled=newest.counters.improvement.since if newest and row["status"] == "completed" else 0,
-    )
-
-
-def _folder_asked(project: Project, prepared: Prepared) -> Path | None:
-    asked = prepared.config.adapter_path
-    return None if asked is None else project.resolve(asked)
-
-
-def _request(project: Project, prepared: Prepared) -> Request:
-    config, asked = prepared.config, _folder_asked(project, prepared)
-    own = asked or (project.adapters_folder / config.name if config.name is not None else None)
-    is_adopted = own is not None and prepared.to_adopt is not None and prepared.to_adopt.parent == own
-    return Request(
-        fingerprint=prepared.fingerprint,
-        settings=prepared.settings,
-        rows=Rows(
-            data=project.relative(prepared.data_path),
-            content=prepared.content_identity,
-            masking_rules=data.MASKING_RULES,
-        ),
-        target=prepared.target,
-        name=config.name,
-        folder=None if asked is None else project.relative(asked),
-        own_folder=None if own is None else project.relative(own),
-        new=config.new,
-        early_stopping=config.early_stopping,
-        occupied=None if own is None or is_adopted else recover.occupied_by(own),
-        origin=prepared.origin,
-    )
-
-
 def _enforce(decision: Decision) -> None:
     if decision.kind != "refuse":
         return
@@ -276,8 +135,8 @@ def _enforce(decision: Decision) -> None:
     raise Refused(decision.reason, hint=decision.hint)
 
 
-def _new_row(project: Project, db: registry.Registry, prepared: Prepared, runs: _Runs) -> dict[str, Any]:
-    config, asked = prepared.config, _folder_asked(project, prepared)
+def _new_row(project: Project, db: registry.Registry, prepared: Prepared, runs: KnownRuns) -> dict[str, Any]:
+    config, asked = prepared.config, folder_asked(project, prepared)
     origin = prepared.origin
     parent = runs.rows.get(origin.run) if origin and origin.run else None
     taken = {path.name for path in project.adapters_folder.iterdir()} if project.adapters_folder.is_dir() else set()

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxops import files, layout, registry
+from mlxops import registry
+from mlxops.adapters import adapter_config
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Saved, Stopped
 from mlxops.jobs.train import adopt, first_checkpoint, latest
 from mlxops.jobs.train.claim import Claim, stored_config
+from mlxops.jobs.train.environment import Environment, start_kind_of
 from mlxops.jobs.train.keep_last import Keeper
 from mlxops.jobs.train.prepare import Prepared
 from mlxops.options import options_of
@@ -26,51 +24,10 @@ from mlxops.projects import blas, machine
 from mlxops.projects.project import Project
 from mlxops.registry.recorder import Recorder, diverged_before
 from mlxops.training import lock, signals
+from mlxops.training.retention import checkpoint_bytes, checkpoints_to_come
 
 if TYPE_CHECKING:
     from mlxops.training.step import Work
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment:
-    """What exactness depends on, and how it was chosen.
-
-    `exact` is compared on resume and stands in every checkpoint; `automatic` was chosen at the run's first attempt
-    and is asked for again at every other.
-    """
-
-    exact: Mapping[str, Any]
-    automatic: Mapping[str, Any]
-    device: str
-    notes: tuple[str, ...]
-
-
-def set_up(prepared: Prepared, claim: Claim, *, cache: Path, blas_setting: str | None) -> Environment:
-    """Load the BLAS as this run's first attempt had it, then MLX."""
-    wanted = claim.config.get("automatic", {})
-    loaded = blas.load(
-        threads=wanted.get("blas_threads"), core_type=wanted.get("core_type"), cache=cache, setting=blas_setting
-    )
-    device = machine.device()
-    versions = machine.versions()
-    exact = {
-        **{name: versions.get(name) for name in ("mlx", "mlx-lm", "mlxops")},
-        "device": f"{device['kind']}: {device['name']}",
-        "machine": platform.machine(),
-        "blas": loaded.name,
-        "blas_version": loaded.version,
-        "blas_threads": loaded.threads,
-        "core_type": loaded.core_type,
-        "kernels": _kernels(),
-    }
-    automatic = {
-        "blas_threads": loaded.threads,
-        "core_type": loaded.core_type,
-        "dtype": _dtype(prepared, device["kind"]),
-    }
-    automatic |= wanted
-    notes = (loaded.note,) if loaded.note else ()
-    return Environment(exact=exact, automatic=automatic, device=device["kind"], notes=notes)
 
 
 def rehearse(prepared: Prepared, *, cache: Path, blas_setting: str | None) -> None:
@@ -89,15 +46,6 @@ def rehearse(prepared: Prepared, *, cache: Path, blas_setting: str | None) -> No
     schedule.learning_rates(prepared.config, target=prepared.target)(1)
 
 
-def _dtype(prepared: Prepared, device: str) -> str | None:
-    """The type to load the model in, None for its own."""
-    asked = prepared.config.dtype
-    if asked != "auto":
-        return asked
-    # MLX's own loops for half precision are many times slower on a CPU than the BLAS is in float32
-    return "float32" if device == "cpu" else None
-
-
 def fine_tune(
     project: Project,
     db: registry.Registry,
@@ -113,7 +61,7 @@ def fine_tune(
 
     Raises `Interrupted` when a signal ended it (everything is saved), `Diverged` or `Failed` when the work failed.
     """
-    start_kind, start_note = _start_kind(claim, environment)
+    start_kind, start_note = start_kind_of(claim, environment)
     changes = _changes(claim.config, prepared.config)
     _keep_words(db, claim, prepared.config)
     warnings = diverged_before(db, claim.run_id)
@@ -202,25 +150,10 @@ def fine_tune(
             registry.end_attempt(db, attempt, reason=reason, status=status, iteration=iteration, error=error)
 
 
-def _kernels() -> str:
-    """How MLX runs compiled functions on a Linux processor: fused by a compiler where there is one, with other bits."""
-    is_fused = shutil.which("g++") is not None and "MLX_DISABLE_COMPILE" not in os.environ
-    return "fused" if is_fused or not machine.ON_LINUX else "one by one"
-
-
 def _to_forget(claim: Claim, prepared: Prepared) -> list[str]:
     """The metrics of the last target's closing, which the longer run that starts now does not have."""
     before = claim.start
     return list(before.counters.closing) if before is not None and before.iteration < prepared.target else []
-
-
-def _start_kind(claim: Claim, environment: Environment) -> tuple[str, str | None]:
-    if claim.start is None:
-        origin = claim.prepared.origin
-        return (origin.kind, origin.note) if origin else ("fresh", None)
-    before, now = claim.start.environment, environment.exact
-    changed = [f"{name}: {before.get(name)} → {now[name]}" for name in now if before.get(name) != now[name]]
-    return ("inexact", "; ".join(changed)) if changed else ("exact", None)
 
 
 _WORTH_SAYING = [each.name for each in options_of(LoraConfig) if each.role != "weights"]
@@ -278,7 +211,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
     if origin:
         first_checkpoint.keep_originals(claim.folder, origin)
     run = _describe(project, prepared, claim, environment)
-    _write_settings(claim.folder, config, run)
+    adapter_config.write(claim.folder, config, run)
     latest.point_at(project, claim.folder)
     rows = prepared.validation.rows if prepared.validation else ()
     work = Work(
@@ -315,46 +248,6 @@ def _describe(project: Project, prepared: Prepared, claim: Claim, environment: E
         "target": prepared.target,
         "config": stored_config(prepared, environment.automatic),
     }
-
-
-def _write_settings(folder: Path, config: LoraConfig, run: Mapping[str, Any]) -> None:
-    """Write `adapter_config.json`: what mlx-lm needs to load the adapter, and our run beside it."""
-    settings: dict[str, Any] = {
-        "fine_tune_type": config.fine_tune_type,
-        "model": run["model"],
-        "num_layers": config.num_layers,
-        "lora_parameters": {
-            "rank": config.lora_rank,
-            "scale": config.lora_scale,
-            "dropout": config.lora_dropout,
-            **({"keys": sorted(config.lora_keys)} if config.lora_keys else {}),
-        },
-        "mlxops": dict(run),
-    }
-    try:
-        files.write_text(folder / layout.SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
-
-
-_COPIES = {"adam": 2, "adamw": 2, "muon": 1, "sgd": 1, "adafactor": 1}
-"""Arrays of the size of the weights that an optimizer keeps."""
-
-
-def checkpoint_bytes(config: LoraConfig, trainable: Mapping[str, Any]) -> int:
-    """About how large one checkpoint is: the weights, the optimizer's state, and accumulated gradients."""
-    weights = sum(value.nbytes for value in trainable.values())
-    return weights * (1 + _COPIES[config.optimizer] + (config.grad_accumulation_steps > 1))
-
-
-def checkpoints_to_come(config: LoraConfig, iteration: int, target: int) -> int:
-    """How many checkpoints are written from `iteration` to `target`, and kept as far as that is limited.
-
-    Those that only a lowest validation loss makes come on top.
-    """
-    count = max(1, -(-target // config.save_every) - iteration // config.save_every)
-    # beside the last few there are the best, and the newest before an older one goes
-    return count if config.keep_last is None else min(count, config.keep_last + 2)
 
 
 def _check_room(prepared: Prepared, claim: Claim, trainable: Mapping[str, Any], emit: Listener) -> None:

@@ -13,8 +13,9 @@ from mlxops import registry
 from mlxops.analysis.trend import trend
 from mlxops.config import ImportRunConfig, MonitorConfig
 from mlxops.errors import BadRequest, NotFound
+from mlxops.jobs.train.seats import Seats
 from mlxops.projects.machine import user_cache
-from mlxops.projects.process import Sampler, Seats
+from mlxops.projects.process import Sampler
 from mlxops.registry import Ranges, Registry
 from mlxops.settings import Settings
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlxops import layout, registry
+from mlxops import registry
+from mlxops.adapters.adapter_config import describes_itself
 from mlxops.errors import Failed
 from mlxops.projects.project import Project
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint, Damaged
 from mlxops.training.origin import origin_of
-
-_DESCRIBED_BY = ("name", "fingerprint", "model", "model_identity", "data", "data_identity", "target", "config")
 
 
 @dataclass(frozen=True)
@@ -107,27 +105,6 @@ def take(project: Project, db: registry.Registry, unknown: Unknown) -> None:
         complete(db, made.id, newest)
     message = f"taken from its folder {place}: no row pointed to it"
     registry.add_event(db, made.id, None, kind="recovered", message=message)
-
-
-def describes_itself(folder: Path) -> dict[str, Any] | None:
-    """What a run's folder says of its run, None where it is no folder of ours."""
-    try:
-        run = json.loads((folder / layout.SETTINGS).read_text(encoding="utf-8"))["mlxops"]
-        is_complete = all(run[name] is not None for name in _DESCRIBED_BY) and bool(run["config"]["fine_tune_type"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return run if is_complete else None
-
-
-def occupied_by(folder: Path) -> str | None:
-    """What stands in a folder that a new run was to have, None where it is free or a run's."""
-    if not folder.is_dir() or describes_itself(folder) is not None:
-        return None
-    if (folder / layout.SETTINGS).exists() or any(folder.glob("*adapters*.safetensors")):
-        return "holds an adapter that this toolkit did not make"
-    if any(not path.name.startswith(".") for path in folder.iterdir()):
-        return "is not empty, and no run's folder"
-    return None
 
 
 def bring_in_line(

@@ -11,12 +11,13 @@ from mlxops import registry
 from mlxops.config import LoraConfig
 from mlxops.events import Listener, Stopped
 from mlxops.jobs.train import claim as claims
-from mlxops.jobs.train import fine_tune, verdicts
+from mlxops.jobs.train import environment, fine_tune, verdicts
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared, Progress, prepare
 from mlxops.projects import machine
 from mlxops.projects.project import Project, project_of
 from mlxops.settings import Settings
+from mlxops.training import retention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class Begun:
     def work(self, listeners: Sequence[Listener] = (), before_leaving: Any = None) -> Stopped:
         """Train to the target; see `fine_tune.fine_tune` for what it raises."""
         settings, prepared = self.training.settings, self.training.prepared
-        environment = fine_tune.set_up(
+        chosen = environment.set_up(
             prepared, self.claim, cache=settings.cache or machine.user_cache(), blas_setting=settings.blas
         )
         return fine_tune.fine_tune(
@@ -70,7 +71,7 @@ class Begun:
             self.db,
             prepared,
             self.claim,
-            environment,
+            chosen,
             command=settings.command or "",
             listeners=listeners,
             before_leaving=before_leaving,
@@ -111,8 +112,8 @@ def preview(training: Training) -> dict[str, Any]:
     decision, prepared = claims.preview(training.project, training.prepared)
     model, _ = load_model(prepared.model_folder, lazy=True)
     trainable = layers.trainable(layers.prepare(model, prepared.config))
-    size = fine_tune.checkpoint_bytes(prepared.config, trainable)
-    count = fine_tune.checkpoints_to_come(prepared.config, decision.iteration, prepared.target)
+    size = retention.checkpoint_bytes(prepared.config, trainable)
+    count = retention.checkpoints_to_come(prepared.config, decision.iteration, prepared.target)
     return {
         "decision": decision.kind,
         "run": decision.run,

@@ -19,8 +19,8 @@ from typing import Any
 from mlxops import registry
 from mlxops.config import StopConfig
 from mlxops.errors import Failed, Interrupted, Refused
-from mlxops.jobs.run.show import reading
 from mlxops.projects.project import project_of
+from mlxops.registry.opening import reading
 from mlxops.settings import Settings
 from mlxops.training import checkpoints, lock
 

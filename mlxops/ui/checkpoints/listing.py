@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from mlxops import words
+from mlxops import times, words
 
 Row = Mapping[str, Any]
 
@@ -67,7 +67,7 @@ def _cells(item: Row, group: Row, now: datetime) -> dict[str, str]:
         "iter": words.count(item["iteration"]) if item["iteration"] is not None else "final",
         "at": words.percent(share),
         "size": words.size(item["bytes"]),
-        "age": words.duration((now - words.time_of(created)).total_seconds()) if created else words.NOTHING,
+        "age": words.duration((now - times.time_of(created)).total_seconds()) if created else words.NOTHING,
         "train": words.number(item["train_loss"]),
         "valid": words.number(item["validation_loss"]),
         "state": item["state"],

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from mlxops import words
+from mlxops import times, words
 from mlxops.ui.run.results import measured
 
 Row = Mapping[str, Any]
@@ -20,7 +20,7 @@ def when(text: str | None) -> str:
     >>> when("2026-11-22T16:20:13.123Z")
     '2026-11-22 16:20:13 UTC'
     """
-    return words.NOTHING if text is None else f"{words.time_of(text):%Y-%m-%d %H:%M:%S} UTC"
+    return words.NOTHING if text is None else f"{times.time_of(text):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def lines(text: Any) -> str:

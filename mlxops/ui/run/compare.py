@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mlxops import words
 from mlxops.ui.charts import plot
-from mlxops.ui.run import show
+from mlxops.ui.terminal import tables
 from mlxops.ui.terminal.console import is_unicode
 
 Row = Mapping[str, Any]
@@ -59,7 +59,7 @@ def _settings(settings: Sequence[Row], letters: str, console: Console) -> None:
     rows = [[row["name"] + ("*" if row["differs"] else ""), *map(_value, row["values"])] for row in settings]
     columns = ("setting", *letters)
     if _fits(columns, rows, console):
-        show.table(columns, rows, console)
+        tables.table(columns, rows, console)
         return
     for name, *values in rows:
         groups = [
@@ -93,11 +93,11 @@ def _losses(found: Row, letters: str, console: Console) -> None:
     columns, columns_of_best = ("run", "train", "validation", "above lowest"), ("best", "at", "above best")
     rows = [[*one, *other] for one, other in zip(of_final, of_best, strict=True)]
     if _fits((*columns, *columns_of_best), rows, console):
-        show.table((*columns, *columns_of_best), rows, console)
+        tables.table((*columns, *columns_of_best), rows, console)
     else:
-        show.table(columns, of_final, console)
+        tables.table(columns, of_final, console)
         console.print()
-        show.table(
+        tables.table(
             ("run", *columns_of_best), [[letter, *row] for letter, row in zip(letters, of_best, strict=True)], console
         )
     if any(row["exceeds"] is not None and row["difference"] for row in found["differences"]):
@@ -112,7 +112,7 @@ def _evaluations(evaluations: Sequence[Row], letters: str, console: Console) -> 
     names = [[words.visible(row[name]) for name in ("kind", "data", "metric")] for row in evaluations]
     rows = [[*about, *row] for about, row in zip(names, scores, strict=True)]
     if _fits(columns, rows, console):
-        show.table(columns, rows, console)
+        tables.table(columns, rows, console)
         return
     for (kind, data, metric), row in zip(names, scores, strict=True):
         console.print(Text(f"{metric} ").append(f"({kind} of {data})", "dim"), soft_wrap=True)
@@ -148,7 +148,7 @@ def _curves(found: Row, letters: str, console: Console) -> None:
         places = found["places"][name]
         if places:
             rows = [[_place(row["at"], found["by"]), *map(words.number, row["values"])] for row in places]
-            show.table((unit, *letters), rows, console)
+            tables.table((unit, *letters), rows, console)
 
 
 def _speed(found: Row, letters: str, console: Console) -> None:
@@ -165,7 +165,7 @@ def _speed(found: Row, letters: str, console: Console) -> None:
                 words.size(memory["active_memory"]),
             ]
         )
-    show.table(("run", "tokens/s, median of each attempt", "time", "peak memory", "active memory"), rows, console)
+    tables.table(("run", "tokens/s, median of each attempt", "time", "peak memory", "active memory"), rows, console)
 
 
 def _difference(row: Row) -> str:

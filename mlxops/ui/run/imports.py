@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from mlxops import words
-from mlxops.ui.run import show
+from mlxops.ui.terminal import tables
 
 _READ = ("reports", "validations", "checkpoints")
 
@@ -17,13 +17,13 @@ _READ = ("reports", "validations", "checkpoints")
 def imported(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
     """The run that was made, brought up to date, or there all the time."""
     if as_json:
-        show.json_out(dict(facts), console)
+        tables.json_out(dict(facts), console)
         return
     name = words.visible(facts["name"])
     commands = [f"inv run.show {shlex.quote(name)} shows it"]
     if facts["is_own"]:
         text = f"{words.visible(facts['source'])} is of the run {name}, which is in the registry: nothing was imported"
-        show.facts(text, [], commands, console)
+        tables.facts(text, [], commands, console)
         return
     is_changed = any(facts["changed"].values())
     title = "imported" if facts["is_new"] else "brought up to date" if is_changed else "nothing new"
@@ -36,7 +36,7 @@ def imported(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> No
         pairs.insert(1, ("log", words.visible(facts["log"])))
     if facts["goes_on"]:
         commands.append(f"{words.visible(facts['goes_on'])} goes on with it in a run of its own")
-    show.facts(f"{name}: {title}", pairs, [*map(words.visible, facts["notes"]), *commands], console)
+    tables.facts(f"{name}: {title}", pairs, [*map(words.visible, facts["notes"]), *commands], console)
 
 
 def _progress(facts: Mapping[str, Any]) -> str:

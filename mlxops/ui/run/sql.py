@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from mlxops import words
-from mlxops.ui.run import show
-from mlxops.ui.run.show import Format
+from mlxops.ui.terminal import tables
+from mlxops.ui.terminal.tables import Format
 
 LIMITS: Mapping[str, int] = {"table": 1000}
 """Rows that a format shows; those that are data have no limit."""
@@ -39,7 +39,7 @@ def answer(
         columns = [words.visible(name) for name in columns]
     if format == "table":
         rows = [[_cut(value) for value in row] for row in rows]
-    show.table(columns, rows, console, format)
+    tables.table(columns, rows, console, format)
     if format == "table" and not rows:
         notes.print("no rows", soft_wrap=True)
     if more:

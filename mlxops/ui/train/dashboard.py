@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Group
 from rich.text import Text
 
-from mlxops import words
+from mlxops import times, words
 from mlxops.ui.charts import losses
 from mlxops.ui.terminal import lines
 
@@ -133,7 +133,7 @@ class _Clock:
 
     def since(self, text: str | None) -> str:
         """A time of the registry as an age, or as the time of day."""
-        return self.at(words.time_of(text)) if self.stays and text is not None else words.age(text, self.now)
+        return self.at(times.time_of(text)) if self.stays and text is not None else words.age(text, self.now)
 
     def at(self, moment: datetime) -> str:
         """A moment in this time zone, with its day where that is another."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mlxops.ui.run import show
+from mlxops.ui.terminal import tables
 from mlxops.words import duration, number, size, visible
 
 _KINDS = {
@@ -23,7 +23,7 @@ _KINDS = {
 def preview(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
     """What the command would do."""
     if as_json:
-        show.json_out(dict(facts), console)
+        tables.json_out(dict(facts), console)
         return
     pairs = [
         ("target", f"iteration {facts['target']:,}"),
@@ -40,13 +40,13 @@ def preview(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> Non
         pairs.append(("most similar", facts["similar"]))
     pairs += [(f"  {each['setting']}", f"{each['there']} → {each['asked_for']}") for each in facts["differences"]]
     notes = [note for note in (*facts["notes"], facts["hint"]) if note]
-    show.facts(f"This command {_KINDS[facts['decision']].format(**facts)}", pairs, notes, console)
+    tables.facts(f"This command {_KINDS[facts['decision']].format(**facts)}", pairs, notes, console)
 
 
 def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_json: bool) -> None:
     """How a run ended, where its adapter is, and what can be done with it."""
     if as_json:
-        show.json_out(dict(run), console)
+        tables.json_out(dict(run), console)
         return
     is_early = run["status"] == "completed" and run["iteration"] < run["target_iterations"]
     ended = "stopped early" if is_early else "finished"
@@ -57,7 +57,7 @@ def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_
     if run["best_validation_loss"] is not None:
         losses.append(f"best {run['best_validation_loss']:.3f} at {run['best_iteration']:,}")
     command = ["mlx_lm.generate", "--model", run["model"], "--adapter-path", run["adapter_path"]]
-    show.facts(
+    tables.facts(
         f"{run['name']}: {state} at iteration {run['iteration']:,} of {run['target_iterations']:,}",
         [*([("losses", ", ".join(losses))] if losses else []), ("adapter", run["adapter_path"])],
         [
@@ -71,25 +71,27 @@ def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_
 def started(training: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
     """A training that goes on in the background, and how to watch and to stop it."""
     if as_json:
-        show.json_out(dict(training), console)
+        tables.json_out(dict(training), console)
         return
     pairs = [("process", str(training["pid"])), ("log", training["log"])]
     watch, stop = training["commands"]
     title = f"{training['run']}: training in the background"
-    show.facts(title, pairs, [f"{watch} shows it", f"{stop} has it save and stop"], console)
+    tables.facts(title, pairs, [f"{watch} shows it", f"{stop} has it save and stop"], console)
 
 
 def verified(verdict: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
     """Whether a training that was killed and went on is one without a stop, part by part."""
     if as_json:
-        show.json_out(dict(verdict), console)
+        tables.json_out(dict(verdict), console)
         return
     pairs = [(part["part"], _part(part)) for part in verdict["parts"]]
     where = f"is in the history of {verdict['run']}" if verdict["run"] else "waits for the first run of these settings"
     notes = [f"{duration(verdict['seconds'])} on the {verdict['device']}; the verdict {where}"]
     how = "ends as one without a stop, bit for bit" if verdict["equal"] else "differs from one without a stop"
     steps, after = verdict["iterations"], verdict["interrupted_after"]
-    show.facts(f"A training of {steps:,} iterations, killed after {after:,} and gone on, {how}", pairs, notes, console)
+    tables.facts(
+        f"A training of {steps:,} iterations, killed after {after:,} and gone on, {how}", pairs, notes, console
+    )
 
 
 def _part(part: Mapping[str, Any]) -> str:
@@ -116,7 +118,7 @@ _ENDS = {
 def stopped(ended: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
     """How a training ended that was to be stopped, and where the same command goes on."""
     if as_json:
-        show.json_out(dict(ended), console)
+        tables.json_out(dict(ended), console)
         return
     pairs = []
     if ended["state"] == "ended":
@@ -126,13 +128,13 @@ def stopped(ended: Mapping[str, Any], console: Console, *, as_json: bool) -> Non
     if ended["goes_on_from"] is not None:
         pairs.append(("goes on from", f"iteration {ended['goes_on_from']:,}"))
         pairs += [("with", ended["command"])] if ended["command"] else []
-    show.facts(_ENDS[ended["state"]].format(**ended), pairs, [], console)
+    tables.facts(_ENDS[ended["state"]].format(**ended), pairs, [], console)
 
 
 def tried(changed: Mapping[str, Any], commands: Sequence[str], console: Console, *, as_json: bool) -> None:
     """What a first training changed: the loss, the answers to prompts it never saw, and how to go on."""
     if as_json:
-        show.json_out({**changed, "commands": list(commands)}, console)
+        tables.json_out({**changed, "commands": list(commands)}, console)
         return
     run, before, after = changed["run"], changed["before"], changed["after"]
     pairs = []
@@ -141,11 +143,11 @@ def tried(changed: Mapping[str, Any], commands: Sequence[str], console: Console,
     pairs.append(("trained", f"{run['trained_tokens']:,} tokens in {duration(run['seconds'])}"))
     pairs.append(("run", f"{run['name']}{', finished already' if changed['was_finished'] else ''}"))
     title = f"What {run['iteration']:,} iterations on {changed['rows']:,} rows changed"
-    show.facts(title, pairs, [], console)
+    tables.facts(title, pairs, [], console)
     for answer in changed["answers"]:
         console.print()
         parts = [("before", answer["base_answer"] or ""), ("after", answer["answer"])]
-        show.facts(answer["prompt"], [(label, _lines(text)) for label, text in parts], [], console)
+        tables.facts(answer["prompt"], [(label, _lines(text)) for label, text in parts], [], console)
     console.print()
     if run["model"] == "models/tiny":
         console.print("A tiny random model cannot say anything; its loss is real.", soft_wrap=True)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxops import layout, registry
-from mlxops.adapters import folders, mlx_lm_log
+from mlxops.adapters import adapter_config, folders, mlx_lm_log
 from mlxops.adapters.folders import Contents
 from mlxops.errors import BadRequest, InvalidData, NotFound
 from mlxops.jobs.run.imports import log as import_log
-from mlxops.jobs.train import recover
 from mlxops.projects.project import Project
 from mlxops.settings import Settings
 
@@ -67,7 +66,7 @@ def own_run(settings: Settings, path: Path) -> str | None:
 
     Raises `BadRequest` for a run that the registry does not know.
     """
-    described = recover.describes_itself(path if path.is_dir() else path.parent)
+    described = adapter_config.describes_itself(path if path.is_dir() else path.parent)
     name = described["name"] if described else _printed_by(path)
     if name is None:
         return None
@@ -130,7 +129,7 @@ def _folder(project: Project, path: Path, typed: str) -> Source:
     below = [
         str(each.folder.relative_to(path))
         for each in folders.discover(path)
-        if each.is_adapter_folder and recover.describes_itself(each.folder) is None
+        if each.is_adapter_folder and adapter_config.describes_itself(each.folder) is None
     ]
     if below:
         more = f" and {len(below) - _SHOWN:,} more" if len(below) > _SHOWN else ""

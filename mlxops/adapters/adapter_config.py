@@ -1,0 +1,56 @@
+"""`adapter_config.json`: what mlx-lm needs to load an adapter, and the run that made it beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlxops import files, layout
+from mlxops.config import LoraConfig
+from mlxops.errors import Failed
+
+
+def write(folder: Path, config: LoraConfig, run: Mapping[str, Any]) -> None:
+    """Write `adapter_config.json`: what mlx-lm needs to load the adapter, and our run beside it."""
+    settings: dict[str, Any] = {
+        "fine_tune_type": config.fine_tune_type,
+        "model": run["model"],
+        "num_layers": config.num_layers,
+        "lora_parameters": {
+            "rank": config.lora_rank,
+            "scale": config.lora_scale,
+            "dropout": config.lora_dropout,
+            **({"keys": sorted(config.lora_keys)} if config.lora_keys else {}),
+        },
+        "mlxops": dict(run),
+    }
+    try:
+        files.write_text(folder / layout.SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
+
+
+_DESCRIBED_BY = ("name", "fingerprint", "model", "model_identity", "data", "data_identity", "target", "config")
+
+
+def describes_itself(folder: Path) -> dict[str, Any] | None:
+    """What a run's folder says of its run, None where it is no folder of ours."""
+    try:
+        run = json.loads((folder / layout.SETTINGS).read_text(encoding="utf-8"))["mlxops"]
+        is_complete = all(run[name] is not None for name in _DESCRIBED_BY) and bool(run["config"]["fine_tune_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return run if is_complete else None
+
+
+def occupied_by(folder: Path) -> str | None:
+    """What stands in a folder that a new run was to have, None where it is free or a run's."""
+    if not folder.is_dir() or describes_itself(folder) is not None:
+        return None
+    if (folder / layout.SETTINGS).exists() or any(folder.glob("*adapters*.safetensors")):
+        return "holds an adapter that this toolkit did not make"
+    if any(not path.name.startswith(".") for path in folder.iterdir()):
+        return "is not empty, and no run's folder"
+    return None

@@ -1,0 +1,44 @@
+"""The settings of every command: one frozen dataclass each, in a module for each collection.
+
+The fields are the options of `inv`, the keys of a recipe and of `invoke.yaml`, and the JSON in `runs.config`.
+"""
+
+from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
+from mlxops.config.help import HelpConfig
+from mlxops.config.model import ImportConfig, ModelsConfig
+from mlxops.config.project import QuickstartConfig
+from mlxops.config.run import (
+    CompareConfig,
+    DeleteConfig,
+    ExportConfig,
+    ImportRunConfig,
+    NoteConfig,
+    ReportConfig,
+    RunConfig,
+    RunsConfig,
+    SqlConfig,
+    TagConfig,
+)
+from mlxops.config.train import LoraConfig, MonitorConfig, StopConfig
+
+__all__ = [
+    "CheckpointsConfig",
+    "CompareConfig",
+    "DebugCheckpointsConfig",
+    "DeleteConfig",
+    "ExportConfig",
+    "HelpConfig",
+    "ImportConfig",
+    "ImportRunConfig",
+    "LoraConfig",
+    "ModelsConfig",
+    "MonitorConfig",
+    "NoteConfig",
+    "QuickstartConfig",
+    "ReportConfig",
+    "RunConfig",
+    "RunsConfig",
+    "SqlConfig",
+    "StopConfig",
+    "TagConfig",
+]

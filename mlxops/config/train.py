@@ -1,0 +1,164 @@
+"""Options of training and of watching it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from mlxops.config.bounds import HUGE
+from mlxops.options import option, settings
+
+
+@settings
+class LoraConfig:
+    """Settings of a fine-tuning run.
+
+    Fields of class `weights` decide the weights bit for bit and make the fingerprint, `keeping` only watches and
+    keeps, `target` is how far to go. Model and data are paths, so `keeping`: what is in them is in the fingerprint.
+    """
+
+    # what
+    model: str | None = option(None, "model folder, its name in models/, or hub id", role="keeping", path=True)
+    data: str = option(
+        "data", "JSONL file, or folder with train.jsonl, valid.jsonl, test.jsonl", role="keeping", path=True
+    )
+    fine_tune_type: Literal["lora", "dora", "full"] = option("lora", "what is trained", role="weights")
+    train: bool = option(False, "taken for mlx-lm's sake; training is what this does", role="keeping")
+    config: str | None = option(None, "YAML recipe with these settings", role="keeping")
+
+    # how far
+    iters: int = option(1000, "iterations to train in all", role="target", at_least=1, at_most=HUGE)
+    epochs: int | None = option(
+        None,
+        "passes over the data instead of --iters",
+        role="target",
+        at_least=1,
+        at_most=1_000_000,
+        instead_of="iters",
+    )
+
+    # the adapter
+    num_layers: int = option(16, "layers trained, from the last; -1 for all", role="weights", at_least=-1, unless=[0])
+    lora_rank: int = option(8, "rank of the adapter", role="weights", at_least=1, at_most=65_536)
+    lora_scale: float = option(20.0, "factor on the adapter's output", role="weights", above=0, at_most=1e6)
+    lora_dropout: float = option(0.0, "dropout before the adapter", role="weights", at_least=0, below=1)
+    lora_keys: list[str] = option(
+        [], "layer names to adapt, e.g. self_attn.q_proj; all linear ones unless given", role="weights"
+    )
+
+    # the optimizer
+    optimizer: Literal["adam", "adamw", "muon", "sgd", "adafactor"] = option("adam", "optimizer", role="weights")
+    optimizer_config: dict[str, Any] = option(
+        {}, "arguments by optimizer, e.g. {adamw: {weight_decay: 0.1}}", role="weights", on_command_line=False
+    )
+    learning_rate: float = option(
+        1e-5, "learning rate (its peak, under a schedule)", role="weights", above=0, at_most=1e6
+    )
+    lr_schedule: Literal["constant", "cosine_decay", "linear_schedule", "exponential_decay", "step_decay"] = option(
+        "constant", "course of the learning rate after the warm-up", role="weights"
+    )
+    lr_schedule_arguments: list[float] = option(
+        [], "what the schedule takes after its first rate, steps in iterations", role="weights", on_command_line=False
+    )
+    warmup: int = option(0, "iterations of linear warm-up", role="weights", at_least=0, at_most=HUGE)
+    warmup_init: float = option(
+        0.0, "learning rate before the warm-up", role="weights", at_least=0, on_command_line=False
+    )
+    max_grad_norm: float | None = option(None, "clip the gradient to this norm", role="weights", above=0)
+
+    # the batches
+    batch_size: int = option(4, "rows a batch", role="weights", at_least=1, at_most=65_536)
+    grad_accumulation_steps: int = option(
+        1, "iterations an optimizer update", role="weights", at_least=1, at_most=65_536
+    )
+    max_seq_length: int = option(
+        2048, "tokens a row; longer ones are cut", role="weights", at_least=2, at_most=16_777_216
+    )
+    mask_prompt: bool = option(True, "train only on the assistant's words", role="weights")
+    grad_checkpoint: bool = option(False, "recompute layers in the backward pass to save memory", role="weights")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = option(
+        "auto", "numbers to compute with; auto is the model's own, and float32 on a CPU", role="weights"
+    )
+    seed: int = option(0, "seed of everything random", role="weights", at_least=0, at_most=2**63 - 1)
+
+    # watching and keeping
+    steps_per_report: int = option(10, "iterations between reports", role="keeping", at_least=1, at_most=HUGE)
+    steps_per_eval: int = option(200, "iterations between validations", role="keeping", at_least=1, at_most=HUGE)
+    val_batches: int = option(
+        25, "validation batches; -1 for all, 0 for none", role="keeping", at_least=-1, at_most=HUGE
+    )
+    save_every: int = option(100, "iterations between checkpoints", role="keeping", at_least=1, at_most=HUGE)
+    keep_last: int | None = option(
+        None,
+        "checkpoints kept while training, with the best and those that runs branch from; all unless given",
+        role="keeping",
+        at_least=1,
+        at_most=HUGE,
+    )
+    early_stopping: int | None = option(
+        None,
+        "stop after this many validations without a real improvement",
+        role="keeping",
+        at_least=1,
+        at_most=HUGE,
+    )
+    memory_limit: float | None = option(None, "memory MLX may use, in GiB", role="keeping", above=0, at_most=1e6)
+    cache_limit: float | None = option(
+        None, "freed memory MLX may keep, in GiB", role="keeping", at_least=0, at_most=1e6
+    )
+    allow_sleep: bool = option(False, "let the machine sleep while it trains (macOS)", role="keeping")
+
+    # where and under which name
+    adapter_path: str | None = option(
+        None, "the run's folder (adapters/NAME unless given)", role="keeping", aliases=["output"], path=True
+    )
+    name: str | None = option(None, "name of the run", role="keeping")
+    note: str | None = option(None, "a note kept with the run", role="keeping")
+    tag: list[str] = option([], "tags of the run; repeat or separate by commas", role="keeping")
+    new: bool = option(False, "start a new run whatever there is", role="keeping", aliases=["no-resume"])
+    branch: bool = option(
+        False, "start a child of a run, from one of its checkpoints, with the settings given", role="keeping"
+    )
+    branch_from: str | None = option(
+        None, "RUN or RUN:ITERATION to branch from; the most similar run unless given", role="keeping", aliases=["from"]
+    )
+    adopt: str | None = option(
+        None,
+        "adapter folder or file of mlx_lm.lora to go on with; its LoRA shape is kept",
+        role="keeping",
+        aliases=["resume-adapter-file"],
+        path=True,
+    )
+    verify_resume: int | None = option(
+        None,
+        "train this many iterations twice, once with an interruption, and compare bit for bit",
+        role="keeping",
+        at_least=2,
+        at_most=10_000,
+    )
+    detach: bool = option(False, "train in the background, with a log beside the run", role="keeping")
+    preview: bool = option(False, "say what would happen and start nothing", role="keeping")
+    json: bool = option(False, "the result, or the preview, as JSON", role="keeping")
+
+
+@settings
+class MonitorConfig:
+    """Settings of the monitor."""
+
+    run: list[str] = option(
+        [], "name of the run, or several to lay over each other; the one at work, else the newest unless given"
+    )
+    once: bool = option(False, "print the state once (as happens where the output is no terminal)")
+    live: bool = option(False, "go on drawing until q or Ctrl-C (as happens in a terminal)")
+    refresh: float = option(1.0, "seconds between looks; busy processors draw less often", at_least=0.1, at_most=3600)
+    last: int | None = option(None, "only the last iterations of the curves", at_least=2, at_most=HUGE)
+    log_file: str | None = option(None, "a log of mlx_lm.lora to import first", path=True)
+    json: bool = option(False, "the state once, as JSON")
+
+
+@settings
+class StopConfig:
+    """Settings of stopping a training."""
+
+    run: str = option(None, "name of the run, or latest", positional=True)
+    now: bool = option(False, "kill it at once; the same command goes on from its newest checkpoint")
+    json: bool = option(False, "as JSON")

@@ -1,0 +1,81 @@
+"""What exactness depends on: chosen at a run's first attempt, and set again at every other."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlxops.jobs.train.claim import Claim
+from mlxops.jobs.train.prepare import Prepared
+from mlxops.projects import blas, machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What exactness depends on, and how it was chosen.
+
+    `exact` is compared on resume and stands in every checkpoint; `automatic` was chosen at the run's first attempt
+    and is asked for again at every other.
+    """
+
+    exact: Mapping[str, Any]
+    automatic: Mapping[str, Any]
+    device: str
+    notes: tuple[str, ...]
+
+
+def set_up(prepared: Prepared, claim: Claim, *, cache: Path, blas_setting: str | None) -> Environment:
+    """Load the BLAS as this run's first attempt had it, then MLX."""
+    wanted = claim.config.get("automatic", {})
+    loaded = blas.load(
+        threads=wanted.get("blas_threads"), core_type=wanted.get("core_type"), cache=cache, setting=blas_setting
+    )
+    device = machine.device()
+    versions = machine.versions()
+    exact = {
+        **{name: versions.get(name) for name in ("mlx", "mlx-lm", "mlxops")},
+        "device": f"{device['kind']}: {device['name']}",
+        "machine": platform.machine(),
+        "blas": loaded.name,
+        "blas_version": loaded.version,
+        "blas_threads": loaded.threads,
+        "core_type": loaded.core_type,
+        "kernels": _kernels(),
+    }
+    automatic = {
+        "blas_threads": loaded.threads,
+        "core_type": loaded.core_type,
+        "dtype": _dtype(prepared, device["kind"]),
+    }
+    automatic |= wanted
+    notes = (loaded.note,) if loaded.note else ()
+    return Environment(exact=exact, automatic=automatic, device=device["kind"], notes=notes)
+
+
+def _dtype(prepared: Prepared, device: str) -> str | None:
+    """The type to load the model in, None for its own."""
+    asked = prepared.config.dtype
+    if asked != "auto":
+        return asked
+    # MLX's own loops for half precision are many times slower on a CPU than the BLAS is in float32
+    return "float32" if device == "cpu" else None
+
+
+def _kernels() -> str:
+    """How MLX runs compiled functions on a Linux processor: fused by a compiler where there is one, with other bits."""
+    is_fused = shutil.which("g++") is not None and "MLX_DISABLE_COMPILE" not in os.environ
+    return "fused" if is_fused or not machine.ON_LINUX else "one by one"
+
+
+def start_kind_of(claim: Claim, environment: Environment) -> tuple[str, str | None]:
+    if claim.start is None:
+        origin = claim.prepared.origin
+        return (origin.kind, origin.note) if origin else ("fresh", None)
+    before, now = claim.start.environment, environment.exact
+    changed = [f"{name}: {before.get(name)} → {now[name]}" for name in now if before.get(name) != now[name]]
+    return ("inexact", "; ".join(changed)) if changed else ("exact", None)
