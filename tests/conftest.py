@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-Ended = tuple[int, str, str]
+from commands import FAULTS, ROOT, Ended, count_faults, run_python
 
 pytest_plugins = ["tiny_models"]
 
@@ -34,18 +31,11 @@ for _each, _usual in (
     if signal.getsignal(_each) is signal.SIG_IGN:
         signal.signal(_each, _usual)
 
-_FAULTS = pytest.StashKey[Counter[str]]()
-
-
-def count_faults(config: pytest.Config, struck: Counter[str]) -> None:
-    """Add faults, by kind, to those that the last lines of the session tell of."""
-    config.stash.setdefault(_FAULTS, Counter()).update(struck)
-
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Of a process that works for another: hand its faults over."""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["faults"] = dict(session.config.stash.get(_FAULTS, Counter()))
+        session.config.workeroutput["faults"] = dict(session.config.stash.get(FAULTS, Counter()))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -56,7 +46,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say how many faults were injected."""
-    if struck := config.stash.get(_FAULTS, Counter()):
+    if struck := config.stash.get(FAULTS, Counter()):
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(struck.items()))
         terminalreporter.write_line(f"{struck.total()} faults injected: {kinds}")
 
@@ -132,15 +122,3 @@ def inv() -> Callable[..., Ended]:
         return run_python("-m", "invoke", *shlex.split(command), environment=environment)
 
     return run
-
-
-def run_python(*arguments: str, environment: dict[str, str] | None = None) -> Ended:
-    """This Python in a process of its own."""
-    ended = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
-    )
-    return ended.returncode, ended.stdout, ended.stderr

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from commands import ROOT
 
 _INSTALL = """#!/bin/sh
 printf '%s %s\\n' "$#" "$*" >> typed

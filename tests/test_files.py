@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
-from conftest import run_python
+from commands import run_python
 
 from mlxops import files
 from mlxops.errors import BadRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from conftest import ROOT, run_python
+from commands import ROOT, run_python
 
 PACKAGE = ROOT / "mlxops"
 ROWS = [

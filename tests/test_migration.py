@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from commands import ROOT
 
 from mlxops.models.tiny import make_tiny
 from mlxops.tasks import namespace

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import run_python
+from commands import run_python
 from invoke import Collection, Program
 
 from mlxops import registry

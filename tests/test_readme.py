@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from commands import ROOT
 
 from mlxops.models import sample
 

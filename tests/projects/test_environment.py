@@ -1,0 +1,242 @@
+"""What is decided about a virtual environment, which Python will do, and what pip's words mean."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import ROOT
+
+from mlxops.errors import Failed, Refused
+from mlxops.projects import environment, interpreter, pip
+from mlxops.projects.environment import Found, Wanted
+
+HERE = {"prefix": "/usr", "version": "3.11.2", "minor": "3.11", "platform": "linux-x86_64", "is_old": False}
+WORKS = {**HERE, "has_pip": True}
+WANTED = Wanted(folder=ROOT / ".venv", project=ROOT)
+STAMP = {
+    "state": "complete",
+    "is_ours": True,
+    "folder": str(WANTED.folder),
+    "project": str(ROOT),
+    "definition": "abc",
+    "extras": [],
+    "packages": ["mlx", "mlxops", "pip"],
+    **HERE,
+}
+COMPLETE = Found(
+    stamp=STAMP,
+    python=WORKS,
+    chosen=None,
+    packages=frozenset({"mlx", "mlxops", "pip"}),
+    is_damaged=False,
+    has_more=False,
+)
+NOBODYS = replace(COMPLETE, stamp={})
+EMPTY = replace(NOBODYS, python=None, packages=frozenset())
+
+
+def stamped(**changes: Any) -> Found:
+    return replace(COMPLETE, stamp={**STAMP, **changes})
+
+
+def action(found: Found, wanted: Wanted = WANTED) -> str:
+    return environment.decide(found, wanted, "abc").action
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        COMPLETE,
+        replace(COMPLETE, packages=COMPLETE.packages | {"numpy"}),
+        stamped(extras=["dev"]),
+        stamped(version="3.11.9"),
+    ],
+    ids=["complete", "with a package of the person's", "with more extras", "of another patch release"],
+)
+def test_nothing_is_done_to_a_complete_environment(found: Found) -> None:
+    assert action(found) == "nothing"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        stamped(definition="another pyproject.toml"),
+        stamped(state="filling"),
+        replace(COMPLETE, packages=frozenset({"mlxops", "pip"})),
+        NOBODYS,
+        replace(NOBODYS, python={**WORKS, "has_pip": False}),
+        replace(stamped(is_ours=False, state="filling"), is_damaged=True),
+    ],
+    ids=[
+        "new requirements",
+        "cut off",
+        "a package removed",
+        "made by a person",
+        "made without pip",
+        "cut off in one made by a person",
+    ],
+)
+def test_an_environment_that_fits_is_filled(found: Found) -> None:
+    assert action(found) == "fill"
+
+
+def test_a_missing_extra_is_added() -> None:
+    assert action(COMPLETE, replace(WANTED, extras=frozenset({"dev"}))) == "fill"
+
+
+BROKEN = {
+    "its Python is gone": replace(COMPLETE, python=None),
+    "its pip is gone": replace(COMPLETE, python={**WORKS, "has_pip": False}),
+    "making it was cut off": replace(COMPLETE, stamp={"state": "making", "is_ours": True}),
+    "an installation was killed": replace(stamped(state="filling"), is_damaged=True),
+    "its folder was moved": stamped(folder="/elsewhere/.venv"),
+    "its project was moved": stamped(project="/elsewhere"),
+    "another Python is in its place": stamped(minor="3.12"),
+    "it came from another machine": stamped(platform="macosx-14.0-arm64"),
+    "another Python was asked for": replace(COMPLETE, chosen={**WORKS, "minor": "3.13"}),
+}
+
+
+@pytest.mark.parametrize("found", BROKEN.values(), ids=BROKEN)
+def test_a_broken_environment_of_ours_is_made_anew(found: Found) -> None:
+    assert action(found) == "anew"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BROKEN if not kind.endswith(("cut off", "killed", "pip is gone"))])
+def test_a_broken_environment_that_a_person_made_is_left_alone(kind: str) -> None:
+    broken = BROKEN[kind]
+
+    assert action(replace(broken, stamp={**broken.stamp, "is_ours": False})) == "refuse"
+
+
+def test_an_environment_of_an_old_python_that_holds_packages_is_left_alone() -> None:
+    decision = environment.decide(replace(NOBODYS, python={**WORKS, "is_old": True, "version": "3.9.1"}), WANTED, "abc")
+
+    assert (decision.action, decision.reason) == ("refuse", "its Python is 3.9.1")
+
+
+def test_a_folder_that_is_no_environment_is_left_alone() -> None:
+    assert action(replace(EMPTY, has_more=True)) == "refuse"
+
+
+@pytest.mark.parametrize("packages", [set(), {"pip", "setuptools"}, {"pip", "mlxops"}], ids=["none", "pip", "ours"])
+def test_a_broken_environment_without_packages_is_nobodys_loss(packages: set[str]) -> None:
+    assert action(replace(EMPTY, packages=frozenset(packages))) == "anew"
+
+
+@pytest.mark.parametrize("state", [None, [], "making", "filling", "complete", "of a later version"], ids=str)
+def test_a_stamp_that_lacks_something_makes_no_environment_ours(state: Any, tmp_path: Path) -> None:
+    folder = tmp_path / ".venv"
+    (folder / "lib" / "python3.11" / "site-packages" / "numpy-2.0.dist-info").mkdir(parents=True)
+    (folder / ".mlxops.json").write_text(json.dumps({"form": 1, "state": state}))
+
+    with pytest.raises(Refused, match="was not made here"):
+        environment.make(Wanted(folder=folder, project=ROOT), log=lambda _: None)
+
+
+def test_a_stamp_that_was_cut_off_is_nobodys_loss(tmp_path: Path) -> None:
+    folder = tmp_path / ".venv"
+    folder.mkdir()
+    (folder / "..mlxops.json.0123abcd.partial").write_text("{")
+    said: list[str] = []
+
+    with pytest.raises(Failed, match="could not be made"):
+        environment.make(Wanted(folder=folder, project=ROOT, python=Path("/bin/false")), log=said.append)
+
+    assert said == ["making .venv with Python  (/bin/false)"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="every file can be locked here")
+def test_a_file_that_cannot_be_locked_is_said_and_no_obstacle(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_PATH)  # only names the file, on any file system
+    said: list[str] = []
+
+    assert environment.take(descriptor, said.append) is False
+    assert said == ["files cannot be locked here (Bad file descriptor), so run one installation at a time"]
+
+
+# ------------------------------------------------------------------------------------------ which Python will do
+
+LINUX = interpreter.Interpreter(
+    path="/usr/bin/python3",
+    version=(3, 11),
+    implementation="CPython",
+    bits=64,
+    system="linux",
+    machine="x86_64",
+    glibc=(2, 36),
+)
+MAC = replace(LINUX, system="darwin", machine="arm64", macos=(14, 5), glibc=None)
+
+
+def test_the_python_of_this_test_will_do() -> None:
+    assert interpreter.misfit(interpreter.this()) is None
+
+
+@pytest.mark.parametrize("python", [LINUX, replace(LINUX, machine="aarch64", glibc=(2, 35)), MAC])
+def test_a_python_on_linux_or_apple_silicon_will_do(python: interpreter.Interpreter) -> None:
+    assert interpreter.misfit(python) is None
+
+
+@pytest.mark.parametrize(
+    ("python", "words", "help"),
+    [
+        (replace(LINUX, lacks=("ensurepip",)), "cannot make virtual environments", "apt install python3.11-venv"),
+        (replace(LINUX, lacks=("sqlite3",)), "built without sqlite3", "dnf install python3"),
+        (replace(MAC, lacks=("ssl",)), "lacks ssl", "brew install"),
+        (replace(LINUX, implementation="PyPy"), "is PyPy", ""),
+        (replace(LINUX, bits=32), "32-bit", ""),
+        (replace(LINUX, machine="riscv64"), "Linux on riscv64", ""),
+        (replace(LINUX, glibc=None), "musl", "Debian"),
+        (replace(LINUX, glibc=(2, 31)), "needs glibc 2.35, and this Linux has 2.31", "Ubuntu 22.04"),
+        (replace(MAC, machine="x86_64"), "Apple silicon", "brew install"),
+        (replace(MAC, macos=(13, 6)), "needs macOS 14, and this is 13.6", ""),
+        (replace(LINUX, system="win32"), "on macOS and on Linux", "WSL"),
+    ],
+)
+def test_what_will_not_do_is_named_with_what_helps(python: interpreter.Interpreter, words: str, help: str) -> None:
+    misfit = interpreter.misfit(python)
+
+    assert isinstance(misfit, Failed)
+    assert words in misfit.message
+    assert help in (misfit.hint or "")
+
+
+# ------------------------------------------------------------------------------------------------ what pip says
+
+
+@pytest.mark.parametrize(
+    ("line", "environ", "words"),
+    [
+        (
+            "WARNING: Retrying (…) 'NewConnectionError('<…>: [Errno -2] Name or service not known')'",
+            {},
+            "is there a network",
+        ),
+        ("WARNING: Retrying (…) broken by 'ConnectTimeoutError(…)': /simple/", {}, "is there a network"),
+        (
+            "  … (Caused by SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]')))",
+            {},
+            "not trusted",
+        ),
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+            {},
+            "No space left",
+        ),
+        (
+            "ERROR: No matching distribution found for hatchling",
+            {"PIP_NO_INDEX": "1"},
+            "PIP_FIND_LINKS, which is not set",
+        ),
+        ("ERROR: Cannot install a and b", {}, "what is needed: Cannot install a and b"),
+        ("", {}, "what is needed: exit code 1"),
+    ],
+)
+def test_what_pip_says_becomes_a_sentence(line: str, environ: dict[str, str], words: str) -> None:
+    assert words in pip.explain(pip.Ended(code=1, lines=(line,)), environ).message
