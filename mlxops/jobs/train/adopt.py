@@ -14,8 +14,8 @@ from mlxops.errors import BadRequest, InvalidData, Refused, SettingsDiffer
 from mlxops.models.folders import ModelInfo
 from mlxops.options import given
 from mlxops.projects.project import Project
-from mlxops.training.fingerprint import complete
 from mlxops.registry import opening
+from mlxops.training.fingerprint import complete
 from mlxops.training.origin import SHAPE, Origin, origin_of
 
 KEPT = (*SHAPE, "lora_scale", "lora_dropout")
