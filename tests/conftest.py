@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from commands import FAULTS, ROOT, Ended, count_faults, run_python
 
-pytest_plugins = ["tiny_models"]
+pytest_plugins = ["tiny_models", "tuned_projects"]
 
 _TASKS = "from mlxops.tasks import namespace\n"
 _OURS = ("MLXOPS_DB", "MLXOPS_BLAS", "MLXOPS_DEBUG", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "INVOKE_RUNTIME_CONFIG")

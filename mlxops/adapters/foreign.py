@@ -65,7 +65,7 @@ def read(path: Path, *, layers: int) -> Adapter:
     if header.problem:
         raise BadRequest(f"{str(names[name])!r} {header.problem}", hint="another file of the folder may be whole")
     arrays = {each: shape for each, (_, shape) in header.tensors.items()}
-    shape, notes = _shape(settings, arrays, name, layers)
+    shape, notes = shape_of(settings, arrays, name, layers)
     model = settings.get("model")
     return Adapter(
         folder=folder,
@@ -184,9 +184,13 @@ def _equal(one: Path, other: Path) -> bool:
 # the shape ----------------------------------------------------------------------------------------------------------
 
 
-def _shape(
+def shape_of(
     settings: Mapping[str, Any], arrays: Mapping[str, tuple[int, ...]], name: str, layers: int
 ) -> tuple[dict[str, Any], list[str]]:
+    """The settings of an adapter's shape, and what a person should know: from its settings, else from its arrays.
+
+    Raises `BadRequest` where the two contradict each other, or where nothing tells.
+    """
     kind = settings.get("fine_tune_type") or ("dora" if settings.get("use_dora") else None) or _kind_of(arrays)
     if kind not in _FITTING:
         raise BadRequest(

@@ -6,7 +6,7 @@ holds for every kind of adapter; mlx-lm's `remove_lora_layers` knows one kind on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -52,19 +52,23 @@ class _Replaced:
 
 
 class AdapterSlot:
-    """The place of one adapter in a loaded model, `identity` being the SHA-256 that the model is known by."""
+    """The place of one adapter in a loaded model.
 
-    def __init__(self, model: nn.Module, *, identity: str | None = None, name: str = "the model") -> None:
+    `identify` gives the SHA-256 that the model is known by. It is asked only where an adapter recorded one: reading
+    all of a large model takes a while.
+    """
+
+    def __init__(self, model: nn.Module, *, identify: Callable[[], str] | None = None, name: str = "the model") -> None:
         self.adapter: AdapterSpec | None = None
         self._model = model
-        self._identity = identity
+        self._identify = identify
         self._name = name
         self._replaced = _Replaced()
 
     @property
     def owner(self) -> str:
         """What a prompt cache of the model as it is now belongs to."""
-        return f"{self._identity or self._name} + {self.adapter.identity if self.adapter else 'no adapter'}"
+        return f"{self._name} + {self.adapter.identity if self.adapter else 'no adapter'}"
 
     def put_in(self, adapter: AdapterSpec) -> None:
         """Give the model this adapter in place of the one that it has.
@@ -98,10 +102,11 @@ class AdapterSlot:
 
     def _check_model(self, adapter: AdapterSpec) -> None:
         recorded = adapter.model_identity
-        if recorded is not None and self._identity is not None and recorded != self._identity:
+        identity = self._identify() if recorded is not None and self._identify is not None else None
+        if recorded is not None and identity is not None and recorded != identity:
             raise BadRequest(
                 f"{adapter.name} was trained on another model{f', {adapter.model!r}' if adapter.model else ''}: "
-                f"the identity of {self._name} is {self._identity[:12]}, and {recorded[:12]} was recorded",
+                f"the identity of {self._name} is {identity[:12]}, and {recorded[:12]} was recorded",
                 hint="give the model that it was trained on",
             )
 

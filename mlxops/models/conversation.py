@@ -49,6 +49,11 @@ def _refusal(words: str, _: BaseException) -> BadRequest:
     return BadRequest(f"the model's chat template refuses the conversation: {words}")
 
 
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The token ids of `prompt_text`; what a template writes has its special tokens in it already."""
+    return list(tokenizer.encode(text, add_special_tokens=not has_template(tokenizer)))
+
+
 def prompt_tokens(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
@@ -56,6 +61,5 @@ def prompt_tokens(
     tools: Sequence[Message] = (),
     template_config: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """The token ids of `prompt_text`; what the template writes has its special tokens in it already."""
-    text = prompt_text(tokenizer, messages, tools=tools, template_config=template_config)
-    return list(tokenizer.encode(text, add_special_tokens=not has_template(tokenizer)))
+    """The token ids of a conversation, as `prompt_text` writes it."""
+    return encode(tokenizer, prompt_text(tokenizer, messages, tools=tools, template_config=template_config))

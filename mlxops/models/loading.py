@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,11 +60,11 @@ def load_for_generation(
     folder: Path,
     *,
     dtype: Literal["float32", "float16", "bfloat16"] | None = None,
-    identity: str | None = None,
+    identify: Callable[[], str] | None = None,
     draft: Path | None = None,
     trust_remote_code: bool = False,
 ) -> LoadedModel:
-    """The model of a folder, ready to make text; `identity` is what `model_identity` says of it.
+    """The model of a folder, ready to make text; `identify` tells its identity where an adapter asks for it.
 
     `draft` is the folder of a smaller model of the same tokenizer. Raises `BadRequest` for a folder that is no model,
     and for a draft model that does not fit.
@@ -80,7 +81,7 @@ def load_for_generation(
         model=model,
         tokenizer=tokenizer,
         stop_tokens=frozenset(eos_ids(folder, tokenizer)),
-        slot=AdapterSlot(model, identity=identity, name=folder.name),
+        slot=AdapterSlot(model, identify=identify, name=folder.name),
         context_length=check_model(folder, trust_remote_code=trust_remote_code).context_length,
         draft=draft_model,
     )

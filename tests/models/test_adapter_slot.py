@@ -238,7 +238,7 @@ def test_an_adapter_of_another_model_is_refused_and_the_run_is_named(
     tiny_model: Path, adapters: dict[str, Path]
 ) -> None:
     model = loaded(tiny_model)
-    slot = AdapterSlot(model, identity="a" * 64, name="tiny")
+    slot = AdapterSlot(model, identify=lambda: "a" * 64, name="tiny")
     of_another = spec(adapters["lora"], model="models/other", model_identity="b" * 64)
 
     with pytest.raises(BadRequest) as raised:
@@ -271,7 +271,7 @@ def test_a_file_that_is_no_adapter_is_refused(tiny_model: Path, adapters: dict[s
 
 
 def test_the_owner_of_a_cache_changes_with_the_adapter(tiny_model: Path, adapters: dict[str, Path]) -> None:
-    slot = AdapterSlot(loaded(tiny_model), identity="a" * 64)
+    slot = AdapterSlot(loaded(tiny_model))
     owners = [slot.owner]
 
     for kind in ("lora", "dora"):

@@ -32,7 +32,7 @@ WORDS = ["What is the capital of France?", "Hi", "Explain in other words what th
 @pytest.fixture(scope="module")
 def loaded(tiny_model: Path) -> LoadedModel:
     """The tiny model, which hardly ever ends an answer by itself."""
-    return load_for_generation(tiny_model, identity="a" * 64)
+    return load_for_generation(tiny_model)
 
 
 @pytest.fixture(scope="module")

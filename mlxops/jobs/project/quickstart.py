@@ -202,7 +202,9 @@ def _ask(
     from mlxops.models.loading import load_for_generation
 
     prepared = run.training.prepared
-    loaded = load_for_generation(prepared.model_folder, dtype=automatic.get("dtype"), identity=prepared.model_identity)
+    loaded = load_for_generation(
+        prepared.model_folder, dtype=automatic.get("dtype"), identify=lambda: prepared.model_identity
+    )
     prompts = [prompt_tokens(loaded.tokenizer, record.messages[:-1]) for record in records]
     adapter = AdapterSpec(
         name=f"the adapter of run {summary['name']!r}",

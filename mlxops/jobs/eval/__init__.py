@@ -1,0 +1,1 @@
+"""Talking to a model and testing it. Import the module you need: most load MLX."""

@@ -1,0 +1,156 @@
+"""The model and the adapter that a command names, loaded: for chat, query and whatever else makes text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxops.adapters import loadable
+from mlxops.adapters.loadable import LoadableAdapter
+from mlxops.errors import BadRequest, NotFound
+from mlxops.models.folders import check_model, find_model
+from mlxops.models.identity import model_identity
+from mlxops.projects import blas, machine
+from mlxops.projects.project import Project, project_of
+from mlxops.registry.database import open_read_only
+from mlxops.registry.places import Place, find_place
+from mlxops.settings import Settings
+
+if TYPE_CHECKING:
+    from mlxops.models.adapter_slot import AdapterSpec
+    from mlxops.models.generation import LoadedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenAdapter:
+    """An adapter, and the run of the registry that it is of, where it was named by its run."""
+
+    adapter: LoadableAdapter
+    run_id: int | None = None
+    iteration: int | None = None
+
+    @property
+    def label(self) -> str:
+        """How a person names it: RUN:ITERATION, else the path."""
+        run, iteration = self.adapter.run, self.iteration or self.adapter.iteration
+        return f"{run}{'' if iteration is None else f':{iteration}'}" if run else str(self.adapter.file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenModel:
+    """A model's folder and the adapter to put into it; `dtype` is what the run was trained in, where it is known."""
+
+    folder: Path
+    layers: int
+    adapter: ChosenAdapter | None = None
+    dtype: Any = None
+
+
+def choose(
+    settings: Settings, *, model: str | None, adapter_path: str | None = None, run: str | None = None
+) -> ChosenModel:
+    """The model and the adapter that a command names; a run and an adapter's folder know their model.
+
+    Raises `BadRequest` and `NotFound` for what is not there or does not fit. Loads nothing.
+    """
+    project = project_of(settings)
+    if adapter_path is not None and run is not None:
+        raise BadRequest("--run and --adapter-path say the same thing: give one of them")
+    place = None if run is None else _place(settings, run)
+    path = None
+    if place is not None:
+        path = project.from_root(place.run["adapter_path"])
+        model = model or _model_of_run(project, place)
+    elif adapter_path is not None:
+        path = project.resolve(adapter_path)
+        model = model or loadable.model_of(path)
+    folder = _find(project, model)
+    layers = check_model(folder).layers
+    return ChosenModel(
+        folder=folder,
+        layers=layers,
+        adapter=None if path is None else _read(path, place, layers),
+        dtype=None if place is None else (place.run["config"].get("automatic") or {}).get("dtype"),
+    )
+
+
+def choose_adapter(settings: Settings, text: str, layers: int) -> ChosenAdapter:
+    """The adapter that a person names for a model that is loaded: RUN, RUN:ITERATION, or a path."""
+    path = project_of(settings).resolve(text)
+    if path.exists() and (path.is_file() or loadable.model_of(path) is not None):
+        return _read(path, None, layers)
+    place = _place(settings, text)
+    return _read(project_of(settings).from_root(place.run["adapter_path"]), place, layers)
+
+
+def load(settings: Settings, chosen: ChosenModel, *, draft_model: str | None = None) -> LoadedModel:
+    """Load a model with its adapter, ready to make text, with the fast BLAS and in the type that is fastest here."""
+    cache = settings.cache or machine.user_cache()
+    blas.load(threads=None, core_type=None, cache=cache, setting=settings.blas)
+    from mlxops.models.loading import load_for_generation
+
+    project = project_of(settings)
+    # MLX's own loops for half precision are many times slower on a CPU than the BLAS is in float32
+    on_cpu = machine.device()["kind"] == "cpu"
+    loaded = load_for_generation(
+        chosen.folder,
+        dtype=chosen.dtype or ("float32" if on_cpu else None),
+        identify=_identify(project, chosen.folder),
+        draft=None if draft_model is None else _find(project, draft_model),
+    )
+    if chosen.adapter is not None:
+        loaded.slot.put_in(spec_of(chosen.adapter.adapter))
+    return loaded
+
+
+def spec_of(adapter: LoadableAdapter) -> AdapterSpec:
+    """The adapter as a model's slot takes it."""
+    from mlxops.models.adapter_slot import AdapterSpec
+
+    return AdapterSpec(
+        name=adapter.name,
+        identity=adapter.sha256,
+        weights=adapter.file,
+        fine_tune_type=adapter.fine_tune_type,
+        num_layers=adapter.num_layers,
+        rank=adapter.rank,
+        scale=adapter.scale,
+        keys=adapter.keys,
+        model=adapter.model,
+        model_identity=adapter.model_identity,
+    )
+
+
+def _place(settings: Settings, text: str) -> Place:
+    with open_read_only(settings.registry_path) as db:
+        return find_place(db, text)
+
+
+def _find(project: Project, model: str | None) -> Path:
+    return find_model(model, resolve=project.resolve, models_folder=project.models_folder)
+
+
+def _model_of_run(project: Project, place: Place) -> str:
+    """The model of a run as a text that finds it, from wherever the command was typed."""
+    stored = str(place.run["model"])
+    folder = project.from_root(stored)
+    return str(folder) if folder.exists() else stored
+
+
+def _read(path: Path, place: Place | None, layers: int) -> ChosenAdapter:
+    iteration = None if place is None else place.iteration
+    try:
+        adapter = loadable.read(path, layers=layers, iteration=iteration)
+    except NotFound as error:
+        if place is None:
+            raise
+        hint = f"`inv checkpoints --run {place.run['name']}` shows what is on disk"
+        raise NotFound(f"run {place.run['name']!r}: {error.message}", hint=hint) from error
+    run_id = None if place is None else int(place.run["id"])
+    return ChosenAdapter(adapter=adapter, run_id=run_id, iteration=adapter.iteration)
+
+
+def _identify(project: Project, folder: Path) -> Callable[[], str]:
+    return lambda: model_identity(folder, project.root / ".mlxops" / "model_hashes.json")

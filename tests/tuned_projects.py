@@ -1,0 +1,40 @@
+"""A project with a tiny model and a run that changed what it says, made once a session."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import run_python
+
+_ROWS = [
+    {"messages": [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
+    for n in range(12)
+]
+
+
+@pytest.fixture(scope="session")
+def _tuned_project(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tuned") / "project"
+    (folder / "data").mkdir(parents=True)
+    shutil.copytree(tiny_model, folder / "models" / "tiny")
+    (folder / "tasks.py").write_text("from mlxops.tasks import namespace\n")
+    for name, rows in (("train", _ROWS), ("valid", _ROWS[:4])):
+        (folder / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    environment = {"MLXOPS_DB": str(folder / "runs.db"), "HOME": str(folder)}
+    options = "--iters 8 --save-every 4 --steps-per-eval 4 --num-layers 2 --learning-rate 0.02 --name tuned"
+    command = f"import os; os.chdir({str(folder)!r}); from mlxops.__main__ import program; "
+    command += f"program.run({['mlx-toolkit', 'lora', '--model', 'tiny', *options.split()]!r})"
+    code, _, err = run_python("-c", command, environment=environment)
+    assert code == 0, err
+    return folder
+
+
+@pytest.fixture
+def tuned_project(_tuned_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, which is the current folder: models/tiny, and the run `tuned` with checkpoints 4 and 8."""
+    folder = shutil.copytree(_tuned_project, tmp_path / "project")
+    monkeypatch.chdir(folder)
+    return Path(folder)
