@@ -37,8 +37,8 @@ import registry as filling  # benchmarks/registry.py
 from mlxops import registry
 from mlxops.events import Report
 from mlxops.jobs.train.monitor import Watch
+from mlxops.projects.invocation import Invocation
 from mlxops.registry.recorder import Recorder
-from mlxops.settings import Settings
 from mlxops.ui.terminal import console
 from mlxops.ui.train import monitor
 
@@ -129,8 +129,8 @@ def report(iteration: int) -> Report:
 
 def frames(path: Path, width: int, height: int, count: int) -> tuple[float, list[float], list[float]]:
     """Milliseconds of the first frame of a monitor just opened, of those after it, and their processor time."""
-    settings = Settings(cwd=path.parent, root=path.parent, registry_path=path)
-    with registry.open_registry(path) as db, Watch(settings) as watch:
+    invocation = Invocation(cwd=path.parent, root=path.parent, registry_path=path)
+    with registry.open_registry(path) as db, Watch(invocation) as watch:
         iteration, attempt = begin(db)
         record = Recorder(db, 1, attempt, saved_at=0)
 

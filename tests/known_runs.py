@@ -10,16 +10,17 @@ from typing import Any
 
 from mlxops import layout, registry
 from mlxops.config import LoraConfig
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.registry import Registry
-from mlxops.settings import Settings
 
 ENVIRONMENT = {"mlx": "0.32.4", "mlxops": "0.1.0", "device": "cpu: some"}
 
 
-def settings() -> Settings:
+def settings() -> Invocation:
     """The settings of a command typed in the current folder."""
     root = Path.cwd()
-    return Settings(cwd=root, root=root, registry_path=root / "runs.db", command="inv")
+    return Invocation(project=Project.at(root), command="inv")
 
 
 def new_run(db: Registry, name: str, *, config: Mapping[str, Any] | None = None, **values: Any) -> registry.RunRow:

@@ -285,11 +285,15 @@ def test_settings_say_where_a_command_works(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("MLXOPS_BLAS", "off")
     monkeypatch.setattr("sys.argv", ["/bin/mlx-toolkit", "lora", "--model", "a b"])
 
-    settings = house.settings(Context())
+    invocation = house.invocation(Context())
 
-    assert (settings.cwd, settings.root, settings.registry_path) == (root / "below", root, root / "runs.db")
-    assert (settings.blas, settings.cache) == ("off", Path(os.environ["MLXOPS_CACHE"]))
-    assert settings.command == "mlx-toolkit lora --model 'a b'"
+    assert (invocation.project.cwd, invocation.project.root, invocation.project.registry_path) == (
+        root / "below",
+        root,
+        root / "runs.db",
+    )
+    assert (invocation.blas, invocation.cache) == ("off", Path(os.environ["MLXOPS_CACHE"]))
+    assert invocation.command == "mlx-toolkit lora --model 'a b'"
 
 
 # errors --------------------------------------------------------------------------------------------------------------

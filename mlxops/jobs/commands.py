@@ -11,8 +11,8 @@ from typing import Any
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest
 from mlxops.options import Option, options_of
+from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
-from mlxops.settings import Settings
 from mlxops.training.fingerprint import complete
 from mlxops.training.origin import Origin, origin_of
 
@@ -37,13 +37,13 @@ _FROM_MLX_LM = (
 )  # fmt: skip
 
 
-def program(settings: Settings) -> str:
+def program(invocation: Invocation) -> str:
     """The program that was typed."""
-    return next(iter(shlex.split(settings.command or "")), "inv")
+    return next(iter(shlex.split(invocation.command or "")), "inv")
 
 
 def going_on(
-    settings: Settings, project: Project, run: Mapping[str, Any], *, folder: str, target: int
+    invocation: Invocation, project: Project, run: Mapping[str, Any], *, folder: str, target: int
 ) -> tuple[str, list[str]]:
     """The command that goes on with a run in its folder up to a target, and what it needs besides.
 
@@ -60,11 +60,11 @@ def going_on(
         # a recipe may say otherwise than the command line did
         if stored[option.name] != option.default or (recipe and option.role == "weights"):
             words += _typed(option, stored[option.name]) or []
-    return shlex.join([program(settings), "lora", *words]), notes
+    return shlex.join([program(invocation), "lora", *words]), notes
 
 
 def adopting(
-    settings: Settings,
+    invocation: Invocation,
     project: Project,
     said: Mapping[str, Any],
     *,
@@ -108,7 +108,7 @@ def adopting(
         words += typed or []
     if said.get("lr_schedule"):
         notes.append("adapter_config.json has an lr_schedule, which only a recipe (--config) can give")
-    return shlex.join([program(settings), "lora", *words]), notes
+    return shlex.join([program(invocation), "lora", *words]), notes
 
 
 def again(project: Project, run: Mapping[str, Any], defaults: Mapping[str, Any], program: str = "inv") -> str | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxops import files
-from mlxops.settings import Settings
 
 _SETTINGS_OF_MLXOPS = re.compile(r"^mlxops\s*:", re.MULTILINE)
 
@@ -20,6 +19,11 @@ class Project:
     root: Path
     cwd: Path
     registry_path: Path
+
+    @classmethod
+    def at(cls, folder: Path) -> Project:
+        """The project that this folder is, with its registry in the usual place."""
+        return cls(root=folder, cwd=folder, registry_path=folder / "runs.db")
 
     @property
     def models_folder(self) -> Path:
@@ -55,11 +59,6 @@ class Project:
             if candidate.is_relative_to(self.root):
                 return candidate.relative_to(self.root).as_posix()
         return str(absolute)
-
-
-def project_of(settings: Settings) -> Project:
-    """The project that a command works in."""
-    return Project(root=settings.root, cwd=settings.cwd, registry_path=settings.registry_path)
 
 
 def find(start: Path, *, registry: str | None = None, registry_setting: str | None = None) -> Project:

@@ -11,7 +11,7 @@ from mlxops.tasks import house
 from mlxops.tasks.house import task
 
 if TYPE_CHECKING:
-    from mlxops.settings import Settings
+    from mlxops.projects.invocation import Invocation
 
 
 @task
@@ -23,17 +23,17 @@ def checkpoints(c: Context, config: CheckpointsConfig) -> None:
     """
     from mlxops.jobs.checkpoints import listing as job
 
-    settings = house.settings(c)
+    invocation = house.invocation(c)
     job.check(config)
     if config.use is not None:
-        return _use(settings, config)
+        return _use(invocation, config)
     if config.verify:
-        return _verify(settings, config)
+        return _verify(invocation, config)
     if config.prune:
-        return _prune(settings, config)
+        return _prune(invocation, config)
     if config.debug:
-        return _explain(settings, path=config.path, run=config.run, target=None, as_json=config.json)
-    return _list(settings, config)
+        return _explain(invocation, path=config.path, run=config.run, target=None, as_json=config.json)
+    return _list(invocation, config)
 
 
 @task(name="debug-checkpoints")
@@ -42,23 +42,23 @@ def debug_checkpoints(c: Context, config: DebugCheckpointsConfig) -> None:
 
     Everything is read through and nothing written. Below another folder, every adapter folder is explained.
     """
-    _explain(house.settings(c), path=config.dir or None, run=None, target=config.target_iters, as_json=config.json)
+    _explain(house.invocation(c), path=config.dir or None, run=None, target=config.target_iters, as_json=config.json)
 
 
-def _list(settings: Settings, config: CheckpointsConfig) -> None:
+def _list(invocation: Invocation, config: CheckpointsConfig) -> None:
     from mlxops import times
     from mlxops.jobs.checkpoints import listing as job
     from mlxops.ui.checkpoints import listing as drawing
     from mlxops.ui.terminal import console, tables
 
-    facts = job.as_facts(job.listing(settings, config))
+    facts = job.as_facts(job.listing(invocation, config))
     if config.json:
         tables.json_out(facts, console.make())
     else:
         drawing.listing(facts, console.make(), times.now(), show_all=config.all)
 
 
-def _explain(settings: Settings, *, path: str | None, run: str | None, target: int | None, as_json: bool) -> None:
+def _explain(invocation: Invocation, *, path: str | None, run: str | None, target: int | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from mlxops.jobs.checkpoints import explain as job
@@ -66,26 +66,26 @@ def _explain(settings: Settings, *, path: str | None, run: str | None, target: i
     from mlxops.ui.terminal import console, progress, tables
 
     with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
-        found = [asdict(each) for each in job.explain(settings, path=path, run=run, target=target, progress=advance)]
+        found = [asdict(each) for each in job.explain(invocation, path=path, run=run, target=target, progress=advance)]
     if as_json:
         tables.json_out(found, console.make())
     else:
         drawing.explanations(found, console.make())
 
 
-def _use(settings: Settings, config: CheckpointsConfig) -> None:
+def _use(invocation: Invocation, config: CheckpointsConfig) -> None:
     from mlxops.jobs.checkpoints import use
     from mlxops.ui.checkpoints import listing as drawing
     from mlxops.ui.terminal import console, tables
 
-    chosen = use.use(settings, config)
+    chosen = use.use(invocation, config)
     if config.json:
         tables.json_out(chosen, console.make())
     else:
         drawing.offered(chosen, console.make())
 
 
-def _verify(settings: Settings, config: CheckpointsConfig) -> None:
+def _verify(invocation: Invocation, config: CheckpointsConfig) -> None:
     from dataclasses import asdict
 
     from mlxops.jobs.checkpoints import verify
@@ -93,7 +93,7 @@ def _verify(settings: Settings, config: CheckpointsConfig) -> None:
     from mlxops.ui.terminal import console, progress, tables
 
     with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
-        found = verify.verify(settings, config, advance)
+        found = verify.verify(invocation, config, advance)
     if config.json:
         tables.json_out(asdict(found), console.make())
     else:
@@ -101,7 +101,7 @@ def _verify(settings: Settings, config: CheckpointsConfig) -> None:
     verify.check(found)
 
 
-def _prune(settings: Settings, config: CheckpointsConfig) -> None:
+def _prune(invocation: Invocation, config: CheckpointsConfig) -> None:
     from dataclasses import asdict
     from functools import partial
 
@@ -110,7 +110,7 @@ def _prune(settings: Settings, config: CheckpointsConfig) -> None:
     from mlxops.ui.terminal import console, tables
 
     agree = partial(drawing.agree, console.make(stderr=True))
-    done = [asdict(each) for each in prune.prune(settings, config, agree)]
+    done = [asdict(each) for each in prune.prune(invocation, config, agree)]
     if config.json:
         tables.json_out(done, console.make())
     else:

@@ -31,7 +31,7 @@ from mlxops import files
 from mlxops.errors import BadRequest, Failed, MlxopsError
 from mlxops.options import Option, nearest, options_of, resolve
 from mlxops.projects import project
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
 from mlxops.tasks import failures, pages
 from mlxops.tasks.arguments import HelpArgument, OptionArgument
 
@@ -43,7 +43,7 @@ def task(*bodies: Callable[..., Any], **options: Any) -> Any:
     return invoke.task(*bodies, klass=Task, auto_shortflags=False, **options)
 
 
-def settings(c: Context) -> Settings:
+def invocation(c: Context) -> Invocation:
     """Where this command works, read once from the environment and the project's `invoke.yaml`."""
     registry = _section(c).get("registry") or {}
     found = project.find(
@@ -52,10 +52,8 @@ def settings(c: Context) -> Settings:
     cache = os.environ.get("MLXOPS_CACHE")
     # of this task alone: what it starts, or what comes after it, is not what somebody waits for
     background = os.environ.pop("MLXOPS_BACKGROUND", "")
-    return Settings(
-        cwd=found.cwd,
-        root=found.root,
-        registry_path=found.registry_path,
+    return Invocation(
+        project=found,
         registry_is_given=bool(os.environ.get("MLXOPS_DB")),
         blas=os.environ.get("MLXOPS_BLAS"),
         cache=files.expanded(cache).absolute() if cache else None,

@@ -17,7 +17,7 @@ def list_models(c: Context, config: ModelsConfig) -> None:
     from mlxops.jobs.model import models
     from mlxops.ui.terminal import console, tables
 
-    rows = models.models(house.settings(c))
+    rows = models.models(house.invocation(c))
     if config.json:
         tables.json_out(rows, console.make())
     else:
@@ -31,7 +31,7 @@ def import_model(c: Context, config: ImportConfig) -> None:
     from mlxops.ui.terminal import console, progress, tables
 
     with progress.bars(console.make(stderr=True)) as advance:
-        imported = models.import_model(house.settings(c), config, advance)
+        imported = models.import_model(house.invocation(c), config, advance)
     if config.json:
         tables.json_out(imported.facts(), console.make())
     else:

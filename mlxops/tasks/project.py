@@ -21,12 +21,12 @@ def quickstart(c: Context, config: QuickstartConfig) -> None:
     from mlxops.ui.terminal import console, progress
     from mlxops.ui.train import outcome
 
-    settings, screen = house.settings(c), console.make(stderr=True)
+    invocation, screen = house.invocation(c), console.make(stderr=True)
     with progress.bars(screen) as advance:
-        trial = job.set_up(settings, config, screen.print, advance)
-        training = session.check(trial.settings, trial.config, advance)
+        trial = job.set_up(invocation, config, screen.print, advance)
+        training = session.check(trial.invocation, trial.config, advance)
     with session.begin(training) as run:
         work(run, screen)
         with progress.bars(screen) as advance:
             changed = job.compare(trial, run, advance)
-    outcome.tried(changed, job.commands(trial, cwd=settings.cwd), console.make(), as_json=config.json)
+    outcome.tried(changed, job.commands(trial, cwd=invocation.project.cwd), console.make(), as_json=config.json)

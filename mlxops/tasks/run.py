@@ -33,7 +33,7 @@ def list_runs(c: Context, config: RunsConfig) -> None:
     from mlxops.ui.run import listing as drawing
     from mlxops.ui.terminal import console, tables
 
-    found = job.runs(house.settings(c), config, times.now())
+    found = job.runs(house.invocation(c), config, times.now())
     if config.json:
         tables.json_out(found.rows, console.make())
     else:
@@ -50,7 +50,7 @@ def show(c: Context, config: RunConfig) -> None:
     from mlxops.ui.run import show as drawing
     from mlxops.ui.terminal import console, tables
 
-    details = job.run(house.settings(c), config.name, house.settle(c, LoraConfig, {}))
+    details = job.run(house.invocation(c), config.name, house.settle(c, LoraConfig, {}))
     if config.json:
         tables.json_out(details, console.make())
     else:
@@ -67,7 +67,7 @@ def compare(c: Context, config: CompareConfig) -> None:
     from mlxops.ui.run import compare as drawing
     from mlxops.ui.terminal import console, tables
 
-    found = job.compare(house.settings(c), config)
+    found = job.compare(house.invocation(c), config)
     if config.json:
         tables.json_out(found, console.make())
     else:
@@ -81,7 +81,7 @@ def tag(c: Context, config: TagConfig) -> None:
     from mlxops.ui.run import annotate as drawing
     from mlxops.ui.terminal import console, tables
 
-    rows = job.tag(house.settings(c), config)
+    rows = job.tag(house.invocation(c), config)
     if config.json:
         tables.json_out(rows, console.make())
     else:
@@ -95,7 +95,7 @@ def note(c: Context, config: NoteConfig) -> None:
     from mlxops.ui.run import annotate as drawing
     from mlxops.ui.terminal import console, tables
 
-    row = job.note(house.settings(c), config)
+    row = job.note(house.invocation(c), config)
     if config.json:
         tables.json_out(row, console.make())
     else:
@@ -112,13 +112,13 @@ def delete(c: Context, config: DeleteConfig) -> None:
     from mlxops.ui.run import annotate
     from mlxops.ui.terminal import confirm, console, tables
 
-    settings, screen = house.settings(c), console.make(stderr=True)
-    planned = delete.plan(settings, config)
+    invocation, screen = house.invocation(c), console.make(stderr=True)
+    planned = delete.plan(invocation, config)
     if not config.yes:
         annotate.to_remove(planned.as_data(), screen)
     if not confirm.confirm("remove this?", screen, yes=config.yes):
         return screen.print("nothing was removed")
-    removed = delete.remove(settings, planned)
+    removed = delete.remove(invocation, planned)
     return tables.json_out(removed, console.make()) if config.json else annotate.removed(removed, console.make())
 
 
@@ -134,7 +134,7 @@ def import_run(c: Context, config: ImportRunConfig) -> None:
 
     with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
         defaults = house.settle(c, LoraConfig, {})
-        facts = run.import_run(house.settings(c), config, advance, defaults)
+        facts = run.import_run(house.invocation(c), config, advance, defaults)
     imports.imported(facts, console.make(), as_json=config.json)
 
 
@@ -149,7 +149,7 @@ def export(c: Context, config: ExportConfig) -> None:
 
     if sys.__stdout__ is None and config.output is None:
         raise BadRequest("stdout is closed", hint="--output names a file")
-    files = export.export(house.settings(c), config, sys.stdout.buffer, is_terminal=sys.stdout.isatty())
+    files = export.export(house.invocation(c), config, sys.stdout.buffer, is_terminal=sys.stdout.isatty())
     if config.json:
         tables.json_out(files, console.make())
     else:
@@ -168,11 +168,11 @@ def report(c: Context, config: ReportConfig) -> None:
     from mlxops.ui.report import page
     from mlxops.ui.terminal import console, tables
 
-    settings = house.settings(c)
+    invocation = house.invocation(c)
     report.check(config)
-    found = report.gather(settings, config, house.settle(c, LoraConfig, {}))
+    found = report.gather(invocation, config, house.settle(c, LoraConfig, {}))
     drawn = page.draw(found.run, found.comparisons, times.now(), png=config.png is not None)
-    files = report.write(settings, config, found.names, drawn)
+    files = report.write(invocation, config, found.names, drawn)
     return tables.json_out(files, console.make()) if config.json else page.written(files, console.make())
 
 
@@ -189,5 +189,5 @@ def sql(c: Context, config: SqlConfig) -> None:
 
     out = console.make()
     form = drawing.format_of(config.format, config.json, out)
-    table = job.ask(house.settings(c), config, limit=drawing.LIMITS.get(form))
+    table = job.ask(house.invocation(c), config, limit=drawing.LIMITS.get(form))
     drawing.answer(table.columns, table.rows, out, console.make(stderr=True), format=form, more=table.more)

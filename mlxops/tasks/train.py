@@ -30,7 +30,7 @@ def lora(c: Context, config: LoraConfig) -> None:
 
     screen = console.make(stderr=True)
     with progress.bars(screen) as advance:
-        training = session.check(house.settings(c), config, advance)
+        training = session.check(house.invocation(c), config, advance)
     if config.preview:
         return outcome.preview(session.preview(training), console.make(), as_json=config.json)
     if config.verify_resume:
@@ -85,7 +85,7 @@ def monitor(c: Context, config: MonitorConfig) -> None:
     from mlxops.ui.train import monitor as drawing
 
     screen = console.make()
-    with job.open_watch(house.settings(c), config) as run:
+    with job.open_watch(house.invocation(c), config) as run:
         if config.json:
             tables.json_out(run.state(), screen)
         elif config.once:
@@ -104,5 +104,5 @@ def stop(c: Context, config: StopConfig) -> None:
     from mlxops.ui.terminal import console, progress
     from mlxops.ui.train import outcome
 
-    ended = stop.stop(house.settings(c), config, partial(progress.waiting, console.make(stderr=True)))
+    ended = stop.stop(house.invocation(c), config, partial(progress.waiting, console.make(stderr=True)))
     outcome.stopped(ended, console.make(), as_json=config.json)

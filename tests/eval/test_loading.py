@@ -12,15 +12,14 @@ from mlx_lm import utils
 
 from mlxops.errors import BadRequest, MlxopsError, NotFound
 from mlxops.jobs.eval import loading
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
 
 @pytest.fixture
-def here(tuned_project: Path, tmp_path: Path) -> Settings:
+def here(tuned_project: Path, tmp_path: Path) -> Invocation:
     """What a command in the tuned project is told."""
-    return Settings(
-        cwd=tuned_project, root=tuned_project, registry_path=tuned_project / "runs.db", cache=tmp_path / "cache"
-    )
+    return Invocation(project=Project.at(tuned_project), cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +32,7 @@ def here(tuned_project: Path, tmp_path: Path) -> Settings:
         ("tuned:best", "0000008_adapters.safetensors"),
     ],
 )
-def test_a_run_names_its_model_and_one_of_its_adapters(here: Settings, run: str, file: str) -> None:
+def test_a_run_names_its_model_and_one_of_its_adapters(here: Invocation, run: str, file: str) -> None:
     chosen = loading.choose(here, model=None, run=run)
 
     assert chosen.folder == here.root / "models" / "tiny"
@@ -43,7 +42,7 @@ def test_a_run_names_its_model_and_one_of_its_adapters(here: Settings, run: str,
 
 
 @pytest.mark.parametrize("path", ["adapters/tuned", "adapters/tuned/0000004_adapters.safetensors"])
-def test_an_adapters_folder_names_its_model(here: Settings, path: str) -> None:
+def test_an_adapters_folder_names_its_model(here: Invocation, path: str) -> None:
     chosen = loading.choose(here, model=None, adapter_path=path)
 
     assert chosen.folder == here.root / "models" / "tiny"
@@ -51,7 +50,7 @@ def test_an_adapters_folder_names_its_model(here: Settings, path: str) -> None:
     assert chosen.adapter.adapter.run == "tuned"
 
 
-def test_a_model_alone_has_no_adapter(here: Settings) -> None:
+def test_a_model_alone_has_no_adapter(here: Invocation) -> None:
     assert loading.choose(here, model="tiny").adapter is None
 
 
@@ -67,21 +66,21 @@ def test_a_model_alone_has_no_adapter(here: Settings) -> None:
         ({"model": "tiny", "adapter_path": "nowhere"}, "there is no adapter"),
     ],
 )
-def test_what_is_not_there_is_named(here: Settings, asked: dict[str, str], words: str) -> None:
+def test_what_is_not_there_is_named(here: Invocation, asked: dict[str, str], words: str) -> None:
     with pytest.raises(BadRequest) as raised:
         loading.choose(here, **asked)
 
     assert words in raised.value.message
 
 
-def test_a_checkpoint_whose_file_is_gone_names_its_run(here: Settings) -> None:
+def test_a_checkpoint_whose_file_is_gone_names_its_run(here: Invocation) -> None:
     (here.root / "adapters" / "tuned" / "0000004_adapters.safetensors").unlink()
 
     with pytest.raises(NotFound, match="run 'tuned': there is no checkpoint of iteration 4 in"):
         loading.choose(here, model=None, run="tuned:4")
 
 
-def test_a_loaded_model_has_the_adapter_in_it(here: Settings) -> None:
+def test_a_loaded_model_has_the_adapter_in_it(here: Invocation) -> None:
     tokens = mx.array([[1, 5, 9, 3]])
     fresh, _ = utils.load(str(here.root / "models" / "tiny"), adapter_path=str(here.root / "adapters" / "tuned"))
 
@@ -90,7 +89,7 @@ def test_a_loaded_model_has_the_adapter_in_it(here: Settings) -> None:
     assert mx.array_equal(loaded.model(tokens), fresh(tokens))
 
 
-def test_an_adapter_of_another_model_is_refused_with_its_run(here: Settings) -> None:
+def test_an_adapter_of_another_model_is_refused_with_its_run(here: Invocation) -> None:
     other = shutil.copytree(here.root / "models" / "tiny", here.root / "models" / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "rope_theta": 5000.0}))
@@ -102,7 +101,7 @@ def test_an_adapter_of_another_model_is_refused_with_its_run(here: Settings) -> 
     assert raised.value.message.startswith("the adapter of run 'tuned' was trained on another model, 'models/tiny': ")
 
 
-def test_an_adapter_without_settings_is_read_from_its_arrays(here: Settings) -> None:
+def test_an_adapter_without_settings_is_read_from_its_arrays(here: Invocation) -> None:
     folder = here.root / "adapters" / "tuned"
     said = loading.choose(here, model="tiny", adapter_path="adapters/tuned")
     (folder / "adapter_config.json").unlink()
@@ -116,7 +115,7 @@ def test_an_adapter_without_settings_is_read_from_its_arrays(here: Settings) -> 
     assert (other.run, other.model, other.scale) == (None, None, 20.0)
 
 
-def test_an_adapter_of_peft_is_named(here: Settings) -> None:
+def test_an_adapter_of_peft_is_named(here: Invocation) -> None:
     folder = here.root / "peft"
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8}))
@@ -127,5 +126,5 @@ def test_an_adapter_of_peft_is_named(here: Settings) -> None:
 
 
 @pytest.mark.parametrize("text", ["tuned", "tuned:4", "adapters/tuned", "adapters/tuned/0000008_adapters.safetensors"])
-def test_an_adapter_for_a_loaded_model_is_a_run_or_a_path(here: Settings, text: str) -> None:
+def test_an_adapter_for_a_loaded_model_is_a_run_or_a_path(here: Invocation, text: str) -> None:
     assert loading.choose_adapter(here, text, 4).adapter.run == "tuned"

@@ -16,7 +16,7 @@ Typed = Callable[[str], tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def _runs() -> None:
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         new_run(db, "heron", tags=["first"], note="a start")
         new_run(db, "otter")
 

@@ -20,7 +20,7 @@ LINE = [(10, 4.0), (20, 3.0), (30, 2.0)]
 
 @pytest.fixture
 def db() -> Iterator[Registry]:
-    with registry.open_registry(settings().registry_path) as opened:
+    with registry.open_registry(settings().project.registry_path) as opened:
         yield opened
 
 

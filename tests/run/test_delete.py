@@ -25,7 +25,7 @@ Typed = Callable[[str], tuple[int, str, str]]
 
 @pytest.fixture
 def db() -> Iterator[Registry]:
-    with registry.open_registry(settings().registry_path) as opened:
+    with registry.open_registry(settings().project.registry_path) as opened:
         yield opened
 
 

@@ -18,7 +18,7 @@ def test_every_command_of_the_page_works_in_its_order(mlxops: Typed) -> None:
     page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     commands = [line.removeprefix("inv ") for block in blocks for line in block.splitlines()]
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         for name in ("heron", "otter", "wren"):
             folder_of(db, train(db, name, [(10, 3.0), (20, 2.0)], [(20, 2.5, 0.1)]))
 

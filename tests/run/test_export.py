@@ -30,7 +30,7 @@ needs_arro3 = pytest.mark.skipif(find_spec("arro3") is None, reason="the extra p
 
 @pytest.fixture
 def db() -> Iterator[Registry]:
-    with registry.open_registry(settings().registry_path) as opened:
+    with registry.open_registry(settings().project.registry_path) as opened:
         train(opened, "heron", AWKWARD, note='a, "b"\nc', tags=["x", "ü"])
         train(opened, "otter", [(10, 2.0)], [(10, 2.1, 0.1)])
         yield opened

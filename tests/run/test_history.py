@@ -12,18 +12,19 @@ import pytest
 from history_rows import begin, new_run
 
 from mlxops import registry
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
 Ended = tuple[int, str, str]
 Typed = Callable[[str], Ended]
 
 
 @pytest.fixture
-def runs() -> Settings:
+def runs() -> Invocation:
     """Two runs: `heron`, finished, and the newer `otter`, at work in this process."""
     root = Path.cwd()
-    settings = Settings(cwd=root, root=root, registry_path=root / "runs.db")
-    with registry.open_registry(settings.registry_path) as db:
+    invocation = Invocation(project=Project.at(root))
+    with registry.open_registry(invocation.project.registry_path) as db:
         heron, otter = new_run(db, "heron", tags=["first"]), new_run(db, "otter", model="models/other")
         attempt = begin(db, heron)
         for iteration in (50, 100):
@@ -38,10 +39,10 @@ def runs() -> Settings:
             )
         registry.end_attempt(db, attempt, reason="finished", status="completed", iteration=100)
         begin(db, otter)
-    return settings
+    return invocation
 
 
-def test_the_runs_are_listed_newest_first(mlxops: Typed, runs: Settings) -> None:
+def test_the_runs_are_listed_newest_first(mlxops: Typed, runs: Invocation) -> None:
     code, out, err = mlxops("runs")
 
     assert (code, err) == (0, "")
@@ -60,7 +61,7 @@ def test_the_runs_are_listed_newest_first(mlxops: Typed, runs: Settings) -> None
     ],
 )
 def test_the_list_can_be_narrowed_and_read_by_programs(
-    mlxops: Typed, runs: Settings, options: str, names: list[str]
+    mlxops: Typed, runs: Invocation, options: str, names: list[str]
 ) -> None:
     code, out, _ = mlxops(f"runs --json {options}")
 
@@ -68,14 +69,14 @@ def test_the_list_can_be_narrowed_and_read_by_programs(
     assert [row["name"] for row in json.loads(out)] == names
 
 
-def test_a_list_that_is_cut_says_so(mlxops: Typed, runs: Settings) -> None:
+def test_a_list_that_is_cut_says_so(mlxops: Typed, runs: Invocation) -> None:
     code, out, err = mlxops("runs --limit 1 --json")
 
     assert [row["name"] for row in json.loads(out)] == ["otter"]
     assert (code, err) == (0, "these are the newest 1: --limit shows more\n")
 
 
-def test_a_run_is_shown_in_full(mlxops: Typed, runs: Settings) -> None:
+def test_a_run_is_shown_in_full(mlxops: Typed, runs: Invocation) -> None:
     code, out, _ = mlxops("run.show heron")
     details = json.loads(mlxops("run.show heron --json")[1])
 
@@ -85,7 +86,7 @@ def test_a_run_is_shown_in_full(mlxops: Typed, runs: Settings) -> None:
     assert [row["train_loss"] for row in details["curve"]] == [2.0, 1.0]
 
 
-def test_a_run_that_is_not_there_suggests_the_nearest(mlxops: Typed, runs: Settings) -> None:
+def test_a_run_that_is_not_there_suggests_the_nearest(mlxops: Typed, runs: Invocation) -> None:
     assert mlxops("run.show herom") == (2, "", "no run 'herom'\nhint: did you mean 'heron'?\n")
 
 
@@ -103,7 +104,7 @@ def test_a_dead_attempt_is_closed_by_whoever_looks(mlxops: Typed) -> None:
 
 @pytest.mark.parametrize("command", ["runs", "run.show heron", "monitor --once", "sql 'select 1'"])
 def test_looking_at_a_registry_that_cannot_be_written_works(
-    mlxops: Typed, runs: Settings, monkeypatch: pytest.MonkeyPatch, command: str
+    mlxops: Typed, runs: Invocation, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)
 
@@ -129,7 +130,7 @@ def test_without_a_registry_there_are_no_runs_and_none_is_made(mlxops: Typed) ->
         ("'select 1e400 as big, :x as x' --param x=-2.5e-1 --format jsonl", '{"big": null, "x": -0.25}\n'),
     ],
 )
-def test_sql_is_answered_in_the_format_asked_for(mlxops: Typed, runs: Settings, options: str, out: str) -> None:
+def test_sql_is_answered_in_the_format_asked_for(mlxops: Typed, runs: Invocation, options: str, out: str) -> None:
     assert mlxops(f"sql {options}") == (0, out, "")
 
 
@@ -140,13 +141,13 @@ def test_every_saved_query_is_listed_with_its_question(mlxops: Typed) -> None:
     assert all(row["question"].endswith("?") for row in listed)
 
 
-def test_the_schema_lists_views_and_tables(mlxops: Typed, runs: Settings) -> None:
+def test_the_schema_lists_views_and_tables(mlxops: Typed, runs: Invocation) -> None:
     names = [row["name"] for row in json.loads(mlxops("sql .schema --json")[1])]
 
     assert {"run_summary", "runs", "metrics"} <= set(names)
 
 
-def test_a_saved_query_takes_its_parameters(mlxops: Typed, runs: Settings) -> None:
+def test_a_saved_query_takes_its_parameters(mlxops: Typed, runs: Invocation) -> None:
     assert mlxops("sql @attempts --param run=heron --format jsonl")[0] == 0
 
 
@@ -172,18 +173,18 @@ def test_a_saved_query_takes_its_parameters(mlxops: Typed, runs: Settings) -> No
         ),
     ],
 )
-def test_a_wrong_question_says_what_to_type(mlxops: Typed, runs: Settings, text: str, code: int, err: str) -> None:
+def test_a_wrong_question_says_what_to_type(mlxops: Typed, runs: Invocation, text: str, code: int, err: str) -> None:
     assert mlxops(f"sql {text}") == (code, "", err)
 
 
-def test_sql_cannot_write(mlxops: Typed, runs: Settings) -> None:
+def test_sql_cannot_write(mlxops: Typed, runs: Invocation) -> None:
     assert mlxops("sql 'delete from runs'")[0] == 3
 
 
 # the monitor ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_monitor_shows_the_run_at_work_unless_told_another(mlxops: Typed, runs: Settings) -> None:
+def test_the_monitor_shows_the_run_at_work_unless_told_another(mlxops: Typed, runs: Invocation) -> None:
     assert "otter" in mlxops("monitor")[1].splitlines()[0]
     assert "heron" in mlxops("monitor --run heron --once")[1].splitlines()[0]
     assert json.loads(mlxops("train-monitor --json")[1])["run"]["name"] == "otter"

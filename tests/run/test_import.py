@@ -22,7 +22,6 @@ from mlxops import registry
 from mlxops.config import ImportRunConfig
 from mlxops.errors import BadRequest, MlxopsError
 from mlxops.jobs.run.imports import run as import_run
-from mlxops.projects.project import project_of
 
 Typed = Callable[[str], tuple[int, str, str]]
 
@@ -77,7 +76,7 @@ def take(source: str | Path, name: str | None = None) -> dict[str, Any]:
 
 
 def ask(sql: str) -> list[dict[str, Any]]:
-    with registry.open_read_only(settings().registry_path) as db:
+    with registry.open_read_only(settings().project.registry_path) as db:
         return db.rows(sql)
 
 
@@ -600,11 +599,11 @@ def test_the_command_to_repeat_an_import_is_there_where_its_model_and_data_are_k
 
 def test_latest_is_a_run_that_was_trained_here_where_there_is_one() -> None:
     take(write("training.log", WHOLE))
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         before = registry.find_run(db, "latest")["name"]
         train(db, "heron")
     take(write("other.log", WHOLE))
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         assert (before, registry.find_run(db, "latest")["name"]) == ("training", "heron")
 
 
@@ -710,7 +709,7 @@ def test_what_is_neither_folder_nor_log_is_refused(source: str, mlxops: Typed) -
 
 
 def test_a_name_that_is_taken_is_refused(mlxops: Typed) -> None:
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         train(db, "heron")
     write("training.log", WHOLE)
 
@@ -732,7 +731,7 @@ def test_an_import_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) ->
     log = write("training.log", WHOLE)
     take(log)
     before = everything()
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         db.connection.execute(
             "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no more events'); END"
         )
@@ -750,7 +749,7 @@ def test_runs_of_the_first_schema_are_no_imported_ones(tmp_path: Path) -> None:
     shutil.rmtree(first / "views")
     for migration in sorted((first / "migrations").iterdir())[1:]:
         migration.unlink()
-    path = settings().registry_path
+    path = settings().project.registry_path
     with registry.open_registry(path, sql=first) as db:
         new_run(db, "heron")
 
@@ -760,10 +759,10 @@ def test_runs_of_the_first_schema_are_no_imported_ones(tmp_path: Path) -> None:
 
 
 def test_reading_a_log_keeps_no_other_writer_waiting() -> None:
-    with registry.open_registry(settings().registry_path) as db, registry.gather_points(db) as points:
+    with registry.open_registry(settings().project.registry_path) as db, registry.gather_points(db) as points:
         points.add(1, 0, {"train_loss": 1.0})
         points.forget(beyond=5)
-        with registry.open_registry(settings().registry_path) as other:
+        with registry.open_registry(settings().project.registry_path) as other:
             other.connection.execute("PRAGMA busy_timeout=0")
             train(other, "heron")
         points.close()
@@ -777,7 +776,7 @@ def test_reading_a_log_keeps_no_other_writer_waiting() -> None:
 @pytest.fixture
 def heron() -> Path:
     """The folder of `heron`, a run of ours."""
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         return folder_of(db, train(db, "heron", [(10, 3.0)]))
 
 
@@ -867,7 +866,7 @@ def test_what_can_be_deleted_are_never_imported_files(mlxops: Typed) -> None:
 
 
 def test_an_imported_run_cannot_take_the_name_of_a_folder_that_comes_back(heron: Path) -> None:
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         registry.remove_runs(db, [registry.find_run(db, "heron")["id"]])
     take(write("training.log", WHOLE), name="heron")
 
@@ -881,8 +880,8 @@ def recover_all() -> list[dict[str, Any]]:
     """The runs after the folders in `adapters/` were given their rows again."""
     from mlxops.jobs.train import recover
 
-    project = project_of(settings())
-    with registry.open_registry(settings().registry_path) as db:
+    project = settings().project
+    with registry.open_registry(settings().project.registry_path) as db:
         own = [row for row in registry.candidate_runs(db) if row["imported_from"] is None]
         for unknown in recover.unknown_folders(project, own, None):
             recover.take(project, db, unknown)

@@ -42,7 +42,7 @@ def zone() -> Iterator[Callable[[str], None]]:
 
 @pytest.fixture
 def runs() -> None:
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         train(db, "heron", [(10, 3.0)], [(10, 2.5, 0.1)], tags=["first", "good"])
         train(db, "otter", [(10, 2.0)], [(10, 2.1, 0.1)], note="the second")
         new_run(db, "wren")
@@ -114,7 +114,7 @@ def test_runs_are_found_by_when_they_began(
     mlxops: Typed, zone: Callable[[str], None], options: str, found: list[str]
 ) -> None:
     zone("UTC")
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         begun_at(db, "first", "2026-11-19T23:59:59.999Z")
         begun_at(db, "second", "2026-11-20T12:00:00.500Z")
         begun_at(db, "third", "2026-11-21T00:00:00.000Z")

@@ -19,14 +19,15 @@ from mlxops import registry
 from mlxops.config import LoraConfig
 from mlxops.jobs import commands
 from mlxops.jobs.run import show
-from mlxops.projects.project import Project, project_of
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
 Typed = Callable[[str], tuple[int, str, str]]
 DEFAULTS = asdict(LoraConfig())
 
 
 def here() -> Project:
-    return project_of(settings())
+    return settings().project
 
 
 def command(defaults: dict[str, Any] = DEFAULTS, **config: Any) -> str:
@@ -90,7 +91,7 @@ def test_a_run_recorded_before_a_setting_existed_is_repeated_without_it() -> Non
 
 def test_the_page_of_a_run_has_the_command_for_the_program_in_use_and_the_projects_settings(mlxops: Typed) -> None:
     Path("invoke.yaml").write_text("mlxops:\n  lora:\n    iters: 50\n")
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         new_run(db, "heron", config={"iters": 50, "seed": 3})
 
     assert mlxops("run.show heron")[1].endswith(
@@ -99,7 +100,7 @@ def test_the_page_of_a_run_has_the_command_for_the_program_in_use_and_the_projec
 
 
 def test_the_page_of_a_run_has_its_evaluations_and_answers(mlxops: Typed) -> None:
-    with registry.open_registry(settings().registry_path) as db:
+    with registry.open_registry(settings().project.registry_path) as db:
         run = new_run(db, "heron")
         shared = {"model": "models/tiny", "data": "data/test.jsonl", "data_sha256": "x", "config": {}}
         base = registry.record_evaluation(
@@ -146,7 +147,7 @@ def test_the_command_of_a_branch_makes_its_twin(tmp_path: Path, tiny_model: Path
     parent = training_runs.lora(project, *training_runs.RUN, "--iters", "6", "--save-every", "3")
     child = ("--name", "child", "--branch", "--from", "run:3", "--learning-rate", "2e-4", "--iters", "6")
     first = training_runs.lora(project, *training_runs.RUN, *child)
-    there = settings().__class__(cwd=project, root=project, registry_path=project / "runs.db", command="inv run.show")
+    there = Invocation(project=Project.at(project), command="inv run.show")
 
     typed = shlex.split(show.run(there, "child", LoraConfig())["command"])
     second = training_runs.lora(project, *typed[2:])
@@ -168,7 +169,7 @@ def test_the_command_works_when_typed_and_trains_the_same(tmp_path: Path, tiny_m
         project, *training_runs.RUN, "--config", "recipe.yaml", "--optimizer", "adamw", "--warmup", "4", "--iters", "8"
     )
     root = project.resolve()
-    there = settings().__class__(cwd=root, root=root, registry_path=root / "runs.db", command="inv run.show run")
+    there = Invocation(project=Project.at(root), command="inv run.show run")
     typed = show.run(there, "run", LoraConfig())["command"]
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 

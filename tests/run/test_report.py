@@ -75,7 +75,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def db() -> Iterator[Registry]:
-    with registry.open_registry(settings().registry_path) as opened:
+    with registry.open_registry(settings().project.registry_path) as opened:
         yield opened
 
 
@@ -196,7 +196,7 @@ def test_without_matplotlib_it_is_said_what_to_type_and_nothing_is_written(
 
 
 def known(*runs: str) -> Page:
-    settings().registry_path.write_bytes(known_registry.content())
+    settings().project.registry_path.write_bytes(known_registry.content())
     return shown(*runs)
 
 

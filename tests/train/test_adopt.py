@@ -21,7 +21,8 @@ from mlxops import layout, registry
 from mlxops.config import DeleteConfig
 from mlxops.errors import Refused
 from mlxops.jobs.run import delete
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
 slow = pytest.mark.slow
 
@@ -360,13 +361,13 @@ def test_removing_a_run_gives_back_the_folder_that_it_took_over(project: Path, s
     before = contents(project / "old")
     there = Path(shutil.copytree(straight, project.parent / "straight"))
     (there / "old" / "train.log").touch()
-    settings = Settings(cwd=there, root=there, registry_path=there / "runs.db")
+    invocation = Invocation(project=Project.at(there))
 
-    planned = delete.plan(settings, DeleteConfig(runs=["run"]))
+    planned = delete.plan(invocation, DeleteConfig(runs=["run"]))
     (there / "old" / "adapter_config.json").unlink()  # as where a removal was cut short
     with pytest.raises(Refused):
-        delete.remove(settings, planned)
-    delete.remove(settings, delete.plan(settings, DeleteConfig(runs=["run"])))
+        delete.remove(invocation, planned)
+    delete.remove(invocation, delete.plan(invocation, DeleteConfig(runs=["run"])))
 
     assert contents(there / "old") == before
     with registry.open_read_only(there / "runs.db") as db:

@@ -21,7 +21,8 @@ from training_runs import RUN, assert_exact, lora, straight
 from mlxops.config import LoraConfig
 from mlxops.jobs.train import detach
 from mlxops.jobs.train import session as train
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.training import lock
 
 pytestmark = pytest.mark.slow
@@ -173,9 +174,9 @@ def test_a_training_whose_log_cannot_be_written_does_not_begin(project: Path, ml
 
 
 def test_ctrl_c_before_the_first_step_ends_what_was_started(project: Path) -> None:
-    settings = Settings(cwd=project, root=project, registry_path=project / "runs.db", command=f"mlx-toolkit {LONG}")
+    invocation = Invocation(project=Project.at(project), command=f"mlx-toolkit {LONG}")
     values: dict[str, Any] = {"model": "tiny", "name": "run", "num_layers": 2, "iters": 100_000, "detach": True}
-    training = train.check(settings, LoraConfig(**values), lambda what, done, total: None)
+    training = train.check(invocation, LoraConfig(**values), lambda what, done, total: None)
 
     with pytest.raises(KeyboardInterrupt):
         detach.start(training, _ctrl_c)

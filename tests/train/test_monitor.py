@@ -16,19 +16,20 @@ from mlxops import registry
 from mlxops.config import MonitorConfig
 from mlxops.errors import BadRequest, NotFound
 from mlxops.jobs.train.monitor import CURVES, Watch, open_watch
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.registry import Registry
-from mlxops.settings import Settings
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(cwd=tmp_path, root=tmp_path, registry_path=tmp_path / "runs.db")
+def settings(tmp_path: Path) -> Invocation:
+    return Invocation(project=Project.at(tmp_path))
 
 
 @pytest.fixture
-def db(settings: Settings) -> Iterator[Registry]:
+def db(invocation: Invocation) -> Iterator[Registry]:
     """Two runs: `heron`, finished at 100 with its best at 50, and the newer `otter`, which has not begun."""
-    with registry.open_registry(settings.registry_path) as opened:
+    with registry.open_registry(invocation.project.registry_path) as opened:
         heron = new_run(opened, "heron")
         attempt = begin(opened, heron)
         report(opened, heron.id, attempt, 1, 101)
@@ -63,14 +64,14 @@ def dead_process() -> int:
 # which run -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_newest_run_is_shown_where_none_is_at_work(db: Registry, settings: Settings) -> None:
-    with Watch(settings) as watch:
+def test_the_newest_run_is_shown_where_none_is_at_work(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation) as watch:
         assert shown(watch) == "otter"
 
 
-def test_the_run_at_work_is_shown_and_stays_when_another_begins(db: Registry, settings: Settings) -> None:
+def test_the_run_at_work_is_shown_and_stays_when_another_begins(db: Registry, invocation: Invocation) -> None:
     begin(db, db_run(db, "heron"))
-    with Watch(settings) as watch:
+    with Watch(invocation) as watch:
         first = shown(watch)
         begin(db, db_run(db, "otter"))
         second = watch.state()
@@ -80,9 +81,9 @@ def test_the_run_at_work_is_shown_and_stays_when_another_begins(db: Registry, se
     assert (second["run"]["name"], second["at_work"]) == ("heron", ["otter"])
 
 
-def test_once_its_run_has_ended_the_one_that_begins_is_shown(db: Registry, settings: Settings) -> None:
+def test_once_its_run_has_ended_the_one_that_begins_is_shown(db: Registry, invocation: Invocation) -> None:
     attempt = begin(db, db_run(db, "heron"))
-    with Watch(settings) as watch:
+    with Watch(invocation) as watch:
         watch.state()
         registry.end_attempt(db, attempt, reason="finished", status="completed", iteration=100)
         ended = shown(watch)
@@ -96,8 +97,8 @@ def db_run(db: Registry, name: str) -> registry.RunRow:
     return registry.RunRow(found["id"], found["name"], found["adapter_path"])
 
 
-def test_the_keys_go_from_run_to_run_and_round(db: Registry, settings: Settings) -> None:
-    with Watch(settings) as watch:
+def test_the_keys_go_from_run_to_run_and_round(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation) as watch:
         seen = [shown(watch)]
         for _ in range(2):
             watch.switch(1)
@@ -106,21 +107,23 @@ def test_the_keys_go_from_run_to_run_and_round(db: Registry, settings: Settings)
     assert seen == ["otter", "heron", "otter"]
 
 
-def test_a_named_run_is_shown_and_latest_is_the_newest(db: Registry, settings: Settings) -> None:
-    with Watch(settings, ["heron"]) as named, Watch(settings, ["latest"]) as latest:
+def test_a_named_run_is_shown_and_latest_is_the_newest(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation, ["heron"]) as named, Watch(invocation, ["latest"]) as latest:
         assert (shown(named), shown(latest)) == ("heron", "otter")
 
 
-def test_a_name_that_is_not_there_names_the_nearest(db: Registry, settings: Settings) -> None:
-    with Watch(settings, ["herom"]) as watch, pytest.raises(NotFound) as caught:
+def test_a_name_that_is_not_there_names_the_nearest(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation, ["herom"]) as watch, pytest.raises(NotFound) as caught:
         watch.state()
 
     assert caught.value.hint == "did you mean 'heron'?"
 
 
-def test_several_named_runs_lie_over_each_other_and_the_keys_go_among_them(db: Registry, settings: Settings) -> None:
+def test_several_named_runs_lie_over_each_other_and_the_keys_go_among_them(
+    db: Registry, invocation: Invocation
+) -> None:
     new_run(db, "wren")
-    with Watch(settings, ["heron", "otter"]) as watch:
+    with Watch(invocation, ["heron", "otter"]) as watch:
         first = watch.state()
         watch.switch(1)
         second = watch.state()
@@ -134,13 +137,13 @@ def test_several_named_runs_lie_over_each_other_and_the_keys_go_among_them(db: R
     assert len(second["others"][0]["curves"]["train_loss"]) == 100
 
 
-def test_too_many_runs_to_tell_apart_are_refused(settings: Settings) -> None:
+def test_too_many_runs_to_tell_apart_are_refused(invocation: Invocation) -> None:
     with pytest.raises(BadRequest, match=r"^9 runs are too many to tell apart$"):
-        Watch(settings, [f"run-{number}" for number in range(9)])
+        Watch(invocation, [f"run-{number}" for number in range(9)])
 
 
-def test_a_run_is_kept_on_the_chart_until_asked_again(db: Registry, settings: Settings) -> None:
-    with Watch(settings, ["heron"]) as watch:
+def test_a_run_is_kept_on_the_chart_until_asked_again(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation, ["heron"]) as watch:
         watch.state()
         watch.overlay()
         watch.switch(1)
@@ -160,24 +163,24 @@ def test_a_run_is_kept_on_the_chart_until_asked_again(db: Registry, settings: Se
 # what it is told ----------------------------------------------------------------------------------------------------
 
 
-def test_without_a_registry_there_is_nothing_and_nothing_is_made(settings: Settings) -> None:
-    with Watch(settings) as watch:
+def test_without_a_registry_there_is_nothing_and_nothing_is_made(invocation: Invocation) -> None:
+    with Watch(invocation) as watch:
         assert (watch.state(), watch.changed()) == (None, (None, None))
-    assert not settings.registry_path.exists()
+    assert not invocation.project.registry_path.exists()
 
 
-def test_a_registry_that_is_just_being_made_is_none_yet(settings: Settings) -> None:
-    settings.registry_path.touch()
-    with Watch(settings) as watch:
+def test_a_registry_that_is_just_being_made_is_none_yet(invocation: Invocation) -> None:
+    invocation.project.registry_path.touch()
+    with Watch(invocation) as watch:
         before = watch.state()
-        with registry.open_registry(settings.registry_path) as db:
+        with registry.open_registry(invocation.project.registry_path) as db:
             new_run(db, "heron")
 
         assert (before, shown(watch)) == (None, "heron")
 
 
-def test_a_run_in_full(db: Registry, settings: Settings) -> None:
-    with Watch(settings, ["heron"]) as watch:
+def test_a_run_in_full(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation, ["heron"]) as watch:
         state = watch.state()
 
     assert state is not None
@@ -189,8 +192,8 @@ def test_a_run_in_full(db: Registry, settings: Settings) -> None:
     json.dumps(state)
 
 
-def test_zooming_halves_and_doubles_what_is_shown(db: Registry, settings: Settings) -> None:
-    with Watch(settings, ["heron"], 60) as watch:
+def test_zooming_halves_and_doubles_what_is_shown(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation, ["heron"], 60) as watch:
         first = []
         for step in (None, 1, 1, 1, -1, 0):
             if step is not None:
@@ -202,8 +205,8 @@ def test_zooming_halves_and_doubles_what_is_shown(db: Registry, settings: Settin
     assert first == [(60, 41), (30, 71), (15, 86), (10, 91), (20, 81), (None, 1)]
 
 
-def test_an_attempt_that_goes_back_takes_the_points_beyond_it(db: Registry, settings: Settings) -> None:
-    with Watch(settings, ["heron"]) as watch:
+def test_an_attempt_that_goes_back_takes_the_points_beyond_it(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation, ["heron"]) as watch:
         watch.state()
         begin_at(db, 40)
         state = watch.state()
@@ -219,9 +222,9 @@ def begin_at(db: Registry, iteration: int) -> int:
     )  # fmt: skip
 
 
-def test_the_process_at_work_is_looked_at_and_one_that_has_ended_is_not(db: Registry, settings: Settings) -> None:
+def test_the_process_at_work_is_looked_at_and_one_that_has_ended_is_not(db: Registry, invocation: Invocation) -> None:
     begin(db, db_run(db, "otter"))
-    with Watch(settings) as watch:
+    with Watch(invocation) as watch:
         watch.state()
         working = watch.machine()
         watch.switch(1)
@@ -240,10 +243,10 @@ def points(state: dict[str, Any] | None, name: str) -> list[int]:
     return [row["low_iteration"] for row in runs[name]["curves"]["train_loss"]]
 
 
-def test_a_zoomed_curve_is_whole_again_when_a_shorter_run_is_shown_again(db: Registry, settings: Settings) -> None:
+def test_a_zoomed_curve_is_whole_again_when_a_shorter_run_is_shown_again(db: Registry, invocation: Invocation) -> None:
     wren = new_run(db, "wren")
     report(db, wren.id, begin(db, wren), 1, 201)
-    with Watch(settings, ["heron", "wren"], 50) as watch:
+    with Watch(invocation, ["heron", "wren"], 50) as watch:
         before = points(watch.state(), "wren")
         watch.switch(1)
         watch.state()
@@ -254,13 +257,13 @@ def test_a_zoomed_curve_is_whole_again_when_a_shorter_run_is_shown_again(db: Reg
 
 
 def test_the_curve_of_a_deleted_run_is_not_that_of_the_run_that_gets_its_number(
-    db: Registry, settings: Settings
+    db: Registry, invocation: Invocation
 ) -> None:
     gone = new_run(db, "gone")
     attempt = begin(db, gone)
     report(db, gone.id, attempt, 1, 31)
     registry.end_attempt(db, attempt, reason="finished", status="completed", iteration=30)
-    with Watch(settings) as watch:
+    with Watch(invocation) as watch:
         before = points(watch.state(), "gone")
         registry.remove_runs(db, [gone.id])
         wren = new_run(db, "wren")
@@ -271,11 +274,11 @@ def test_the_curve_of_a_deleted_run_is_not_that_of_the_run_that_gets_its_number(
     assert gone.id == wren.id
 
 
-def test_a_warning_is_marked_however_much_happened_since(db: Registry, settings: Settings) -> None:
+def test_a_warning_is_marked_however_much_happened_since(db: Registry, invocation: Invocation) -> None:
     registry.add_event(db, 1, None, kind="skipped", message="not finite", level="warning", iteration=5)
     for iteration in range(10, 80):
         registry.add_event(db, 1, None, kind="saved", message="saved", iteration=iteration)
-    with Watch(settings, ["heron"]) as watch:
+    with Watch(invocation, ["heron"]) as watch:
         state = watch.state()
 
     assert state is not None
@@ -292,8 +295,8 @@ def test_of_many_warnings_each_column_has_one(db: Registry) -> None:
 # runs that are deleted meanwhile -------------------------------------------------------------------------------------
 
 
-def test_of_several_runs_one_that_is_deleted_is_left_out_and_named(db: Registry, settings: Settings) -> None:
-    with Watch(settings, ["heron", "otter"]) as watch:
+def test_of_several_runs_one_that_is_deleted_is_left_out_and_named(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation, ["heron", "otter"]) as watch:
         watch.state()
         registry.remove_runs(db, [2])
         state = watch.state()
@@ -306,8 +309,8 @@ def test_of_several_runs_one_that_is_deleted_is_left_out_and_named(db: Registry,
     assert (later["run"]["name"], later["gone"]) == ("heron", [])
 
 
-def test_of_several_runs_another_is_shown_where_the_shown_one_is_deleted(db: Registry, settings: Settings) -> None:
-    with Watch(settings, ["heron", "otter"]) as watch:
+def test_of_several_runs_another_is_shown_where_the_shown_one_is_deleted(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation, ["heron", "otter"]) as watch:
         watch.state()
         registry.remove_runs(db, [1])
         state = watch.state()
@@ -316,8 +319,8 @@ def test_of_several_runs_another_is_shown_where_the_shown_one_is_deleted(db: Reg
     assert (state["run"]["name"], state["gone"]) == ("otter", ["heron"])
 
 
-def test_it_ends_where_every_run_that_was_asked_for_is_deleted(db: Registry, settings: Settings) -> None:
-    with Watch(settings, ["heron"]) as watch:
+def test_it_ends_where_every_run_that_was_asked_for_is_deleted(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation, ["heron"]) as watch:
         watch.state()
         registry.remove_runs(db, [1])
         with pytest.raises(NotFound, match=r"^'heron': deleted while shown$"):
@@ -325,9 +328,9 @@ def test_it_ends_where_every_run_that_was_asked_for_is_deleted(db: Registry, set
 
 
 def test_where_nothing_was_asked_for_the_newest_is_shown_once_the_shown_one_is_deleted(
-    db: Registry, settings: Settings
+    db: Registry, invocation: Invocation
 ) -> None:
-    with Watch(settings) as watch:
+    with Watch(invocation) as watch:
         watch.state()
         registry.remove_runs(db, [2])
         state = watch.state()
@@ -341,17 +344,17 @@ def test_where_nothing_was_asked_for_the_newest_is_shown_once_the_shown_one_is_d
 # what has changed ----------------------------------------------------------------------------------------------------
 
 
-def test_nothing_written_is_no_change_and_anything_written_is_one(db: Registry, settings: Settings) -> None:
-    with Watch(settings) as watch:
+def test_nothing_written_is_no_change_and_anything_written_is_one(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation) as watch:
         before, unchanged = watch.changed(), watch.changed()
         registry.add_event(db, 1, None, kind="note", message="hello")
 
         assert before == unchanged != watch.changed()
 
 
-def test_a_process_that_died_is_noticed_though_nothing_was_written(db: Registry, settings: Settings) -> None:
+def test_a_process_that_died_is_noticed_though_nothing_was_written(db: Registry, invocation: Invocation) -> None:
     attempt = begin(db, db_run(db, "otter"))
-    with Watch(settings) as watch:
+    with Watch(invocation) as watch:
         watch.state()
         before = watch.changed()
         with db.transaction() as connection:
@@ -364,11 +367,11 @@ def test_a_process_that_died_is_noticed_though_nothing_was_written(db: Registry,
     assert (state["run"]["status"], state["attempts"][-1]["end_reason"]) == ("interrupted", "lost")
 
 
-def test_a_dead_attempt_is_shown_as_lost_while_another_process_writes(db: Registry, settings: Settings) -> None:
+def test_a_dead_attempt_is_shown_as_lost_while_another_process_writes(db: Registry, invocation: Invocation) -> None:
     attempt = begin(db, db_run(db, "otter"))
     with db.transaction() as connection:
         connection.execute("UPDATE attempts SET pid = ? WHERE id = ?", (dead_process(), attempt))
-    with Watch(settings) as watch:
+    with Watch(invocation) as watch:
         with db.transaction():
             locked = watch.state()
         released = watch.state()
@@ -384,10 +387,10 @@ import sys
 from pathlib import Path
 import training_runs
 from mlxops.jobs.train.monitor import Watch
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
 training_runs.obey_permissions()
 root = Path.cwd()
-with Watch(Settings(cwd=root, root=root, registry_path=Path(sys.argv[1]))) as watch:
+with Watch(Invocation(project=Project(root=root, cwd=root, registry_path=Path(sys.argv[1])))) as watch:
     before = None
     for line in sys.stdin:
         seen = watch.changed()
@@ -397,10 +400,10 @@ with Watch(Settings(cwd=root, root=root, registry_path=Path(sys.argv[1]))) as wa
 """
 
 
-def test_in_a_folder_that_is_read_only_what_others_write_is_seen(db: Registry, settings: Settings) -> None:
-    folder = settings.registry_path.parent
+def test_in_a_folder_that_is_read_only_what_others_write_is_seen(db: Registry, invocation: Invocation) -> None:
+    folder = invocation.project.registry_path.parent
     db.close()
-    command = [sys.executable, "-c", _LOOKING, str(settings.registry_path)]
+    command = [sys.executable, "-c", _LOOKING, str(invocation.project.registry_path)]
     looking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def look() -> str:
@@ -414,7 +417,7 @@ def test_in_a_folder_that_is_read_only_what_others_write_is_seen(db: Registry, s
         return seen
 
     seen = [look(), look()]
-    with registry.open_registry(settings.registry_path) as writer:
+    with registry.open_registry(invocation.project.registry_path) as writer:
         wren = new_run(writer, "wren")
         attempt = begin(writer, wren)
         seen.append(look())
@@ -427,14 +430,14 @@ def test_in_a_folder_that_is_read_only_what_others_write_is_seen(db: Registry, s
     assert seen == ["otter 0 True", "otter 0 False", "wren 0 True", "wren 2 True", "wren 2 True"]
 
 
-def test_a_process_elsewhere_that_fell_silent_is_a_change(db: Registry, settings: Settings) -> None:
+def test_a_process_elsewhere_that_fell_silent_is_a_change(db: Registry, invocation: Invocation) -> None:
     attempt = begin(db, db_run(db, "otter"))
     with db.transaction() as connection:
         connection.execute(
             "UPDATE attempts SET host = 'elsewhere', heartbeat_at = '2026-01-01T00:00:00.000Z' WHERE id = ?",
             (attempt,),
         )
-    with Watch(settings) as watch:
+    with Watch(invocation) as watch:
         state, silent = watch.state(), watch.changed()
         registry.record_report(db, 2, attempt, iteration=1, epoch=1, trained_tokens=1, metrics={"train_loss": 1.0})
         beating = watch.changed()
@@ -444,22 +447,22 @@ def test_a_process_elsewhere_that_fell_silent_is_a_change(db: Registry, settings
     assert (silent[0], beating[0]) == ((), (attempt,))
 
 
-def test_a_registry_that_was_replaced_is_read_anew(db: Registry, settings: Settings) -> None:
-    with Watch(settings) as watch:
+def test_a_registry_that_was_replaced_is_read_anew(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation) as watch:
         before = watch.changed()
-        other = settings.registry_path.with_name("other.db")
+        other = invocation.project.registry_path.with_name("other.db")
         with registry.open_registry(other) as made:
             new_run(made, "wren")
         for each in ("-wal", "-shm"):
-            Path(f"{settings.registry_path}{each}").unlink(missing_ok=True)
-        other.replace(settings.registry_path)
+            Path(f"{invocation.project.registry_path}{each}").unlink(missing_ok=True)
+        other.replace(invocation.project.registry_path)
 
         assert watch.changed() != before
         assert shown(watch) == "wren"
 
 
-def test_watching_holds_no_transaction_open(db: Registry, settings: Settings) -> None:
-    with Watch(settings) as watch:
+def test_watching_holds_no_transaction_open(db: Registry, invocation: Invocation) -> None:
+    with Watch(invocation) as watch:
         watch.state()
         registry.add_event(db, 1, None, kind="note", message="hello")
         busy, in_log, moved = db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -470,8 +473,8 @@ def test_watching_holds_no_transaction_open(db: Registry, settings: Settings) ->
 # through the front door ---------------------------------------------------------------------------------------------
 
 
-def test_the_options_are_what_is_watched(db: Registry, settings: Settings) -> None:
-    with open_watch(settings, MonitorConfig(run=["heron"], last=20)) as watch:
+def test_the_options_are_what_is_watched(db: Registry, invocation: Invocation) -> None:
+    with open_watch(invocation, MonitorConfig(run=["heron"], last=20)) as watch:
         state = watch.state()
 
     assert state is not None
@@ -480,10 +483,10 @@ def test_the_options_are_what_is_watched(db: Registry, settings: Settings) -> No
 
 @pytest.mark.parametrize("command", ["monitor --once", "runs"])
 def test_a_folder_in_place_of_the_registry_is_none(
-    mlxops: Callable[[str], tuple[int, str, str]], settings: Settings, monkeypatch: pytest.MonkeyPatch, command: str
+    mlxops: Callable[[str], tuple[int, str, str]], invocation: Invocation, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    settings.registry_path.mkdir()
-    monkeypatch.setenv("MLXOPS_DB", str(settings.registry_path))
+    invocation.project.registry_path.mkdir()
+    monkeypatch.setenv("MLXOPS_DB", str(invocation.project.registry_path))
     code, out, err = mlxops(command)
 
     assert (code, out) == (2, "")
@@ -491,12 +494,12 @@ def test_a_folder_in_place_of_the_registry_is_none(
 
 
 def test_while_another_process_writes_the_runs_are_listed_though_an_attempt_is_dead(
-    mlxops: Callable[[str], tuple[int, str, str]], db: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    mlxops: Callable[[str], tuple[int, str, str]], db: Registry, invocation: Invocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt = begin(db, db_run(db, "otter"))
     with db.transaction() as connection:
         connection.execute("UPDATE attempts SET pid = ? WHERE id = ?", (dead_process(), attempt))
-    monkeypatch.setenv("MLXOPS_DB", str(settings.registry_path))
+    monkeypatch.setenv("MLXOPS_DB", str(invocation.project.registry_path))
     with db.transaction():
         locked = mlxops("runs")
     released = mlxops("runs --status interrupted")
@@ -506,9 +509,9 @@ def test_while_another_process_writes_the_runs_are_listed_though_an_attempt_is_d
 
 
 def test_several_runs_and_a_zoom_can_be_typed(
-    mlxops: Callable[[str], tuple[int, str, str]], db: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    mlxops: Callable[[str], tuple[int, str, str]], db: Registry, invocation: Invocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLXOPS_DB", str(settings.registry_path))
+    monkeypatch.setenv("MLXOPS_DB", str(invocation.project.registry_path))
     code, out, err = mlxops("monitor --run heron,otter --last 20 --once")
 
     assert (code, err) == (0, "")

@@ -23,7 +23,8 @@ from mlxops import registry
 from mlxops.config import StopConfig
 from mlxops.errors import Interrupted
 from mlxops.jobs.train.stop import stop
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.training import lock
 
 pytestmark = pytest.mark.slow
@@ -155,9 +156,9 @@ def test_a_training_that_reaches_its_target_meanwhile_is_finished(project: Path,
     assert out == "run: finished at iteration 13 of 13\n"
 
 
-def settings_of(project: Path) -> Settings:
+def settings_of(project: Path) -> Invocation:
     """What a job is told in this project."""
-    return Settings(cwd=project, root=project, registry_path=project / "runs.db")
+    return Invocation(project=Project.at(project))
 
 
 def meanwhile(act: Callable[[], object], said: list[str] | None = None) -> Any:

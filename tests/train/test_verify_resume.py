@@ -21,7 +21,8 @@ from mlxops import registry
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, Failed, Interrupted
 from mlxops.jobs.train import session, verify_resume
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.training import checkpoints
 
 pytestmark = pytest.mark.slow
@@ -59,8 +60,8 @@ def events(project: Path) -> list[dict[str, Any]]:
 def training(project: Path, **changed: Any) -> session.Training:
     """A checked training, of which three iterations are to be tried."""
     values: dict[str, Any] = {"model": "tiny", "num_layers": 2, "batch_size": 2, "verify_resume": 3, **changed}
-    settings = Settings(cwd=project, root=project, registry_path=project / "runs.db", cache=training_runs.CACHE)
-    return session.check(settings, LoraConfig(**values), lambda what, done, total: None)
+    invocation = Invocation(project=Project.at(project), cache=training_runs.CACHE)
+    return session.check(invocation, LoraConfig(**values), lambda what, done, total: None)
 
 
 def when(moment: tuple[str, int], act: Callable[[], object]) -> Callable[[str, int, int], None]:

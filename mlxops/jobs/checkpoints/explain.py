@@ -21,8 +21,8 @@ from mlxops.errors import MlxopsError
 from mlxops.jobs import commands
 from mlxops.jobs.checkpoints.listing import Known, folder_asked, known_runs
 from mlxops.jobs.train import candidates
-from mlxops.projects.project import Project, project_of
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.training import lock
 from mlxops.training.decide import Decision, Request, decide
 from mlxops.training.fingerprint import fingerprint
@@ -69,11 +69,11 @@ class Explanation:
 
 
 def explain(
-    settings: Settings, *, path: str | None, run: str | None, target: int | None, progress: Progress
+    invocation: Invocation, *, path: str | None, run: str | None, target: int | None, progress: Progress
 ) -> list[Explanation]:
     """Explain the adapter folders at or below a path, of one run, or of the whole project."""
-    project = project_of(settings)
-    below, runs = folder_asked(project, path), _in_full(settings, known_runs(settings, run))
+    project = invocation.project
+    below, runs = folder_asked(project, path), _in_full(invocation, known_runs(invocation, run))
     known = {project.from_root(each.row["adapter_path"]).resolve(): each for each in runs}
     if run is not None:
         places = list(known)
@@ -83,14 +83,14 @@ def explain(
     looked = [folders.look(place) for place in places]
     total = sum(each.bytes for contents in looked for each in contents.files)
     read = _Reader(total, progress)
-    return [_explain(settings, project, contents, known.get(contents.folder), target, read) for contents in looked]
+    return [_explain(invocation, project, contents, known.get(contents.folder), target, read) for contents in looked]
 
 
-def _in_full(settings: Settings, runs: Sequence[Known]) -> list[Known]:
+def _in_full(invocation: Invocation, runs: Sequence[Known]) -> list[Known]:
     """The runs with all columns of their rows."""
     if not runs:
         return []
-    with registry.open_read_only(settings.registry_path) as db:
+    with registry.open_read_only(invocation.project.registry_path) as db:
         return [replace(each, row=registry.find_run(db, each.row["name"])) for each in runs]
 
 
@@ -132,7 +132,7 @@ class _Reader:
 
 
 def _explain(
-    settings: Settings, project: Project, contents: Contents, known: Known | None, target: int | None, read: _Reader
+    invocation: Invocation, project: Project, contents: Contents, known: Known | None, target: int | None, read: _Reader
 ) -> Explanation:
     folder = contents.folder
     looked = tuple(read.read(folder, each) for each in contents.files if each.kind != "other")
@@ -154,8 +154,8 @@ def _explain(
     if contents.problem not in (None, "is gone"):
         return _closed(row, f"its folder {contents.problem}", about)
     if row is None:
-        return _of_others(settings, project, folder, said or {}, newest, target, about)
-    return _of_ours(settings, project, folder, row, known, wanted or 0, about)
+        return _of_others(invocation, project, folder, said or {}, newest, target, about)
+    return _of_ours(invocation, project, folder, row, known, wanted or 0, about)
 
 
 def _closed(row: Mapping[str, Any] | None, reason: str, about: Mapping[str, Any]) -> Explanation:
@@ -245,7 +245,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _of_ours(
-    settings: Settings,
+    invocation: Invocation,
     project: Project,
     folder: Path,
     row: Mapping[str, Any],
@@ -266,7 +266,7 @@ def _of_ours(
     command = None
     if decision.kind != "refuse" or decision.hint:
         command, notes = commands.going_on(
-            settings, project, row, folder=commands.path_of(project, folder), target=max(target, decision.iteration)
+            invocation, project, row, folder=commands.path_of(project, folder), target=max(target, decision.iteration)
         )
     if decision.kind == "finished":
         notes.append("that command does nothing; a larger --iters goes on from there")
@@ -303,7 +303,7 @@ def _request(project: Project, folder: Path, row: Mapping[str, Any], target: int
 
 
 def _of_others(
-    settings: Settings,
+    invocation: Invocation,
     project: Project,
     folder: Path,
     said: Mapping[str, Any],
@@ -324,7 +324,7 @@ def _of_others(
     command: str | None = None
     notes: list[str] = []
     if newest is not None:
-        command, notes = _adopt(settings, project, folder, said, newest, target, about["files"])
+        command, notes = _adopt(invocation, project, folder, said, newest, target, about["files"])
     has_adapter = any(each.kind in ("weights", "offered") for each in about["files"])
     return Explanation(
         what="an adapter that this toolkit did not make" if has_adapter else "no adapter's folder",
@@ -338,7 +338,7 @@ def _of_others(
 
 
 def _adopt(
-    settings: Settings,
+    invocation: Invocation,
     project: Project,
     folder: Path,
     said: Mapping[str, Any],
@@ -362,7 +362,7 @@ def _adopt(
     elif target <= read.iteration:
         note = f"{target:,} iterations are asked for, and it has {read.iteration:,}: nothing is left to train"
         return None, [*read.notes, note]
-    command, notes = commands.adopting(settings, project, said, path=commands.path_of(project, path), target=target)
+    command, notes = commands.adopting(invocation, project, said, path=commands.path_of(project, path), target=target)
     return command, [*read.notes, *notes]
 
 

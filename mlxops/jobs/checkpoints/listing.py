@@ -19,9 +19,9 @@ from mlxops.adapters.folders import Contents, Found
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.layout import adapter_name, state_name
-from mlxops.projects.project import Project, project_of
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.registry import opening
-from mlxops.settings import Settings
 from mlxops.training import lock
 
 State = Literal["whole", "weights only", "damaged", "missing", "pruned"]
@@ -106,10 +106,10 @@ def check(config: CheckpointsConfig) -> None:
         raise BadRequest(f"{kept[0]} says what --prune keeps", hint=f"inv checkpoints --prune {kept[0]}")
 
 
-def listing(settings: Settings, config: CheckpointsConfig) -> Listing:
+def listing(invocation: Invocation, config: CheckpointsConfig) -> Listing:
     """Every checkpoint of the project, of one run, or at and below a folder."""
-    project = project_of(settings)
-    runs = known_runs(settings, config.run, with_imported=True)
+    project = invocation.project
+    runs = known_runs(invocation, config.run, with_imported=True)
     below = folder_asked(project, config.path)
     listed: dict[Path, str] = {}
     groups, unreadable = [], []
@@ -140,20 +140,20 @@ def _adopting(project: Project, source: str) -> str:
     return f"inv lora --adopt {shlex.quote(source)} goes on with it in a run of its own"
 
 
-def known_runs(settings: Settings, name: str | None = None, *, with_imported: bool = False) -> list[Known]:
+def known_runs(invocation: Invocation, name: str | None = None, *, with_imported: bool = False) -> list[Known]:
     """The runs of the registry, newest first, or the one of that name; none without a registry.
 
     Imported ones are left out unless asked for; to name one raises `Refused` then.
     """
-    if not settings.registry_path.exists() and name is None:
+    if not invocation.project.registry_path.exists() and name is None:
         return []
-    with opening.reading(settings.registry_path) as db:
+    with opening.reading(invocation.project.registry_path) as db:
         rows, rates = registry.all_checkpoints(db), registry.iteration_rates(db)
         only = None if name is None else registry.find_run(db, name)["id"]
         found = [row for row in registry.list_runs(db) if only in (None, row["id"])]
     if not with_imported:
         if only is not None and found[0]["imported_from"] is not None:
-            raise imported(project_of(settings), found[0])
+            raise imported(invocation.project, found[0])
         found = [row for row in found if row["imported_from"] is None]
     return [Known(row=row, rows=rows.get(row["id"], ()), rate=rates.get(row["id"])) for row in found]
 

@@ -17,8 +17,8 @@ from mlxops.config import CheckpointsConfig
 from mlxops.errors import Busy, Failed, Refused
 from mlxops.jobs.checkpoints.listing import Known, folder_asked, known_runs
 from mlxops.jobs.train import claim, keep_last
-from mlxops.projects.project import Project, project_of
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.training import checkpoints, lock, retention
 from mlxops.training.checkpoints import Checkpoint
 from mlxops.training.retention import Kept, Plan
@@ -48,44 +48,44 @@ class Going:
 
 
 def prune(
-    settings: Settings, config: CheckpointsConfig, agree: Callable[[list[dict[str, Any]]], bool | None]
+    invocation: Invocation, config: CheckpointsConfig, agree: Callable[[list[dict[str, Any]]], bool | None]
 ) -> list[Going]:
     """Plan, have it agreed to unless told `--yes`, and do it; returns what went.
 
     `agree` is shown what would go; None from it means that nobody could be asked, which raises `Refused`.
     """
-    planned = plan(settings, config)
+    planned = plan(invocation, config)
     if all(going.is_nothing for going in planned):
         return planned
     is_agreed = config.yes or agree([asdict(going) for going in planned])
     if is_agreed is None:
         raise Refused("nothing was removed: nobody is here to be asked", hint="--yes removes it without asking")
-    return _act(settings, config, planned) if is_agreed else []
+    return _act(invocation, config, planned) if is_agreed else []
 
 
-def plan(settings: Settings, config: CheckpointsConfig) -> list[Going]:
+def plan(invocation: Invocation, config: CheckpointsConfig) -> list[Going]:
     """What would go of every run, of one, or of those below a folder. Removes and records nothing.
 
     Before anything is planned to go, the newest checkpoint of its run is read through: what stays has to be whole.
     """
-    project = project_of(settings)
+    project = invocation.project
     below = folder_asked(project, config.path)
-    runs = known_runs(settings, config.run)
+    runs = known_runs(invocation, config.run)
     if below is not None:
         runs = [run for run in runs if _place(project, run).resolve().is_relative_to(below)]
     if not runs:
         return []
-    with registry.open_read_only(settings.registry_path) as db:
+    with registry.open_read_only(invocation.project.registry_path) as db:
         return [_plan_run(project, db, run, config)[0] for run in runs]
 
 
-def _act(settings: Settings, config: CheckpointsConfig, planned: Sequence[Going]) -> list[Going]:
+def _act(invocation: Invocation, config: CheckpointsConfig, planned: Sequence[Going]) -> list[Going]:
     """Do what was planned, each run planned anew under its lock."""
-    project, done = project_of(settings), []
+    project, done = invocation.project, []
     names = {going.run for going in planned if not going.is_nothing}
-    who = claim.holder(settings.command or "")
-    with registry.open_registry(settings.registry_path) as db:
-        for run in known_runs(settings, config.run):
+    who = claim.holder(invocation.command or "")
+    with registry.open_registry(invocation.project.registry_path) as db:
+        for run in known_runs(invocation, config.run):
             if run.row["name"] not in names:
                 continue
             folder = _place(project, run)

@@ -11,12 +11,11 @@ from mlxops.config import CheckpointsConfig
 from mlxops.errors import BadRequest, Failed, NotFound, Refused
 from mlxops.jobs.checkpoints.listing import imported
 from mlxops.jobs.train import claim
-from mlxops.projects.project import project_of
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
 from mlxops.training import checkpoints, lock
 
 
-def use(settings: Settings, config: CheckpointsConfig) -> dict[str, Any]:
+def use(invocation: Invocation, config: CheckpointsConfig) -> dict[str, Any]:
     """Make `best`, `last` or an iteration of a run what it offers, and record it. Returns what is offered now.
 
     The file is exchanged whole and before the row. Raises `Refused` for a checkpoint that is damaged or pruned, `Busy`
@@ -24,20 +23,20 @@ def use(settings: Settings, config: CheckpointsConfig) -> dict[str, Any]:
     """
     if config.run is None:
         raise BadRequest("--use needs the run whose checkpoint it is", hint="inv checkpoints --use best --run NAME")
-    project = project_of(settings)
+    project = invocation.project
     wanted = config.use or ""
     if wanted not in ("best", "last") and not wanted.isdecimal():
         raise BadRequest(f"--use takes best, last or an iteration, not {wanted!r}")
-    if not settings.registry_path.exists():
+    if not invocation.project.registry_path.exists():
         raise NotFound("there are no runs yet", hint="inv lora --model MODEL --data DATA starts the first")
-    with registry.open_registry(settings.registry_path) as db:
+    with registry.open_registry(invocation.project.registry_path) as db:
         run = registry.find_run(db, config.run)
         name, folder = run["name"], project.from_root(run["adapter_path"])
         if run["imported_from"] is not None:
             raise imported(project, run)
         if not folder.is_dir():
             raise NotFound(f"the folder {run['adapter_path']!r} of the run {name!r} is gone")
-        with lock.hold(folder / lock.NAME, claim.holder(settings.command or ""), what=f"the run {name!r}"):
+        with lock.hold(folder / lock.NAME, claim.holder(invocation.command or ""), what=f"the run {name!r}"):
             row = _chosen(registry.checkpoints_of(db, run["id"]), wanted, name)
             _check(folder, row, name)
             try:

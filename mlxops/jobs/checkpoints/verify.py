@@ -14,8 +14,8 @@ from mlxops.adapters import folders
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import Failed
 from mlxops.jobs.checkpoints.listing import Group, Item, listing
-from mlxops.projects.project import Project, project_of
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint
 
@@ -55,20 +55,20 @@ class Verification:
         return tuple(each for each in self.checkpoints if each.result in ("damaged", "missing"))
 
 
-def verify(settings: Settings, config: CheckpointsConfig, progress: Progress) -> Verification:
+def verify(invocation: Invocation, config: CheckpointsConfig, progress: Progress) -> Verification:
     """Read everything through and record what was found: when, and what is damaged or missing.
 
     Files that a process at work removes meanwhile are no damage: their rows say pruned by then.
     """
-    project, found = project_of(settings), listing(settings, config)
+    project, found = invocation.project, listing(invocation, config)
     counter = _Counter(found.bytes, progress)
-    is_recorded = _may_be_written(settings.registry_path)
+    is_recorded = _may_be_written(invocation.project.registry_path)
     verified: list[Verified] = []
     consequences: list[str] = []
     for group in found.groups:
         results = _verify_group(project, group, counter)
         if group.kind in ("run", "imported") and is_recorded:
-            results = _record(settings, group, results)
+            results = _record(invocation, group, results)
         verified += results
         consequences += _consequence(group, results)
     return Verification(
@@ -155,9 +155,9 @@ def _may_be_written(path: Path) -> bool:
 _STATUS: Mapping[str, str] = {"whole": "whole", "damaged": "corrupt", "missing": "missing"}
 
 
-def _record(settings: Settings, group: Group, results: list[Verified]) -> list[Verified]:
+def _record(invocation: Invocation, group: Group, results: list[Verified]) -> list[Verified]:
     """Mark the rows of a run; what was pruned meanwhile is left out."""
-    with registry.open_registry(settings.registry_path) as db:
+    with registry.open_registry(invocation.project.registry_path) as db:
         run_id = registry.find_run(db, str(group.run))["id"]
         now = {row["iteration"]: row["status"] for row in registry.checkpoints_of(db, run_id)}
         kept = [each for each in results if now.get(each.iteration or 0) != "pruned"]

@@ -13,10 +13,10 @@ from mlxops.errors import BadRequest, NotFound
 from mlxops.models.folders import check_model, find_model
 from mlxops.models.identity import model_identity
 from mlxops.projects import blas, machine
-from mlxops.projects.project import Project, project_of
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.registry.database import open_read_only
 from mlxops.registry.places import Place, find_place
-from mlxops.settings import Settings
 
 if TYPE_CHECKING:
     from mlxops.models.adapter_slot import AdapterSpec
@@ -49,16 +49,16 @@ class ChosenModel:
 
 
 def choose(
-    settings: Settings, *, model: str | None, adapter_path: str | None = None, run: str | None = None
+    invocation: Invocation, *, model: str | None, adapter_path: str | None = None, run: str | None = None
 ) -> ChosenModel:
     """The model and the adapter that a command names; a run and an adapter's folder know their model.
 
     Raises `BadRequest` and `NotFound` for what is not there or does not fit. Loads nothing.
     """
-    project = project_of(settings)
+    project = invocation.project
     if adapter_path is not None and run is not None:
         raise BadRequest("--run and --adapter-path say the same thing: give one of them")
-    place = None if run is None else _place(settings, run)
+    place = None if run is None else _place(invocation, run)
     path = None
     if place is not None:
         path = project.from_root(place.run["adapter_path"])
@@ -76,22 +76,22 @@ def choose(
     )
 
 
-def choose_adapter(settings: Settings, text: str, layers: int) -> ChosenAdapter:
+def choose_adapter(invocation: Invocation, text: str, layers: int) -> ChosenAdapter:
     """The adapter that a person names for a model that is loaded: RUN, RUN:ITERATION, or a path."""
-    path = project_of(settings).resolve(text)
+    path = invocation.project.resolve(text)
     if path.exists() and (path.is_file() or loadable.model_of(path) is not None):
         return _read(path, None, layers)
-    place = _place(settings, text)
-    return _read(project_of(settings).from_root(place.run["adapter_path"]), place, layers)
+    place = _place(invocation, text)
+    return _read(invocation.project.from_root(place.run["adapter_path"]), place, layers)
 
 
-def load(settings: Settings, chosen: ChosenModel, *, draft_model: str | None = None) -> LoadedModel:
+def load(invocation: Invocation, chosen: ChosenModel, *, draft_model: str | None = None) -> LoadedModel:
     """Load a model with its adapter, ready to make text, with the fast BLAS and in the type that is fastest here."""
-    cache = settings.cache or machine.user_cache()
-    blas.load(threads=None, core_type=None, cache=cache, setting=settings.blas)
+    cache = invocation.cache or machine.user_cache()
+    blas.load(threads=None, core_type=None, cache=cache, setting=invocation.blas)
     from mlxops.models.loading import load_for_generation
 
-    project = project_of(settings)
+    project = invocation.project
     # MLX's own loops for half precision are many times slower on a CPU than the BLAS is in float32
     on_cpu = machine.device()["kind"] == "cpu"
     loaded = load_for_generation(
@@ -123,8 +123,8 @@ def spec_of(adapter: LoadableAdapter) -> AdapterSpec:
     )
 
 
-def _place(settings: Settings, text: str) -> Place:
-    with open_read_only(settings.registry_path) as db:
+def _place(invocation: Invocation, text: str) -> Place:
+    with open_read_only(invocation.project.registry_path) as db:
         return find_place(db, text)
 
 

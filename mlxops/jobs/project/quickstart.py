@@ -20,7 +20,8 @@ from mlxops.errors import BadRequest, Failed, Refused
 from mlxops.jobs.train.session import Begun
 from mlxops.models import folders, sample
 from mlxops.projects import blas, machine, pip, templates
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
 Progress = Callable[[str, int, int], None]
 
@@ -37,27 +38,27 @@ _MARK = Path(".mlxops") / "quickstart.json"
 class Trial:
     """A project that is ready to be trained: where, and with which settings."""
 
-    settings: Settings
+    invocation: Invocation
     config: LoraConfig
 
     @property
     def folder(self) -> Path:
         """The project's folder."""
-        return self.settings.root
+        return self.invocation.project.root
 
 
-def set_up(settings: Settings, config: QuickstartConfig, say: Callable[[str], None], progress: Progress) -> Trial:
+def set_up(invocation: Invocation, config: QuickstartConfig, say: Callable[[str], None], progress: Progress) -> Trial:
     """Make the project, or complete one that was begun; what a person changed in it stays.
 
     Raises `Refused` for a folder with other things in it, `Failed` where the model cannot be had.
     """
-    folder = Path(os.path.normpath(settings.cwd / files.expanded(config.dir)))
+    folder = Path(os.path.normpath(invocation.project.cwd / files.expanded(config.dir)))
     model = "tiny" if config.tiny else sample.NAME
     layers = _LAYERS_OF_TINY if config.tiny else _LORA.num_layers
     lora = replace(_LORA, model=model, iters=config.iters, num_layers=layers)
     try:
         _take(folder, model)
-        _have_model(folder / "models" / model, settings.cache or machine.user_cache(), say, progress)
+        _have_model(folder / "models" / model, invocation.cache or machine.user_cache(), say, progress)
         _mark(folder, model)  # not before the model is there, so that another can be asked for where one cannot be had
         templates.write_project(folder, "basic", {"name": folder.name, "lora": _as_yaml(lora)})
         templates.write_data(folder / "data", _DATA)
@@ -65,15 +66,10 @@ def set_up(settings: Settings, config: QuickstartConfig, say: Callable[[str], No
         raise Failed(
             f"{str(folder)!r} cannot be written: {error.strerror or error}", hint="--dir names another"
         ) from error
-    return Trial(
-        settings=replace(
-            settings,
-            cwd=folder,
-            root=folder,
-            registry_path=settings.registry_path if settings.registry_is_given else folder / "runs.db",
-        ),
-        config=lora,
-    )
+    project = Project.at(folder)
+    if invocation.registry_is_given:
+        project = replace(project, registry_path=invocation.project.registry_path)
+    return Trial(invocation=replace(invocation, project=project), config=lora)
 
 
 def compare(trial: Trial, run: Begun, progress: Progress) -> dict[str, Any]:
@@ -102,10 +98,10 @@ def compare(trial: Trial, run: Begun, progress: Progress) -> dict[str, Any]:
 def commands(trial: Trial, *, cwd: Path) -> list[str]:
     """What to go on with, as it can be typed in the shell that this was started from."""
     inv = _inv(trial.folder)
-    is_elsewhere = trial.settings.registry_is_given
+    is_elsewhere = trial.invocation.registry_is_given
     question = "select iteration, train_loss, validation_loss from loss_curve order by iteration"
     return [
-        *([f"export MLXOPS_DB={shlex.quote(str(trial.settings.registry_path))}"] if is_elsewhere else []),
+        *([f"export MLXOPS_DB={shlex.quote(str(trial.invocation.project.registry_path))}"] if is_elsewhere else []),
         *([] if trial.folder == cwd else [f"cd {shlex.quote(_shorter(trial.folder, cwd))}"]),
         f"{inv} runs",
         f"{inv} monitor --once",
@@ -193,8 +189,8 @@ def _ask(
     blas.load(
         threads=automatic.get("blas_threads"),
         core_type=automatic.get("core_type"),
-        cache=trial.settings.cache or machine.user_cache(),
-        setting=trial.settings.blas,
+        cache=trial.invocation.cache or machine.user_cache(),
+        setting=trial.invocation.blas,
     )
     from mlxops.models.adapter_slot import AdapterSpec
     from mlxops.models.conversation import prompt_tokens

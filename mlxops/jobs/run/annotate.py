@@ -7,36 +7,36 @@ from typing import Any
 from mlxops import registry
 from mlxops.config import NoteConfig, TagConfig
 from mlxops.errors import BadRequest
+from mlxops.projects.invocation import Invocation
 from mlxops.registry.opening import reading, writing
 from mlxops.registry.runs import find_runs
-from mlxops.settings import Settings
 
 _NO_NOTE = "-"
 
 
-def tag(settings: Settings, config: TagConfig) -> list[dict[str, Any]]:
+def tag(invocation: Invocation, config: TagConfig) -> list[dict[str, Any]]:
     """Add tags to runs and take others away; returns `run` and `tags` of each. Without either nothing is written."""
     names = [name.strip() for name in config.name.split(",") if name.strip()]
     if not names:
         raise BadRequest(f"run.tag takes the name of a run, not {config.name!r}", hint="inv run.tag latest --add good")
     if not (config.add or config.remove):
-        with reading(settings.registry_path) as db:
+        with reading(invocation.project.registry_path) as db:
             return [{"run": run["name"], "tags": run["tags"]} for run in find_runs(db, names)]
-    with writing(settings.registry_path) as db:
+    with writing(invocation.project.registry_path) as db:
         return [
             {"run": run["name"], "tags": registry.change_tags(db, run["id"], add=config.add, remove=config.remove)}
             for run in find_runs(db, names)
         ]
 
 
-def note(settings: Settings, config: NoteConfig) -> dict[str, Any]:
+def note(invocation: Invocation, config: NoteConfig) -> dict[str, Any]:
     """Give a run a note, or none at all; returns `run` and `note`. Without a text nothing is written."""
     if config.text is None:
-        with reading(settings.registry_path) as db:
+        with reading(invocation.project.registry_path) as db:
             run = registry.find_run(db, config.name)
         return {"run": run["name"], "note": run["note"]}
     text = None if config.text.strip() == _NO_NOTE else config.text
-    with writing(settings.registry_path) as db:
+    with writing(invocation.project.registry_path) as db:
         run = registry.find_run(db, config.name)
         registry.update_run(db, run["id"], note=text)
     return {"run": run["name"], "note": text}

@@ -14,10 +14,10 @@ from mlxops.config import CompareConfig, LoraConfig
 from mlxops.errors import BadRequest
 from mlxops.jobs import commands
 from mlxops.options import options_of
+from mlxops.projects.invocation import Invocation
 from mlxops.registry import Registry
 from mlxops.registry.opening import reading
 from mlxops.registry.runs import find_runs
-from mlxops.settings import Settings
 from mlxops.training.fingerprint import complete
 from mlxops.training.origin import origin_of
 
@@ -45,7 +45,7 @@ class _Run:
     errors: Mapping[int, float]
 
 
-def compare(settings: Settings, config: CompareConfig) -> dict[str, Any]:
+def compare(invocation: Invocation, config: CompareConfig) -> dict[str, Any]:
     """The comparison of two to eight runs, as `ui.compare` draws it and JSON has it.
 
     Raises `NotFound` for a run that is not there, with the nearest names, `BadRequest` for too few or too many.
@@ -58,7 +58,7 @@ def compare(settings: Settings, config: CompareConfig) -> dict[str, Any]:
         raise BadRequest(
             f"run.compare takes {FEWEST} to {MOST} runs, not {len(names)}", hint="inv run.compare heron,otter"
         )
-    with reading(settings.registry_path) as db:
+    with reading(invocation.project.registry_path) as db:
         found = find_runs(db, names)
         if len(found) < len(names):
             raise BadRequest(f"{' and '.join(names)} are not different runs", hint="inv runs shows the runs there are")

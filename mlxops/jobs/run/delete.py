@@ -22,11 +22,11 @@ from mlxops.config import DeleteConfig
 from mlxops.errors import BadRequest, Busy, Failed, Refused
 from mlxops.jobs.train import claim, detach, latest
 from mlxops.layout import BEFORE
-from mlxops.projects.project import Project, project_of
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.registry import Registry
 from mlxops.registry.opening import reading, writing
 from mlxops.registry.runs import find_runs
-from mlxops.settings import Settings
 from mlxops.training import lock
 from mlxops.training.origin import origin_of
 
@@ -90,22 +90,25 @@ class Removal:
         }
 
 
-def plan(settings: Settings, config: DeleteConfig) -> Removal:
+def plan(invocation: Invocation, config: DeleteConfig) -> Removal:
     """What would go. Raises `Refused` for a run that others branch from, `Busy` for one that is worked on."""
     if not config.runs:
         raise BadRequest("run.delete takes the name of a run, or several with commas between them")
-    with reading(settings.registry_path) as db:
-        return _plan(project_of(settings), db, config.runs, keep_files=config.keep_files)
+    with reading(invocation.project.registry_path) as db:
+        return _plan(invocation.project, db, config.runs, keep_files=config.keep_files)
 
 
-def remove(settings: Settings, planned: Removal) -> dict[str, Any]:
+def remove(invocation: Invocation, planned: Removal) -> dict[str, Any]:
     """Remove what was planned, and point `adapters/latest` at the newest run there is; returns what went and stayed.
 
     Raises `Refused`, with nothing removed, where what would go is something else by now, and `Failed` where a file
     cannot be removed: then the rows are still there.
     """
-    project = project_of(settings)
-    with writing(settings.registry_path) as db, claim.deciding(project, claim.holder(settings.command or "")):
+    project = invocation.project
+    with (
+        writing(invocation.project.registry_path) as db,
+        claim.deciding(project, claim.holder(invocation.command or "")),
+    ):
         if _plan(project, db, planned.names, keep_files=planned.keep_files) != planned:
             raise Refused("something of the runs has changed meanwhile, so nothing was removed", hint="run it again")
         gone = [folder.shown for folder in planned.folders if _empty(project, folder)]

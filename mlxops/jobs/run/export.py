@@ -19,10 +19,10 @@ from typing import IO, Any
 from mlxops import files, registry
 from mlxops.config import ExportConfig
 from mlxops.errors import BadRequest, Failed, Refused
+from mlxops.projects.invocation import Invocation
 from mlxops.registry import Registry, TableRows
 from mlxops.registry.opening import reading
 from mlxops.registry.runs import find_runs
-from mlxops.settings import Settings
 
 Rows = Sequence[tuple[Any, ...]]
 Written = dict[str, Any]
@@ -30,19 +30,19 @@ Written = dict[str, Any]
 _FORMATS = ("csv", "json", "jsonl", "parquet")
 
 
-def export(settings: Settings, config: ExportConfig, stdout: IO[bytes], *, is_terminal: bool) -> list[Written]:
+def export(invocation: Invocation, config: ExportConfig, stdout: IO[bytes], *, is_terminal: bool) -> list[Written]:
     """Write the rows asked for; returns `file`, `rows` and `bytes` of each file, none where it went to `stdout`.
 
     A file is whole or absent. Raises `Refused` rather than write over one, `BadRequest` for a format that cannot go
     where it should.
     """
-    target = None if config.output is None else settings.cwd / Path(config.output).expanduser()
+    target = None if config.output is None else invocation.project.cwd / Path(config.output).expanduser()
     form = _format(config, target, is_terminal=is_terminal)
     if target is not None and _is_taken(target):
         raise Refused(f"{config.output!r} is there already", hint="name another --output, or move it away")
     if form == "parquet":
         _arrow()
-    with reading(settings.registry_path) as db:
+    with reading(invocation.project.registry_path) as db:
         runs = find_runs(db, config.run) if config.run else None
         tables = _tables(db, config, None if runs is None else [run["id"] for run in runs])
         if target is None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from mlxops import registry
 from mlxops.config import RunsConfig
+from mlxops.projects.invocation import Invocation
 from mlxops.registry.opening import reading
-from mlxops.settings import Settings
 from mlxops.times import moment, stored
 
 
@@ -25,7 +25,7 @@ class Listing:
     is_narrowed: bool = False
 
 
-def runs(settings: Settings, config: RunsConfig, now: datetime) -> Listing:
+def runs(invocation: Invocation, config: RunsConfig, now: datetime) -> Listing:
     """The runs asked for, in the order asked for; none without a registry.
 
     Raises `BadRequest` for a column that is none, with the nearest, and for a time that cannot be read.
@@ -34,9 +34,9 @@ def runs(settings: Settings, config: RunsConfig, now: datetime) -> Listing:
     until = None if config.until is None else stored(moment(config.until, now, "--until")[1])
     asked = (config.status, config.model, config.tag, config.text, since, until)
     is_narrowed = any(each is not None for each in asked)
-    if not settings.registry_path.exists():
+    if not invocation.project.registry_path.exists():
         return Listing(rows=[], is_narrowed=is_narrowed)
-    with reading(settings.registry_path) as db:
+    with reading(invocation.project.registry_path) as db:
         for column in config.columns:
             registry.check_column(db, column)
         rows = registry.list_runs(

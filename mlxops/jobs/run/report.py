@@ -14,8 +14,8 @@ from mlxops.errors import BadRequest, Failed
 from mlxops.jobs import commands
 from mlxops.jobs.run import show
 from mlxops.jobs.run.compare import MOST, compare
+from mlxops.projects.invocation import Invocation
 from mlxops.registry import Ranges, opening
-from mlxops.settings import Settings
 
 _RANGES = 400  # of a loss curve: the page has two to three pixels for each
 _FEW_RANGES = 160  # of the small curves beside it
@@ -55,24 +55,24 @@ def check(config: ReportConfig) -> None:
             )
 
 
-def gather(settings: Settings, config: ReportConfig, defaults: LoraConfig) -> Material:
+def gather(invocation: Invocation, config: ReportConfig, defaults: LoraConfig) -> Material:
     """What the report on these runs tells; several are compared as `run.compare` does it.
 
     `defaults` are as for `history.run`. Raises `NotFound` for a run that is not there.
     """
     if len(config.runs) == 1:
-        return _of_one(settings, config.runs[0], defaults)
+        return _of_one(invocation, config.runs[0], defaults)
     compared: dict[str, dict[str, Any]] = {
-        by: compare(settings, CompareConfig(runs=config.runs, by=by, all=True)) for by in _AXES
+        by: compare(invocation, CompareConfig(runs=config.runs, by=by, all=True)) for by in _AXES
     }
     names = tuple(row["name"] for row in compared["iterations"]["runs"])
     return Material(names=names, comparisons=compared)
 
 
-def _of_one(settings: Settings, name: str, defaults: LoraConfig) -> Material:
-    details = show.run(settings, name, defaults)
+def _of_one(invocation: Invocation, name: str, defaults: LoraConfig) -> Material:
+    details = show.run(invocation, name, defaults)
     name = details["run"]["name"]
-    with opening.reading(settings.registry_path) as db:
+    with opening.reading(invocation.project.registry_path) as db:
         row = registry.find_run(db, name)
         details["identities"] = {each: row[each] for each in ("model_identity", "data_identity")}
         details["series"] = registry.curve_summary(db, row["id"])
@@ -84,7 +84,7 @@ def _of_one(settings: Settings, name: str, defaults: LoraConfig) -> Material:
 
 
 def write(
-    settings: Settings, config: ReportConfig, names: Sequence[str], drawn: Mapping[str, bytes]
+    invocation: Invocation, config: ReportConfig, names: Sequence[str], drawn: Mapping[str, bytes]
 ) -> list[dict[str, Any]]:
     """Write the page and the picture; returns `file`, `kind` (html or png) and `bytes` of each.
 
@@ -92,7 +92,8 @@ def write(
     """
     given = {"html": config.output or _file_name(names), "png": config.png}
     return [
-        _write_file(settings.cwd / files.expanded(given[kind] or ""), kind, content) for kind, content in drawn.items()
+        _write_file(invocation.project.cwd / files.expanded(given[kind] or ""), kind, content)
+        for kind, content in drawn.items()
     ]
 
 

@@ -8,28 +8,27 @@ from typing import Any
 from mlxops import registry
 from mlxops.config import LoraConfig
 from mlxops.jobs import commands
-from mlxops.projects.project import project_of
+from mlxops.projects.invocation import Invocation
 from mlxops.registry import Registry
 from mlxops.registry.opening import reading
-from mlxops.settings import Settings
 
 _POINTS = 400  # of a curve, more than a terminal has columns
 _ANSWERS = 5
 
 
-def run(settings: Settings, name: str, defaults: LoraConfig) -> dict[str, Any]:
+def run(invocation: Invocation, name: str, defaults: LoraConfig) -> dict[str, Any]:
     """One run in full, as `ui.show.run` takes it; `latest` is the newest.
 
     `defaults` are the settings of a training without options, as the project has them: the command to repeat the run
     leaves them out.
     """
-    with reading(settings.registry_path) as db:
+    with reading(invocation.project.registry_path) as db:
         found = registry.find_run(db, name)
         return {
             "run": registry.summary_of(db, found["id"]),
             "config": found["config"],
             "defaults": asdict(LoraConfig()),
-            "command": commands.again(project_of(settings), found, asdict(defaults), commands.program(settings)),
+            "command": commands.again(invocation.project, found, asdict(defaults), commands.program(invocation)),
             "evaluations": registry.evaluations_of(db, found["id"]),
             "answers": registry.last_answers(db, found["id"], _ANSWERS),
             "lineage": registry.family_of(db, found["id"]),

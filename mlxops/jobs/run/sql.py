@@ -11,8 +11,8 @@ from mlxops import registry
 from mlxops.config import SqlConfig
 from mlxops.errors import BadRequest
 from mlxops.options import nearest
+from mlxops.projects.invocation import Invocation
 from mlxops.registry import SavedQuery, Table
-from mlxops.settings import Settings
 
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -20,13 +20,13 @@ _NAMES_OF_RUNS = ("run", "one", "other")  # parameters of saved queries that tak
 _DIGITS = 19  # of SQLite's largest whole number; longer ones stay texts
 
 
-def ask(settings: Settings, config: SqlConfig, *, limit: int | None = None) -> Table:
+def ask(invocation: Invocation, config: SqlConfig, *, limit: int | None = None) -> Table:
     """The answer to SQL, to a saved query (`@NAME`), to `.queries` or to `.schema`; of SQL at most `limit` rows."""
     text = config.text.strip()
     if text == ".queries":
         return Table(("name", "question", "parameters"), [_listed(each) for each in registry.saved_queries()])
     if text == ".schema":
-        entries = registry.schema(settings.registry_path)
+        entries = registry.schema(invocation.project.registry_path)
         return Table(
             ("name", "kind", "columns"),
             [(each["name"], each["kind"], ", ".join(column["name"] for column in each["columns"])) for each in entries],
@@ -35,13 +35,13 @@ def ask(settings: Settings, config: SqlConfig, *, limit: int | None = None) -> T
         raise BadRequest(f"{text!r} is not known", hint="inv sql .queries and inv sql .schema list what there is")
     if text.startswith("@"):
         saved = registry.saved_query(text[1:].removesuffix(";"))
-        sql, parameters = saved.sql, _parameters_of(saved, text, _typed(config.param), settings)
+        sql, parameters = saved.sql, _parameters_of(saved, text, _typed(config.param), invocation)
     else:
         # as it was typed, so that a place in it is the place that a person sees
         sql, parameters = config.text, {name: _value(text) for name, text in _typed(config.param).items()}
         names = registry.parameters_of(sql)
         _check(parameters, names, names, "the query")
-    return registry.query(settings.registry_path, sql, parameters, timeout=config.timeout, limit=limit)
+    return registry.query(invocation.project.registry_path, sql, parameters, timeout=config.timeout, limit=limit)
 
 
 def _listed(saved: SavedQuery) -> tuple[str, str, str]:
@@ -77,20 +77,20 @@ def _value(text: str) -> int | float | str:
 
 
 def _parameters_of(
-    saved: SavedQuery, typed_as: str, typed: Mapping[str, str], settings: Settings
+    saved: SavedQuery, typed_as: str, typed: Mapping[str, str], invocation: Invocation
 ) -> dict[str, int | float | str | None]:
     """A value for every parameter of a saved query: what was typed, NULL where the query has a default."""
     _check(typed, saved.parameters, saved.required, typed_as)
     parameters: dict[str, int | float | str | None] = dict.fromkeys(saved.parameters)
     for name, text in typed.items():
-        value = _name_of_run(settings, text) if name in _NAMES_OF_RUNS else _value(text)
-        saved.check(settings.registry_path, name, value)
+        value = _name_of_run(invocation, text) if name in _NAMES_OF_RUNS else _value(text)
+        saved.check(invocation.project.registry_path, name, value)
         parameters[name] = value
     return parameters
 
 
-def _name_of_run(settings: Settings, text: str) -> str:
-    with registry.open_read_only(settings.registry_path) as db:
+def _name_of_run(invocation: Invocation, text: str) -> str:
+    with registry.open_read_only(invocation.project.registry_path) as db:
         return str(registry.find_run(db, text)["name"])
 
 

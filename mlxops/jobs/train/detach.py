@@ -34,7 +34,7 @@ _SHOWN = 40
 
 def is_wanted(training: Training) -> bool:
     """Whether there is something to start in the background; what ends at once is said in the foreground."""
-    if not training.prepared.config.detach or training.settings.background is not None:
+    if not training.prepared.config.detach or training.invocation.background is not None:
         return False
     decision, _ = claims.preview(training.project, training.prepared)
     return decision.kind not in ("finished", "refuse")
@@ -46,7 +46,7 @@ def start(training: Training, waiting: Callable[[str], AbstractContextManager[No
     None where there was nothing left to train after all. Raises `Failed`, with the exit code and the words of the
     training, where it ended before its first step. Ctrl-C until then ends it, too.
     """
-    program, *typed = shlex.split(training.settings.command or "")
+    program, *typed = shlex.split(training.invocation.command or "")
     command = [sys.executable, "-m", _PROGRAMS[program], *(word for word in typed if word != "--detach")]
     reading, writing = os.pipe()
     with tempfile.TemporaryFile() as early, os.fdopen(reading, "rb") as pipe:
@@ -81,11 +81,11 @@ def start(training: Training, waiting: Callable[[str], AbstractContextManager[No
 
 def settle(run: Begun) -> list[Listener]:
     """In a process that `start` made: write to the run's log from here on, and listen for what the other one awaits."""
-    descriptor = run.training.settings.background
+    descriptor = run.training.invocation.background
     if descriptor is None:
         return []
     os.set_inheritable(descriptor, False)
-    begins = _write_to(run.claim.folder / LOG, run.training.settings.command or "")
+    begins = _write_to(run.claim.folder / LOG, run.training.invocation.command or "")
     _tell(descriptor, run=run.claim.name, folder=str(run.claim.folder), begins=begins)
 
     def tell_of_the_start(event: Event) -> None:

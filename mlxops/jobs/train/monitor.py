@@ -14,10 +14,10 @@ from mlxops.analysis.trend import trend
 from mlxops.config import ImportRunConfig, MonitorConfig
 from mlxops.errors import BadRequest, NotFound
 from mlxops.jobs.train.seats import Seats
+from mlxops.projects.invocation import Invocation
 from mlxops.projects.machine import user_cache
 from mlxops.projects.process import Sampler
 from mlxops.registry import Ranges, Registry
-from mlxops.settings import Settings
 
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second", "padding_share")
 _LOSSES = CURVES[:2]
@@ -30,14 +30,14 @@ _MOST = 8  # runs over each other
 _FEWEST = 10  # iterations, the closest zoom
 
 
-def open_watch(settings: Settings, config: MonitorConfig) -> Watch:
+def open_watch(invocation: Invocation, config: MonitorConfig) -> Watch:
     """What the monitor is asked to show; a log of another tool is imported first, and its run is the one shown."""
     if not config.log_file:
-        return Watch(settings, config.run, config.last)
+        return Watch(invocation, config.run, config.last)
     from mlxops.jobs.run.imports import run
 
-    imported = run.import_run(settings, ImportRunConfig(source=config.log_file))
-    return Watch(settings, [imported["name"], *config.run], config.last)
+    imported = run.import_run(invocation, ImportRunConfig(source=config.log_file))
+    return Watch(invocation, [imported["name"], *config.run], config.last)
 
 
 class Watch:
@@ -48,10 +48,10 @@ class Watch:
     transaction stays open: a reader that holds one makes the log grow.
     """
 
-    def __init__(self, settings: Settings, names: Sequence[str] = (), last: int | None = None) -> None:
+    def __init__(self, invocation: Invocation, names: Sequence[str] = (), last: int | None = None) -> None:
         if len(set(names)) > _MOST:
             raise BadRequest(f"{len(set(names))} runs are too many to tell apart", hint=f"name at most {_MOST}")
-        self.path = settings.registry_path
+        self.path = invocation.project.registry_path
         self.name = names[0] if names else None
         self.last = last
         self._named = list(dict.fromkeys(names))

@@ -15,8 +15,8 @@ from mlxops.jobs.train import environment, fine_tune, verdicts
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared, Progress, prepare
 from mlxops.projects import machine
-from mlxops.projects.project import Project, project_of
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.training import retention
 
 
@@ -24,7 +24,7 @@ from mlxops.training import retention
 class Training:
     """A training that is checked and can be previewed or begun."""
 
-    settings: Settings
+    invocation: Invocation
     project: Project
     prepared: Prepared
 
@@ -62,9 +62,9 @@ class Begun:
 
     def work(self, listeners: Sequence[Listener] = (), before_leaving: Any = None) -> Stopped:
         """Train to the target; see `fine_tune.fine_tune` for what it raises."""
-        settings, prepared = self.training.settings, self.training.prepared
+        invocation, prepared = self.training.invocation, self.training.prepared
         chosen = environment.set_up(
-            prepared, self.claim, cache=settings.cache or machine.user_cache(), blas_setting=settings.blas
+            prepared, self.claim, cache=invocation.cache or machine.user_cache(), blas_setting=invocation.blas
         )
         return fine_tune.fine_tune(
             self.training.project,
@@ -72,7 +72,7 @@ class Begun:
             prepared,
             self.claim,
             chosen,
-            command=settings.command or "",
+            command=invocation.command or "",
             listeners=listeners,
             before_leaving=before_leaving,
         )
@@ -82,14 +82,14 @@ class Begun:
         return next(row for row in registry.list_runs(self.db) if row["id"] == self.claim.run_id)
 
 
-def check(settings: Settings, config: LoraConfig, progress: Progress) -> Training:
+def check(invocation: Invocation, config: LoraConfig, progress: Progress) -> Training:
     """Check everything that can be checked before anything is written."""
-    project = project_of(settings)
+    project = invocation.project
     prepared = prepare(project, config, progress)
     config = prepared.config
     if prepared.to_adopt or config.lora_keys or config.optimizer_config or config.lr_schedule != "constant":
-        fine_tune.rehearse(prepared, cache=settings.cache or machine.user_cache(), blas_setting=settings.blas)
-    return Training(settings=settings, project=project, prepared=prepared)
+        fine_tune.rehearse(prepared, cache=invocation.cache or machine.user_cache(), blas_setting=invocation.blas)
+    return Training(invocation=invocation, project=project, prepared=prepared)
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def begin(training: Training) -> Iterator[Begun]:
     """Decide which run is meant and hold it while the block runs."""
     with (
         registry.open_registry(training.project.registry_path) as db,
-        claims.claim(training.project, db, training.prepared, training.settings.command or "") as claim,
+        claims.claim(training.project, db, training.prepared, training.invocation.command or "") as claim,
     ):
         if claim.decision.kind == "new":
             verdicts.hand_over(training.project, db, claim.run_id, training.prepared.fingerprint)

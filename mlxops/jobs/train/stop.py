@@ -19,9 +19,8 @@ from typing import Any
 from mlxops import registry
 from mlxops.config import StopConfig
 from mlxops.errors import Failed, Interrupted, Refused
-from mlxops.projects.project import project_of
+from mlxops.projects.invocation import Invocation
 from mlxops.registry.opening import reading
-from mlxops.settings import Settings
 from mlxops.training import checkpoints, lock
 
 Waiting = Callable[[str], AbstractContextManager[None]]
@@ -48,15 +47,15 @@ class Worker:
         return self.host, self.boot_id, self.pid, self.process_started
 
 
-def stop(settings: Settings, config: StopConfig, waiting: Waiting) -> dict[str, Any]:
+def stop(invocation: Invocation, config: StopConfig, waiting: Waiting) -> dict[str, Any]:
     """Have the process at work on a run save and end, or with `now` kill it, and tell how it ended.
 
     `state` is one of stopped, killed, finished, ended (by an error of its own), lost and idle (nobody was at work).
     Raises `Refused` for a process of another machine or one that cannot be proven to be the run's, `Failed` where the
     system does not let this user signal it, `Interrupted` when Ctrl-C ends the waiting; the run then ends by itself.
     """
-    project = project_of(settings)
-    run, attempt = _look(settings, config.run)
+    project = invocation.project
+    run, attempt = _look(invocation, config.run)
     folder = project.from_root(run["adapter_path"])
     worker = _worker(attempt, folder)
     # of another machine's process only its silence can be told
@@ -64,8 +63,8 @@ def stop(settings: Settings, config: StopConfig, waiting: Waiting) -> dict[str, 
         return _at_rest(run, attempt, folder)
     with _opened(worker.pid) as descriptor:
         if registry.is_proven_dead(*worker.identity):
-            return _ended(settings, run["name"], worker, folder, now=False)  # it ended in this instant
-        _check(worker, run["name"], settings)
+            return _ended(invocation, run["name"], worker, folder, now=False)  # it ended in this instant
+        _check(worker, run["name"], invocation)
         was_stopping = None if config.now else lock.holder_of(folder / lock.NAME).get("stopping")
         if not was_stopping:
             _send(worker, descriptor, signal.SIGKILL if config.now else signal.SIGTERM, run["name"])
@@ -78,12 +77,12 @@ def stop(settings: Settings, config: StopConfig, waiting: Waiting) -> dict[str, 
                 f"no longer waiting: {run['name']!r} was asked to save and stop, and does so by itself",
                 hint=f"inv monitor --run {shlex.quote(run['name'])} shows it",
             ) from None
-    return _ended(settings, run["name"], worker, folder, now=config.now)
+    return _ended(invocation, run["name"], worker, folder, now=config.now)
 
 
-def _look(settings: Settings, name: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _look(invocation: Invocation, name: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """A run and its last attempt; attempts proven dead are closed first."""
-    with reading(settings.registry_path) as db:
+    with reading(invocation.project.registry_path) as db:
         run = registry.find_run(db, name)
         attempts = registry.attempts_of(db, run["id"])
     return run, attempts[-1] if attempts else None
@@ -106,11 +105,11 @@ def _worker(attempt: Mapping[str, Any] | None, folder: Path) -> Worker | None:
     return None if registry.is_proven_dead(*worker.identity) else worker
 
 
-def _check(worker: Worker, name: str, settings: Settings) -> None:
+def _check(worker: Worker, name: str, invocation: Invocation) -> None:
     """Refuse a process that this one cannot tell from others."""
     who = f"process {worker.pid}"
     if worker.host != registry.this_host():
-        there = f"cd {shlex.quote(str(settings.root))} && inv train.stop {shlex.quote(name)}"
+        there = f"cd {shlex.quote(str(invocation.project.root))} && inv train.stop {shlex.quote(name)}"
         raise Refused(
             f"the run {name!r} is trained by {who} on {worker.host}, and this is {registry.this_host()}",
             hint=f"ssh {shlex.quote(worker.host)} {shlex.quote(there)}",
@@ -183,9 +182,9 @@ def _at_rest(run: Mapping[str, Any], attempt: Mapping[str, Any] | None, folder: 
     return _facts("lost" if is_lost and not is_finished else "idle", run, attempt, None, folder)
 
 
-def _ended(settings: Settings, name: str, worker: Worker, folder: Path, *, now: bool) -> dict[str, Any]:
+def _ended(invocation: Invocation, name: str, worker: Worker, folder: Path, *, now: bool) -> dict[str, Any]:
     """How the process that was waited for ended."""
-    run, attempt = _look(settings, name)
+    run, attempt = _look(invocation, name)
     # one that ended while it was loading has no attempt of its own
     reason = attempt["end_reason"] if attempt is not None and attempt["pid"] == worker.pid else None
     if reason is not None and run["status"] == "completed":

@@ -26,7 +26,8 @@ from mlxops.events import Event, Started, Step
 from mlxops.jobs.train import session, verdicts
 from mlxops.jobs.train.prepare import Progress
 from mlxops.jobs.train.session import Training
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint
 
@@ -111,7 +112,7 @@ def compare(expected: Result, got: Result) -> list[dict[str, Any]]:
 
 def _trial(training: Training, root: Path) -> dict[str, Any]:
     """What the process of a trial is told: a project of its own, and the settings that decide the weights."""
-    prepared, settings = training.prepared, training.settings
+    prepared, invocation = training.prepared, training.invocation
     steps = prepared.config.verify_resume or 2
     defaults = LoraConfig()
     config = replace(
@@ -133,8 +134,8 @@ def _trial(training: Training, root: Path) -> dict[str, Any]:
         shutil.copyfile(known, root / ".mlxops" / known.name)
     return {
         "root": str(root),
-        "blas": settings.blas,
-        "cache": str(settings.cache) if settings.cache else None,
+        "blas": invocation.blas,
+        "cache": str(invocation.cache) if invocation.cache else None,
         "config": asdict(config),
     }
 
@@ -209,15 +210,13 @@ def _main() -> int:
         if isinstance(event, Step) and kill_after is not None and event.iteration > kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    settings = Settings(
-        cwd=root,
-        root=root,
-        registry_path=root / "runs.db",
+    invocation = Invocation(
+        project=Project.at(root),
         blas=request["blas"],
         cache=Path(request["cache"]) if request["cache"] else None,
     )
     try:
-        training = session.check(settings, LoraConfig(**request["config"]), lambda what, done, total: None)
+        training = session.check(invocation, LoraConfig(**request["config"]), lambda what, done, total: None)
         with session.begin(training) as run:
             run.work(listeners=[tell])
     except MlxopsError as error:

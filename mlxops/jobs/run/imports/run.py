@@ -21,8 +21,8 @@ from mlxops.jobs.run.imports.log import Story
 from mlxops.jobs.run.imports.source import Source
 from mlxops.jobs.run.imports.weights import Progress, Weights, in_words, whole
 from mlxops.options import options_of
-from mlxops.projects.project import Project, project_of
-from mlxops.settings import Settings
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -30,7 +30,7 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 def import_run(
-    settings: Settings, config: ImportRunConfig, progress: Progress = _silent, defaults: LoraConfig | None = None
+    invocation: Invocation, config: ImportRunConfig, progress: Progress = _silent, defaults: LoraConfig | None = None
 ) -> dict[str, Any]:
     """Bring a training of `mlx_lm.lora` into the registry, or what is new of one that was imported before.
 
@@ -38,13 +38,13 @@ def import_run(
     imported by nothing (`is_own`). `defaults` are the project's settings of a training without options: the
     command that goes on leaves them out. Raises `NotFound` or `BadRequest` where there is nothing to import.
     """
-    project = project_of(settings)
+    project = invocation.project
     path = project.resolve(config.source)
-    if own := import_source.own_run(settings, path):
+    if own := import_source.own_run(invocation, path):
         return _facts_of_own(project, own, path)
     source = import_source.find(project, path, config.source)
     said = _read_settings(source)
-    with registry.open_registry(settings.registry_path) as db, registry.gather_points(db) as points:
+    with registry.open_registry(invocation.project.registry_path) as db, registry.gather_points(db) as points:
         story = _read_log(source.log, points, progress)
         points.close()
         hashes = _hashes(project, db, source)
@@ -61,7 +61,7 @@ def import_run(
             offered=weights.offered,
             events=[_event(run, facts, story)],
         )
-    command, needs = _goes_on(settings, project, source, said, weights, asdict(defaults or LoraConfig()))
+    command, needs = _goes_on(invocation, project, source, said, weights, asdict(defaults or LoraConfig()))
     if done.is_log_gone:
         needs = ["its log is gone: what that told stays as it was", *needs]
     return {
@@ -268,7 +268,7 @@ def _event(run: registry.ImportedRun, facts: Mapping[str, Any], story: Story) ->
 
 
 def _goes_on(
-    settings: Settings,
+    invocation: Invocation,
     project: Project,
     source: Source,
     said: Mapping[str, Any],
@@ -289,7 +289,7 @@ def _goes_on(
     target = more if more > read.iteration else read.iteration + more
     given = {**commands.DEFAULTS_OF_MLX_LM, **said} if said else said
     typed = commands.path_of(project, path)
-    return commands.adopting(settings, project, given, path=typed, target=target, shape=read.shape, defaults=defaults)
+    return commands.adopting(invocation, project, given, path=typed, target=target, shape=read.shape, defaults=defaults)
 
 
 def _layers(file: Path) -> int:

@@ -13,8 +13,8 @@ from mlxops.adapters import adapter_config, folders, mlx_lm_log
 from mlxops.adapters.folders import Contents
 from mlxops.errors import BadRequest, InvalidData, NotFound
 from mlxops.jobs.run.imports import log as import_log
+from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
-from mlxops.settings import Settings
 
 _LOGS = ("training.log", "train.log")
 _SHOWN = 5  # lines of a log, or folders, that an error names
@@ -61,7 +61,7 @@ def readable() -> Iterator[None]:
         ) from error
 
 
-def own_run(settings: Settings, path: Path) -> str | None:
+def own_run(invocation: Invocation, path: Path) -> str | None:
     """The run of ours that a folder, or a log in it or of it, belongs to; None for what others made.
 
     Raises `BadRequest` for a run that the registry does not know.
@@ -70,8 +70,8 @@ def own_run(settings: Settings, path: Path) -> str | None:
     name = described["name"] if described else _printed_by(path)
     if name is None:
         return None
-    if settings.registry_path.exists():
-        with registry.open_registry(settings.registry_path) as db:
+    if invocation.project.registry_path.exists():
+        with registry.open_registry(invocation.project.registry_path) as db:
             if any(row["name"] == name and row["imported_from"] is None for row in registry.candidate_runs(db)):
                 return str(name)
     raise BadRequest(
