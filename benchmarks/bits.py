@@ -82,7 +82,7 @@ def settings() -> list[Setting]:
         "clipping": clipping,
         "warm-up and schedule": {"--warmup": "3", "--lr-schedule": "cosine_decay"},
         "whole rows": {"--no-mask-prompt": None},
-        "cut rows": {"--max-seq-length": "24"},
+        "cut rows": {"--max-seq-length": "100"},
         "keep-last": {"--keep-last": "1"},
         "early stopping": {"--early-stopping": "2", "--steps-per-eval": "1", "--learning-rate": "0.1"},
         "no validation": {"--val-batches": "0"},
@@ -166,6 +166,12 @@ def compare(chosen: Sequence[Setting], other: Path, folder: Path) -> int:
     failed = 0
     width = max(len(each.name) for each in chosen)
     for each in chosen:
+        unfinished = [side for side in ("here", "there") if failure(folder / side / each.name).exists()]
+        if unfinished:
+            said = failure(folder / unfinished[0] / each.name).read_text(encoding="utf-8")
+            print(f"{each.name:{width}}  FAILED {' and '.join(unfinished)}: {said}", flush=True)
+            failed += 1
+            continue
         here, there = (result(folder / side / each.name) for side in ("here", "there"))
         different = [name for name in ("run", "adapters", "metrics", "checkpoints") if here[name] != there[name]]
         note = "" if here["states"] == there["states"] else "  (arrays of the state files differ)"
@@ -228,6 +234,11 @@ def finish(worker: subprocess.Popen[bytes]) -> None:
         sys.exit(f"a worker ended with {worker.returncode}")
 
 
+def failure(project: Path) -> Path:
+    """The file that tells how a project's command ended, where it did not end as it should."""
+    return project.with_name(f"{project.name}.failed")
+
+
 def result(project: Path) -> dict[str, Any]:
     """What a run left, without what a clock or the allocator says."""
     import safetensors
@@ -257,7 +268,7 @@ def result(project: Path) -> dict[str, Any]:
     }
 
 
-# the worker: its process imports from the tree that is measured --------------------------------------------------------
+# the worker: its process imports from the tree that is measured ------------------------------------------------------
 
 
 def work(todo: Sequence[dict[str, Any]]) -> None:
@@ -276,7 +287,8 @@ def work(todo: Sequence[dict[str, Any]]) -> None:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         wanted = 143 if each["stop_at"] else 0
         if code != wanted:
-            sys.exit(f"{each['project']}: {code}\n" + Path(f"{each['project']}.said").read_text(encoding="utf-8"))
+            said = Path(f"{each['project']}.said").read_text(encoding="utf-8")
+            failure(Path(each["project"])).write_text(f"exit code {code}\n{said}", encoding="utf-8")
 
 
 def train(job: dict[str, Any]) -> None:

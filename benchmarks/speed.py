@@ -159,19 +159,20 @@ def measure(options: argparse.Namespace, data_folder: Path, adapter: Path) -> tu
     from mlxops.projects import blas, machine
 
     blas.load(threads=None, core_type=None, cache=machine.user_cache(), setting=os.environ.get("MLXOPS_BLAS"))
-    import mlx.core as mx
     import numpy as np
     from mlx_lm.tuner.utils import load_adapters
 
     from mlxops.models.loading import load_model
-    from mlxops.training import batches, objective, step
+    from mlxops.training import batches, step
+    from mlxops.training.objectives.sft import SUPERVISED
+    from mlxops.training.score import arrays_of, plain
 
     model = load_adapters(load_model(options.model)[0], str(adapter))
     model.eval()
     losses, tokens = [], []
     for batch in batches.fixed_batches(rows_of(options.model, data_folder, "valid"), batch_size=4, count=-1, seed=0):
-        losses.append(np.array(objective.row_losses(model, mx.array(batch.tokens), mx.array(batch.mask)), np.float64))
-        tokens.append(batch.mask.sum(axis=1))
+        losses.append(np.array(SUPERVISED.terms(plain(model), arrays_of(batch))["loss"], np.float64))
+        tokens.append(SUPERVISED.weights(batch)["loss"])
     return step.ratio(np.concatenate(losses), np.concatenate(tokens))
 
 

@@ -19,7 +19,7 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One iteration is done. `loss` is the mean over its trained tokens, None where it was not finite."""
+    """One iteration is done. `loss` is that of its batch alone, None where it was not finite or nothing was trained."""
 
     iteration: int
     loss: float | None
@@ -51,8 +51,9 @@ class Validating:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """The loss on the validation rows: mean over trained tokens and its standard error (over rows).
+    """The loss on the validation rows and its standard error, and the objective's metrics as `validation_NAME`.
 
+    In supervised training the loss is the mean over the trained tokens and the standard error one over rows.
     `without_improvement` counts the validations since the last real improvement, this one with them. `closing` marks
     the validation of a target off the grid: a longer run would not have it.
     """
@@ -63,6 +64,7 @@ class Validation:
     rows: int
     tokens: int
     seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
     without_improvement: int = 0
     closing: bool = False
 

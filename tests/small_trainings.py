@@ -19,6 +19,8 @@ from mlxops.models.loading import load_model
 from mlxops.rows import TokenRow
 from mlxops.training import batches, checkpoints, layers
 from mlxops.training.loop import train
+from mlxops.training.objectives.sft import SUPERVISED
+from mlxops.training.score import arrays_of, plain
 from mlxops.training.signals import StopRequest
 from mlxops.training.step import Trainer, Work
 
@@ -137,6 +139,11 @@ def adapter_bytes(folder: Path, iteration: int) -> bytes:
     return (folder / layout.adapter_name(iteration)).read_bytes()
 
 
+def row_losses(model: nn.Module, batch: batches.Batch) -> np.ndarray:
+    """The cross-entropy of each row."""
+    return np.array(SUPERVISED.terms(plain(model), arrays_of(batch))["loss"])
+
+
 def plain_gradient(model: nn.Module, batch_list: Sequence[batches.Batch]) -> dict[str, np.ndarray]:
     """The gradient of the mean loss a trained token over batches, by MLX's plain differentiation, nothing compiled."""
 
@@ -144,7 +151,7 @@ def plain_gradient(model: nn.Module, batch_list: Sequence[batches.Batch]) -> dic
         model.update(parameters)
         total = mx.array(0.0)
         for batch in batch_list:
-            tokens, mask = mx.array(batch.tokens), mx.array(batch.mask)
+            tokens, mask = mx.array(batch.arrays["tokens"]), mx.array(batch.arrays["mask"])
             found = model(tokens[:, :-1])
             chosen = mx.take_along_axis(found, tokens[:, 1:, None], axis=-1)[..., 0]
             total = total + ((mx.logsumexp(found, axis=-1) - chosen) * mask).sum()

@@ -6,6 +6,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from mlxops.errors import NotFound
 from mlxops.registry.database import Registry
@@ -89,11 +90,19 @@ def record_report(
 
 
 def record_validation(
-    db: Registry, run_id: int, attempt_id: int | None, *, iteration: int, loss: float, standard_error: float
+    db: Registry,
+    run_id: int,
+    attempt_id: int | None,
+    *,
+    iteration: int,
+    loss: float,
+    standard_error: float,
+    metrics: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Store one validation, and keep the run's best."""
+    """Store one validation, with other metrics of it by name, and keep the run's best."""
+    losses = {"validation_loss": loss, "validation_standard_error": standard_error}
     with db.transaction() as connection:
-        _add_points(db, run_id, iteration, {"validation_loss": loss, "validation_standard_error": standard_error})
+        _add_points(db, run_id, iteration, {**metrics, **losses})
         connection.execute(_BEST, (run_id,))
         connection.execute(_PROGRESS, (run_id, iteration, None, None))
         connection.execute(_BEAT, (attempt_id,))

@@ -37,7 +37,11 @@ class Recorder:
                 )
             case Validation():
                 registry.record_validation(
-                    *self._to, iteration=event.iteration, loss=event.loss, standard_error=event.standard_error
+                    *self._to,
+                    iteration=event.iteration,
+                    loss=event.loss,
+                    standard_error=event.standard_error,
+                    metrics=event.metrics,
                 )
             case Saved():
                 registry.add_checkpoint(

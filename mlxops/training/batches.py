@@ -6,11 +6,11 @@ batches is a function of seed and epoch. Both come from BLAKE2 hashes, so no lib
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,68 +20,31 @@ PAD_TO = 16
 """Inputs are padded to a multiple of this, so that few shapes have to be compiled."""
 
 
-class Batch(NamedTuple):
-    """Rows as arrays, padded at the end.
+class Row(Protocol):
+    """What a batch is made of: `length` in tokens says which rows are alike."""
 
-    `tokens` is int32 of shape (rows, width), `mask` bool of shape (rows, width - 1): whether the token after that
-    position is trained. `trained` counts the trained tokens, `real` those that are no padding.
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def origin(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows as named arrays.
+
+    `collate` makes `tokens`, int32 of shape (rows, width) and padded at the end, and `mask`, bool of shape
+    (rows, width - 1): whether the token after that position is trained. A batch with several parts names them
+    `PART.tokens` and `PART.mask`; other names are for its objective alone. `origins` names the rows, `trained` counts
+    the trained tokens, `real` those that are no padding, `positions` all.
     """
 
-    tokens: np.ndarray
-    mask: np.ndarray
+    arrays: Mapping[str, np.ndarray]
     origins: tuple[str, ...]
     trained: int
     real: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The batches of a training set: `groups` holds the row numbers of each."""
-
-    rows: Sequence[TokenRow]
-    groups: tuple[tuple[int, ...], ...]
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    @cached_property
-    def trained(self) -> tuple[int, ...]:
-        """The trained tokens of each group."""
-        return tuple(sum(self.rows[index].trained for index in group) for group in self.groups)
-
-    def position(self, iteration: int) -> tuple[int, int]:
-        """The epoch (from 0) and the group of an iteration (from 1)."""
-        epoch, step = divmod(iteration - 1, len(self.groups))
-        return epoch, _order(self.seed, epoch, len(self.groups))[step]
-
-    def batch(self, iteration: int) -> Batch:
-        """The batch of an iteration (from 1)."""
-        return collate([self.rows[index] for index in self.groups[self.position(iteration)[1]]])
-
-    def trained_in(self, first: int, last: int) -> int:
-        """The trained tokens of the iterations `first` to `last`."""
-        return sum(self.trained[self.position(iteration)[1]] for iteration in range(first, last + 1))
-
-
-def plan(rows: Sequence[TokenRow], *, batch_size: int, seed: int) -> Plan:
-    """Rows of like length in batches of `batch_size`, the last one with what is left; every row is in one of them."""
-    shuffled = sorted(range(len(rows)), key=lambda index: _draw(seed, "row", index))
-    alike = sorted(shuffled, key=lambda index: _width(rows[index].length))
-    groups = tuple(tuple(alike[start : start + batch_size]) for start in range(0, len(alike), batch_size))
-    return Plan(rows, groups, seed)
-
-
-def fixed_batches(rows: Sequence[TokenRow], *, batch_size: int, count: int, seed: int) -> list[Batch]:
-    """Up to `count` batches (-1: all) for validation: the same rows in the same batches at every call.
-
-    The rows are drawn by the seed and then put together by length.
-    """
-    drawn = sorted(range(len(rows)), key=lambda index: _draw(seed, "validation", index))
-    if count >= 0:
-        drawn = drawn[: count * batch_size]
-    chosen = sorted((rows[index] for index in drawn), key=lambda row: row.length)
-    return [collate(chosen[start : start + batch_size]) for start in range(0, len(chosen), batch_size)]
+    positions: int
 
 
 def collate(rows: Sequence[TokenRow]) -> Batch:
@@ -95,8 +58,63 @@ def collate(rows: Sequence[TokenRow]) -> Batch:
             mask[place, start:stop] = True
     trained = mask[:, 1:]
     return Batch(
-        tokens, trained, tuple(row.origin for row in rows), int(trained.sum()), sum(row.length for row in rows)
+        arrays={"tokens": tokens, "mask": trained},
+        origins=tuple(row.origin for row in rows),
+        trained=int(trained.sum()),
+        real=sum(row.length for row in rows),
+        positions=tokens.size,
     )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The batches of a training set: `groups` holds the row numbers of each, and `collate` makes a batch of rows."""
+
+    rows: Sequence[Row]
+    groups: tuple[tuple[int, ...], ...]
+    seed: int
+    collate: Callable[[Sequence[Any]], Batch]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def position(self, iteration: int) -> tuple[int, int]:
+        """The epoch (from 0) and the group of an iteration (from 1)."""
+        epoch, step = divmod(iteration - 1, len(self.groups))
+        return epoch, _order(self.seed, epoch, len(self.groups))[step]
+
+    def batch(self, iteration: int) -> Batch:
+        """The batch of an iteration (from 1)."""
+        return self.collate([self.rows[index] for index in self.groups[self.position(iteration)[1]]])
+
+
+def plan(
+    rows: Sequence[Row], *, batch_size: int, seed: int, collate: Callable[[Sequence[Any]], Batch] = collate
+) -> Plan:
+    """Rows of like length in batches of `batch_size`, the last one with what is left; every row is in one of them."""
+    shuffled = sorted(range(len(rows)), key=lambda index: _draw(seed, "row", index))
+    alike = sorted(shuffled, key=lambda index: _width(rows[index].length))
+    groups = tuple(tuple(alike[start : start + batch_size]) for start in range(0, len(alike), batch_size))
+    return Plan(rows, groups, seed, collate)
+
+
+def fixed_batches(
+    rows: Sequence[Row],
+    *,
+    batch_size: int,
+    count: int,
+    seed: int,
+    collate: Callable[[Sequence[Any]], Batch] = collate,
+) -> list[Batch]:
+    """Up to `count` batches (-1: all) for validation: the same rows in the same batches at every call.
+
+    The rows are drawn by the seed and then put together by length.
+    """
+    drawn = sorted(range(len(rows)), key=lambda index: _draw(seed, "validation", index))
+    if count >= 0:
+        drawn = drawn[: count * batch_size]
+    chosen = sorted((rows[index] for index in drawn), key=lambda row: row.length)
+    return [collate(chosen[start : start + batch_size]) for start in range(0, len(chosen), batch_size)]
 
 
 def step_key(seed: int, iteration: int) -> int:

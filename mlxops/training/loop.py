@@ -29,7 +29,7 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
     are to be saved are spoilt; the newest checkpoint, and what the folder offers, is then one from before.
     """
     # ---- set up -------------------------------------------------------------------------------------------------
-    config, plan = work.config, work.plan
+    config, plan, objective = work.config, work.plan, work.objective
     _set_limits(config)
     trainer = Trainer(work)
     counters = trainer.counters
@@ -40,9 +40,11 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
     closed = work.start if work.start and work.start.has_closing and counters.iteration < work.target else None
 
     def report(window: Window, *, closing: bool) -> dict[str, float]:
-        if window.tokens:
-            counters.train_loss = window.loss / window.tokens
-        metrics = _metrics(counters, window, rate(counters.iteration)) | clock.rates() | work.probe()
+        loss = objective.loss(window.values, window.weights)
+        if loss is not None:
+            counters.train_loss = loss
+        metrics = objective.metrics(window.values, window.weights)
+        metrics |= _metrics(counters, window, loss, rate(counters.iteration)) | clock.rates() | work.probe()
         epoch = (counters.iteration - 1) // len(plan) + 1
         emit(Report(iteration=counters.iteration, epoch=epoch, metrics=metrics, closing=closing))
         return metrics
@@ -87,19 +89,17 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         clock.start()
         iteration = counters.iteration = counters.iteration + 1
         counters.closed_at, counters.closing = None, {}
-        first = iteration - (iteration - 1) % group
-        group_tokens = plan.trained_in(first, first + group - 1)
-
-        batch = plan.batch(iteration)
-        loss, wrong = trainer.accumulate(batch, group_tokens)
-        _count(counters, batch, loss if wrong is None else None)
-        if iteration % group == 0 and counters.group_tokens:
-            trainer.update(rate(iteration), group_tokens)
+        batch, group_weights = plan.batch(iteration), trainer.group_weights(iteration)
+        values, wrong = trainer.accumulate(batch, group_weights)
+        weights = trainer.weights(batch)
+        _count(counters, batch, values if wrong is None else None, weights)
+        if iteration % group == 0 and trainer.has_gradient:
+            trainer.update(rate(iteration), group_weights)
         clock.stop(batch.trained if wrong is None else 0)
         emit(
             Step(
                 iteration=iteration,
-                loss=loss / batch.trained if wrong is None and batch.trained else None,
+                loss=objective.loss(values, weights) if wrong is None else None,
                 tokens=batch.trained,
                 seconds=clock.last,
             )
@@ -134,16 +134,15 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         if counters.iteration % config.steps_per_report and counters.window.positions:
             metrics = report(counters.window, closing=True)
             go_on.counters.closing |= _finite(metrics)
-        if counters.group_tokens:
-            first = counters.iteration - (counters.iteration - 1) % group
-            trainer.update(rate(counters.iteration), plan.trained_in(first, first + group - 1))
+        if trainer.has_gradient:
+            trainer.update(rate(counters.iteration), trainer.group_weights(counters.iteration))
         is_whole = not (counters.validation_due and work.validation)
         if is_whole and counters.iteration % config.steps_per_eval and work.validation:
             measured = trainer.validate(emit, stop, closing=True)
             is_whole = measured is not None
             if measured is not None:
                 losses = {"validation_loss": measured.loss, "validation_standard_error": measured.standard_error}
-                go_on.counters.closing |= _finite(losses)
+                go_on.counters.closing |= _finite(measured.metrics | losses)
         go_on.counters.closed_at = work.target if is_whole else None
         # the adapter file is the same however often the rest is cut short, so writing it again endangers nothing
         save(go_on)
@@ -217,21 +216,20 @@ def _set_limits(config: LoraConfig) -> None:
         mx.set_cache_limit(int(config.cache_limit * GIB))
 
 
-def _count(counters: Counters, batch: Batch, loss: float | None) -> None:
+def _count(counters: Counters, batch: Batch, values: dict[str, float] | None, weights: dict[str, float]) -> None:
     counters.window.real += batch.real
-    counters.window.positions += batch.tokens.size
-    if loss is None:
+    counters.window.positions += batch.positions
+    if values is None:
         counters.skipped_in_a_row += 1
         return
     counters.skipped_in_a_row = 0
-    counters.window.loss += loss
-    counters.window.tokens += batch.trained
+    counters.window.add(values, weights)
     counters.trained_tokens += batch.trained
 
 
-def _metrics(counters: Counters, window: Window, learning_rate: float) -> dict[str, float]:
+def _metrics(counters: Counters, window: Window, loss: float | None, learning_rate: float) -> dict[str, float]:
     return {
-        "train_loss": window.loss / window.tokens if window.tokens else float("nan"),
+        "train_loss": float("nan") if loss is None else loss,
         "learning_rate": learning_rate,
         "gradient_norm": counters.gradient_norm if counters.gradient_norm is not None else float("nan"),
         "trained_tokens": counters.trained_tokens,

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
 @dataclass
 class Window:
-    """Sums over the iterations since the last report on the grid."""
+    """Sums over the iterations since the last report on the grid; those of an objective by its names."""
 
-    loss: float = 0.0
-    tokens: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     real: int = 0
     positions: int = 0
+
+    def add(self, values: Mapping[str, float], weights: Mapping[str, float]) -> None:
+        """Add what a batch gave. A value that is not finite is left out, with its weight."""
+        for name, value in values.items():
+            if math.isfinite(value):
+                self.values[name] = self.values.get(name, 0.0) + value
+                self.weights[name] = self.weights.get(name, 0.0) + weights[name]
 
 
 @dataclass
@@ -39,8 +48,8 @@ class Counters:
     trained_tokens: int = 0
     updates: int = 0
     window: Window = field(default_factory=Window)
-    group_tokens: int = 0
-    """Trained tokens whose gradients are accumulated and not yet applied."""
+    group_weights: dict[str, float] = field(default_factory=dict)
+    """The weight of each term whose gradients are accumulated and not yet applied."""
     gradient_norm: float | None = None
     train_loss: float | None = None
     validation_loss: float | None = None
@@ -63,7 +72,12 @@ class Counters:
     def from_json(cls, text: str) -> Counters:
         """The counters that `to_json` wrote, now or before there were some of them."""
         values: dict[str, Any] = json.loads(text)
-        values["window"] = Window(**values["window"])
+        window = values["window"]
+        if "tokens" in window:  # from before there were objectives: the loss alone, by trained tokens
+            loss, tokens, group = window.pop("loss"), window.pop("tokens"), values.pop("group_tokens")
+            window |= {"values": {"loss": loss}, "weights": {"loss": tokens}} if tokens else {}
+            values["group_weights"] = {"loss": group} if group else {}
+        values["window"] = Window(**window)
         values["improvement"] = Improvement(**values.get("improvement", {}))
         return cls(**values)
 

@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,15 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlxops.config import LoraConfig
 from mlxops.errors import Failed
 from mlxops.events import Event, Saved, Validating, Validation
-from mlxops.training import batches, checkpoints, improvement, layers, objective, optimizers
+from mlxops.training import batches, checkpoints, improvement, layers, optimizers, score
 from mlxops.training.batches import Batch, Plan
 from mlxops.training.checkpoints import Checkpoint
 from mlxops.training.improvement import ratio
+from mlxops.training.objectives.sft import SUPERVISED
+from mlxops.training.objectives.terms import Objective
 from mlxops.training.signals import StopRequest
 from mlxops.training.state import Counters
 
-Objective = Callable[[nn.Module, mx.array, mx.array], mx.array]
 Arrays = dict[str, mx.array]
 
 
@@ -45,7 +48,7 @@ class Work:
     environment: Mapping[str, Any]
     run: Mapping[str, Any]
     start: Checkpoint | None = None
-    objective: Objective = objective.row_losses
+    objective: Objective = SUPERVISED
     probe: Callable[[], dict[str, float]] = field(default=dict)
 
 
@@ -76,6 +79,8 @@ class Trainer:
             self._restore(work.start)
         mx.eval(self.model.parameters(), self.optimizer.state)
         self._dropouts = layers.dropouts(self.model)
+        self._score = score.plain(self.model)
+        self._weights: dict[int, dict[str, float]] = {}
         self._validation_identity = improvement.identity(work.validation)
         # the model is an output too: tracing leaves its own arrays in the module, and outputs are put back
         self._gradient = mx.compile(self._gradient_of, inputs=[self.model.state], outputs=[self.model.state])
@@ -83,42 +88,85 @@ class Trainer:
         self._update = mx.compile(self._apply, inputs=state, outputs=state)
         self.model.train()
 
-    def accumulate(self, batch: Batch, group_tokens: int) -> tuple[float, str | None]:
-        """Add the gradient of a batch to the group's; returns the loss summed over tokens, and what is wrong with it.
+    def weights(self, batch: Batch) -> dict[str, float]:
+        """The weight of a batch, for each name of its objective."""
+        return {name: float(each.sum()) for name, each in self.work.objective.weights(batch).items()}
 
-        The loss is divided by the trained tokens of the whole group before the backward pass, so that every token
-        weighs the same and a sum over many tokens stays in the range of half precision. Nothing is added where
-        something is wrong.
+    def group_weights(self, iteration: int) -> dict[str, float]:
+        """The weight of each name over the whole accumulation group that an iteration belongs to."""
+        plan, size = self.work.plan, self.work.config.grad_accumulation_steps
+        first = iteration - (iteration - 1) % size
+        total: dict[str, float] = {}
+        for each in range(first, first + size):
+            _, index = plan.position(each)
+            if index not in self._weights:
+                self._weights[index] = self.weights(plan.batch(each))
+            for name, weight in self._weights[index].items():
+                total[name] = total.get(name, 0.0) + weight
+        return total
+
+    def accumulate(self, batch: Batch, group_weights: Mapping[str, float]) -> tuple[dict[str, float], str | None]:
+        """Add the gradient of a batch to the group's; returns its summed values, and what is wrong with them.
+
+        Each term is divided by its weight in the whole group before the backward pass, so that every token weighs the
+        same and a sum over many tokens stays in the range of half precision. Nothing is added where something is wrong.
         """
-        total, size, gradient = self._computed(batch, group_tokens, self.accumulated)
-        wrong = _wrong(total, size)
+        values, size, gradient = self._computed(batch, group_weights, self.accumulated)
+        wrong = self._wrong(values, size)
         if wrong is None:
             self.accumulated = gradient
-            self.counters.group_tokens += batch.trained
+            done, weights = self.counters.group_weights, self.weights(batch)
+            for name in self.work.objective.coefficients:
+                done[name] = done.get(name, 0.0) + weights[name]
             self.counters.gradient_norm = size
-        return total, wrong
+        return values, wrong
 
     def can_learn_from(self, batch: Batch) -> bool:
         """Whether the weights as they are give a batch a finite loss and a gradient; changes nothing."""
-        total, size, _ = self._computed(batch, batch.trained, None)
-        return _wrong(total, size) is None
+        values, size, _ = self._computed(batch, self.weights(batch), None)
+        return self._wrong(values, size) is None
 
     def has_finite_weights(self) -> bool:
         """Whether every trained weight is a finite number."""
         finite = [mx.isfinite(each).all() for each in layers.trainable(self.model).values()]
         return bool(mx.stack(finite).all().item())
 
-    def _computed(self, batch: Batch, group_tokens: int, accumulated: Arrays | None) -> tuple[float, float, Arrays]:
+    def _computed(
+        self, batch: Batch, group_weights: Mapping[str, float], accumulated: Arrays | None
+    ) -> tuple[dict[str, float], float, Arrays]:
         key = mx.random.key(batches.step_key(self.work.config.seed, self.counters.iteration))
-        scale = mx.array(1 / max(group_tokens, 1))
-        loss, norm, gradient = self._gradient(mx.array(batch.tokens), mx.array(batch.mask), scale, key, accumulated)
-        mx.eval(loss, norm, gradient)
-        return float(loss.item()), float(norm.item()), gradient  # type: ignore[arg-type]  # neither is complex
+        scales = {
+            name: mx.array(each / (group_weights[name] or 1.0))
+            for name, each in self.work.objective.coefficients.items()
+        }
+        values, norm, gradient = self._gradient(score.arrays_of(batch), scales, key, accumulated)
+        mx.eval(values, norm, gradient)
+        sums = {name: float(each.item()) for name, each in values.items()}  # type: ignore[arg-type]  # none is complex
+        return sums, float(norm.item()), gradient  # type: ignore[arg-type]
 
-    def update(self, learning_rate: float, group_tokens: int) -> None:
-        """Apply what is accumulated, as the gradient of the mean loss over its tokens, clipped where asked for."""
+    def _wrong(self, values: Mapping[str, float], norm: float) -> str | None:
+        terms = [values[name] for name in self.work.objective.coefficients]
+        if not all(map(math.isfinite, terms)):
+            return "the loss was not finite"
+        if not math.isfinite(norm):
+            return "the gradient was not finite"
+        # a normalization makes zeros of numbers that overflow: the loss is then that of guessing, whatever the
+        # weights are
+        return "the gradient was zero" if norm == 0 and any(terms) else None
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether gradients are accumulated that have any weight."""
+        return any(self.counters.group_weights.values())
+
+    def update(self, learning_rate: float, group_weights: Mapping[str, float]) -> None:
+        """Apply what is accumulated, as the gradient of the mean loss over its own weights, clipped where asked for.
+
+        Where part of a group is missing, its terms keep the proportion that they have in the whole group, and none
+        counts more than its own mean.
+        """
         counters, limit = self.counters, self.work.config.max_grad_norm
-        factor = group_tokens / counters.group_tokens
+        factor = min(group_weights[name] / done for name, done in counters.group_weights.items() if done)
         counters.gradient_norm = (counters.gradient_norm or 0.0) * factor
         if limit is not None and counters.gradient_norm > limit:
             factor *= limit / counters.gradient_norm
@@ -127,7 +175,7 @@ class Trainer:
         # the host prepares the next batch meanwhile
         mx.async_eval(self.model.trainable_parameters(), self.optimizer.state)
         self.accumulated = None
-        counters.group_tokens = 0
+        counters.group_weights = {}
         counters.updates += 1
 
     def validate(self, emit: Callable[[Event], None], stop: StopRequest, *, closing: bool) -> Validation | None:
@@ -136,21 +184,23 @@ class Trainer:
         One that is not `closing` counts for the lowest loss and for the last real improvement.
         """
         started = time.perf_counter()
-        losses: list[np.ndarray] = []
-        tokens: list[np.ndarray] = []
+        objective, chosen = self.work.objective, self.work.validation
+        found: list[dict[str, np.ndarray]] = []
         self.model.eval()
-        for done, batch in enumerate(self.work.validation, start=1):
-            rows = self.work.objective(self.model, mx.array(batch.tokens), mx.array(batch.mask))
-            losses.append(np.array(rows, dtype=np.float64))
-            tokens.append(batch.mask.sum(axis=1))
-            emit(Validating(iteration=self.counters.iteration, done=done, total=len(self.work.validation)))
+        for done, batch in enumerate(chosen, start=1):
+            terms = objective.terms(self._score, score.arrays_of(batch))
+            mx.eval(terms)
+            found.append({name: np.array(each, dtype=np.float64) for name, each in terms.items()})
+            emit(Validating(iteration=self.counters.iteration, done=done, total=len(chosen)))
             if stop:
                 break
         self.model.train()
-        if len(losses) < len(self.work.validation):
+        if len(found) < len(chosen):
             return None
-        rows_losses, rows_tokens = np.concatenate(losses), np.concatenate(tokens)
-        loss, error = ratio(rows_losses, rows_tokens)
+        values = objective.joined(found)
+        weights = objective.joined([objective.weights(batch) for batch in chosen])
+        losses, sizes = objective.per_unit(values, weights)
+        loss, error = ratio(losses, sizes)
         counters = self.counters
         counters.validation_loss = loss if math.isfinite(loss) else None
         counters.validated_at = counters.iteration
@@ -158,17 +208,18 @@ class Trainer:
             counters.improvement = improvement.take(
                 counters.improvement,
                 iteration=counters.iteration,
-                rows=rows_losses,
-                tokens=rows_tokens,
+                rows=losses,
+                tokens=sizes,
                 rows_of=self._validation_identity,
             )
         measured = Validation(
             iteration=counters.iteration,
             loss=loss,
             standard_error=error,
-            rows=len(rows_losses),
-            tokens=int(rows_tokens.sum()),
+            rows=sum(len(batch.origins) for batch in chosen),
+            tokens=sum(batch.trained for batch in chosen),
             seconds=time.perf_counter() - started,
+            metrics={f"validation_{name}": each for name, each in objective.metrics(*_sums(values, weights)).items()},
             without_improvement=counters.improvement.since,
             closing=closing,
         )
@@ -233,17 +284,17 @@ class Trainer:
         self.counters = start.counters.copy()
 
     def _gradient_of(
-        self, tokens: mx.array, mask: mx.array, scale: mx.array, key: mx.array, accumulated: Arrays | None
-    ) -> tuple[mx.array, mx.array, Arrays]:
+        self, batch: Arrays, scales: Arrays, key: mx.array, accumulated: Arrays | None
+    ) -> tuple[Arrays, mx.array, Arrays]:
         if self._dropouts:
             for each, part in zip(self._dropouts, mx.random.split(key, len(self._dropouts)), strict=True):
                 each.take(part)
 
-        def scaled(tokens: mx.array, mask: mx.array) -> tuple[mx.array, mx.array]:
-            total = self.work.objective(self.model, tokens, mask).sum()
-            return total * scale, total
+        def scaled(batch: Arrays) -> tuple[mx.array, Arrays]:
+            values = {name: each.sum() for name, each in self.work.objective.terms(self._score, batch).items()}
+            return reduce(add, (values[name] * scale for name, scale in scales.items())), values
 
-        (_, total), tree = nn.value_and_grad(self.model, scaled)(tokens, mask)
+        (_, values), tree = nn.value_and_grad(self.model, scaled)(batch)
         gradient = dict(tree_flatten(tree))
         if accumulated is not None:
             gradient = {name: each + accumulated[name] for name, each in gradient.items()}
@@ -251,17 +302,12 @@ class Trainer:
             # as they come back from a file: the order of a sum, and so its last bit, follows the layout in memory
             gradient = {name: mx.contiguous(each) for name, each in gradient.items()}
         squares = [mx.square(each.astype(mx.float32)).sum() for each in gradient.values()]
-        return total, mx.sqrt(mx.stack(squares).sum()), gradient
+        return values, mx.sqrt(mx.stack(squares).sum()), gradient
 
     def _apply(self, gradient: Arrays, factor: mx.array) -> None:
         scaled = [(name, (each * factor).astype(each.dtype)) for name, each in gradient.items()]
         self.optimizer.update(self.model, tree_unflatten(scaled))
 
 
-def _wrong(total: float, norm: float) -> str | None:
-    if not math.isfinite(total):
-        return "the loss was not finite"
-    if not math.isfinite(norm):
-        return "the gradient was not finite"
-    # a normalization makes zeros of numbers that overflow: the loss is then that of guessing, whatever the weights are
-    return "the gradient was zero" if norm == 0 and total != 0 else None
+def _sums(*of: Mapping[str, np.ndarray]) -> list[dict[str, float]]:
+    return [{name: float(each.sum()) for name, each in values.items()} for values in of]

@@ -23,6 +23,8 @@ from mlxops.events import Notice, Skipped, Stopped
 from mlxops.models.tokenizer import load_tokenizer
 from mlxops.training import batches, checkpoints
 from mlxops.training.loop import train
+from mlxops.training.objectives import sft
+from mlxops.training.objectives.terms import Objective
 
 POISON = "~"
 
@@ -117,10 +119,11 @@ def test_trying_checkpoints_trains_the_same_weights(tiny_model, tmp_path):
 
 
 def test_a_batch_with_nothing_to_learn_is_no_divergence(tiny_model, tmp_path):
-    def nothing(model, tokens, mask):
-        return model(tokens[:, :-1]).sum(axis=(1, 2)) * 0
+    def nothing(score, batch):
+        return {"loss": score(batch).sum(axis=1) * 0}
 
-    heard = train_small(tiny_model, tmp_path, settings(iters=8), objective=nothing)
+    objective = Objective(terms=nothing, weights=sft.weights)
+    heard = train_small(tiny_model, tmp_path, settings(iters=8), objective=objective)
 
     assert heard.of(Skipped) == []
     assert heard.stopped.reason == "finished"

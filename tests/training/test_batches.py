@@ -18,7 +18,7 @@ def places(plan: batches.Plan, first: int, last: int) -> list[int]:
 
 def padding_share(groups) -> float:
     made = [batches.collate(group) for group in groups]
-    return 1 - sum(batch.real for batch in made) / sum(batch.tokens.size for batch in made)
+    return 1 - sum(batch.real for batch in made) / sum(batch.positions for batch in made)
 
 
 def test_which_rows_form_a_batch_is_a_function_of_the_seed_alone():
@@ -65,7 +65,7 @@ def test_a_batch_larger_than_the_data_is_one_batch_of_all_rows():
     plan = batches.plan(rows(3), batch_size=64, seed=0)
 
     assert len(plan) == 1
-    assert plan.batch(9).tokens.shape[0] == 3
+    assert plan.batch(9).arrays["tokens"].shape[0] == 3
 
 
 def test_rows_of_like_length_go_together():
@@ -105,11 +105,11 @@ def test_only_the_spans_of_a_row_are_trained():
 
     batch = batches.collate([long, short])
 
-    assert batch.tokens.shape == (2, 33)
-    assert batch.mask.shape == (2, 32)
-    assert np.flatnonzero(batch.mask[0]).tolist() == list(range(4, 19))
-    assert np.flatnonzero(batch.mask[1]).tolist() == [3, 4]
-    assert (batch.trained, batch.real) == (17, 26)
+    assert batch.arrays["tokens"].shape == (2, 33)
+    assert batch.arrays["mask"].shape == (2, 32)
+    assert np.flatnonzero(batch.arrays["mask"][0]).tolist() == list(range(4, 19))
+    assert np.flatnonzero(batch.arrays["mask"][1]).tolist() == [3, 4]
+    assert (batch.trained, batch.real, batch.positions) == (17, 26, 66)
 
 
 def test_a_token_with_nothing_before_it_is_not_trained():
@@ -126,13 +126,7 @@ def test_a_row_counts_as_many_trained_tokens_as_its_batch_trains():
 
 @pytest.mark.parametrize(("length", "width"), [(1, 17), (2, 17), (17, 17), (18, 33), (33, 33), (34, 49)])
 def test_inputs_are_padded_to_a_multiple_of_16_and_no_further(length, width):
-    assert batches.collate([row(0, length)]).tokens.shape == (1, width)
-
-
-def test_the_trained_tokens_of_iterations_are_counted_over_the_border_of_an_epoch():
-    plan = batches.plan(rows(9), batch_size=2, seed=0)
-
-    assert plan.trained_in(3, 13) == sum(plan.batch(iteration).trained for iteration in range(3, 14))
+    assert batches.collate([row(0, length)]).arrays["tokens"].shape == (1, width)
 
 
 def test_validation_has_the_same_rows_in_the_same_batches_at_every_call():
@@ -156,5 +150,5 @@ def test_validation_draws_its_rows_from_all_lengths():
 
     made = batches.fixed_batches(mixed, batch_size=4, count=10, seed=0)
 
-    drawn = [int((batch.tokens[place] > 0).sum()) for batch in made for place in range(4)]
+    drawn = [int((batch.arrays["tokens"][place] > 0).sum()) for batch in made for place in range(4)]
     assert min(drawn) < 80 < 320 < max(drawn)

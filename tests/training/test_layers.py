@@ -36,8 +36,8 @@ def of_mlx_lm(folder, config: LoraConfig) -> set[str]:
 def gradient(trainer) -> tuple[float, dict[str, np.ndarray]]:
     """The loss and the gradient of one batch."""
     batch = collate(rows(3))
-    loss, _ = trainer.accumulate(batch, batch.trained)
-    return loss, {name: np.array(value) for name, value in trainer.accumulated.items()}
+    values, _ = trainer.accumulate(batch, {"loss": batch.trained})
+    return values["loss"], {name: np.array(value) for name, value in trainer.accumulated.items()}
 
 
 def largest_difference(first, other) -> float:

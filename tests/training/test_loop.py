@@ -8,6 +8,7 @@ from small_trainings import (
     after_step,
     model_of,
     plain_gradient,
+    row_losses,
     rows,
     settings,
     train_small,
@@ -16,7 +17,6 @@ from small_trainings import (
 from mlxops.events import Report, Saved, Started, Step, Stopped, Validating, Validation
 from mlxops.training import batches, checkpoints
 from mlxops.training.batches import collate
-from mlxops.training.objective import row_losses
 
 WALL_CLOCK = {"tokens_per_second", "iterations_per_second", "peak_memory", "active_memory"}
 
@@ -72,7 +72,7 @@ def test_a_report_tells_the_epoch_and_the_share_of_padding(tiny_model, tmp_path)
     heard = train_small(tiny_model, tmp_path, settings(iters=10, steps_per_report=5))
 
     made = [collate([rows()[index] for index in group]) for group in batches.plan(rows(), batch_size=2, seed=0).groups]
-    padding = 1 - sum(batch.real for batch in made) / sum(batch.tokens.size for batch in made)
+    padding = 1 - sum(batch.real for batch in made) / sum(batch.positions for batch in made)
     assert [(each.epoch, each.metrics["padding_share"]) for each in heard.of(Report)] == [
         (1, pytest.approx(padding)),
         (2, pytest.approx(padding)),
@@ -140,7 +140,7 @@ def test_a_validation_is_the_loss_of_the_validation_rows(tiny_model, tmp_path):
 
     heard = train_small(tiny_model, tmp_path, config, validation_rows=rows(5))
 
-    losses = np.array(row_losses(model, mx.array(batch.tokens), mx.array(batch.mask)))
+    losses = row_losses(model, batch)
     first = heard.of(Validation)[0]
     assert first.loss == pytest.approx(losses.sum() / batch.trained, rel=1e-5)
     assert (first.iteration, first.rows, first.tokens) == (0, 5, batch.trained)

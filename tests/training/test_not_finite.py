@@ -22,7 +22,8 @@ from mlxops.rows import TokenRow
 from mlxops.training import batches, checkpoints
 from mlxops.training.batches import collate
 from mlxops.training.loop import GIVE_UP_AFTER, train
-from mlxops.training.objective import row_losses
+from mlxops.training.objectives import sft
+from mlxops.training.objectives.terms import Objective
 
 POISON = 1  # a token that no other row has
 
@@ -37,21 +38,19 @@ def has_poison(tokens: mx.array) -> mx.array:
     return (tokens == POISON).any(axis=1)
 
 
-def nan_loss(model, tokens, mask):
-    return mx.where(has_poison(tokens), mx.nan, row_losses(model, tokens, mask))
+def changed(change) -> Objective:
+    """Supervised training with losses that depend on which rows are poisoned."""
+
+    def terms(score, batch):
+        return {"loss": change(sft.terms(score, batch)["loss"], has_poison(batch["tokens"]))}
+
+    return Objective(terms=terms, weights=sft.weights)
 
 
-def nan_everywhere(model, tokens, mask):
-    return row_losses(model, tokens, mask) * mx.where(has_poison(tokens), mx.inf, 1.0)
-
-
-def nan_gradient(model, tokens, mask):
-    losses = row_losses(model, tokens, mask)
-    return losses + mx.sqrt(mx.where(has_poison(tokens), losses * 0, 1.0))
-
-
-def no_loss(model, tokens, mask):
-    return mx.where(has_poison(tokens), 0.0, row_losses(model, tokens, mask))
+nan_loss = changed(lambda losses, is_poisoned: mx.where(is_poisoned, mx.nan, losses))
+nan_everywhere = changed(lambda losses, is_poisoned: losses * mx.where(is_poisoned, mx.inf, 1.0))
+nan_gradient = changed(lambda losses, is_poisoned: losses + mx.sqrt(mx.where(is_poisoned, losses * 0, 1.0)))
+no_loss = changed(lambda losses, is_poisoned: mx.where(is_poisoned, 0.0, losses))
 
 
 @pytest.mark.parametrize(

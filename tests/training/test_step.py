@@ -23,10 +23,10 @@ from mlxops.training.step import ratio
 def one_update(trainer, *groups, learning_rate=1.0):
     """One update over batches of rows, weighted by their tokens."""
     made = [collate(group) for group in groups]
-    tokens = sum(batch.trained for batch in made)
+    weights = {"loss": sum(batch.trained for batch in made)}
     for batch in made:
-        trainer.accumulate(batch, tokens)
-    trainer.update(learning_rate, tokens)
+        trainer.accumulate(batch, weights)
+    trainer.update(learning_rate, weights)
     return trained_weights(trainer.model)
 
 
@@ -55,8 +55,8 @@ def test_the_gradient_is_the_slope_of_the_loss_that_numpy_computes(tiny_model, t
     losses = [
         numpy_llama.row_losses(
             {**before, **{name: before[name] + side * 1e-5 * direction[name] for name in direction}},
-            batch.tokens,
-            batch.mask,
+            batch.arrays["tokens"],
+            batch.arrays["mask"],
             scale=2.0,
         ).sum()
         / batch.trained
@@ -73,7 +73,8 @@ def test_the_first_losses_and_weights_are_those_of_adam_written_out(tiny_model, 
     for iteration in range(1, 5):
         batch = batches.batch(iteration)
         weights = weights_of(model)
-        losses.append(numpy_llama.row_losses(weights, batch.tokens, batch.mask, scale=2.0).sum() / batch.trained)
+        tokens, mask = batch.arrays["tokens"], batch.arrays["mask"]
+        losses.append(numpy_llama.row_losses(weights, tokens, mask, scale=2.0).sum() / batch.trained)
         for name, gradient in plain_gradient(model, [batch]).items():
             first[name] = 0.9 * first.get(name, 0.0) + 0.1 * gradient
             second[name] = 0.999 * second.get(name, 0.0) + 0.001 * np.square(gradient)
@@ -154,8 +155,8 @@ def test_an_update_over_part_of_a_group_is_weighted_by_its_own_tokens(tiny_model
     whole = one_update(trainer(tiny_model, tmp_path, config), rows(2))
     part = trainer(tiny_model, tmp_path, config)
 
-    part.accumulate(collate(rows(2)), group_tokens=1000)
-    part.update(1.0, group_tokens=1000)
+    part.accumulate(collate(rows(2)), {"loss": 1000})
+    part.update(1.0, {"loss": 1000})
 
     assert difference(trained_weights(part.model), whole) < 1e-6
 
