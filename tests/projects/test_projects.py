@@ -202,7 +202,34 @@ def test_the_cache_is_where_the_environment_says(environment: dict[str, str], ex
 
 
 def test_a_relative_cache_of_the_system_is_ignored() -> None:
-    assert machine.user_cache({"XDG_CACHE_HOME": "here"}).is_relative_to(Path.home())
+    cache = machine.user_cache({"XDG_CACHE_HOME": "here"})
+
+    assert cache is not None
+    assert cache.is_relative_to(Path.home())
+
+
+@pytest.mark.parametrize("home", ["", "here/and/there"])
+def test_without_a_home_folder_there_is_no_cache(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.delenv("MLXOPS_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if home:
+        monkeypatch.setenv("HOME", home)
+    else:
+        monkeypatch.delenv("HOME")
+
+    assert machine.user_cache({}) is None
+    with pytest.raises(BadRequest, match="home folder is not known") as refused:
+        machine.needed_cache(None)
+    assert refused.value.hint == "set HOME, or MLXOPS_CACHE to a folder of yours"
+
+
+def test_a_cache_in_the_home_of_nobody_is_a_wrong_request() -> None:
+    with pytest.raises(BadRequest, match="no user 'nobody-at-all'"):
+        machine.user_cache({"MLXOPS_CACHE": "~nobody-at-all/cache"})
 
 
 def test_a_commit_is_named_and_changes_marked(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from mlxops.jobs.train.seats import Seats
 
 
@@ -19,9 +21,10 @@ def test_monitors_know_how_many_they_are(tmp_path: Path) -> None:
     alone.leave()
 
 
-def test_where_no_file_can_be_made_a_monitor_is_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["file/seats", None])
+def test_where_no_file_can_be_made_a_monitor_is_alone(tmp_path: Path, place: str | None) -> None:
     (tmp_path / "file").touch()
-    seats = Seats(tmp_path / "file/seats")
+    seats = Seats(tmp_path / place if place else None)
     seats.take()
 
     assert seats.count() == 1

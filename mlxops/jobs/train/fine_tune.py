@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlxops.training.step import Work
 
 
-def rehearse(prepared: Prepared, *, cache: Path, blas_setting: str | None) -> None:
+def rehearse(prepared: Prepared, *, cache: Path | None, blas_setting: str | None) -> None:
     """Make everything of which only MLX knows whether it can be made, and throw it away. Reads no weights.
 
     Raises `BadRequest` for layers, optimizer arguments or a schedule that cannot be.

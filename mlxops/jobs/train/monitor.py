@@ -63,7 +63,8 @@ class Watch:
         self._state: dict[str, Any] | None = None
         self._ranges: dict[tuple[Any, ...], Ranges] = {}
         self._sampler = Sampler()
-        self._seats = Seats(user_cache() / f"monitors-{registry.this_host()}")
+        cache = user_cache()
+        self._seats = Seats(cache / f"monitors-{registry.this_host()}" if cache else None)
         self._db: Registry | None = None
         self._thread = 0
         self._file: Hashable = None

@@ -11,15 +11,20 @@ _SEATS = 64
 
 
 class Seats:
-    """How many watch on this machine: each holds a file locked, and the system frees it however the process ends."""
+    """How many watch on this machine: each holds a file locked, and the system frees it however the process ends.
 
-    def __init__(self, folder: Path) -> None:
+    Without a folder for the files each is alone.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._own: int | None = None
         self._file = -1
 
     def take(self) -> None:
         """Hold the first that is free; without a place for the files there are no others to be known."""
+        if self._folder is None:
+            return
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             for number in range(_SEATS):
@@ -38,6 +43,8 @@ class Seats:
     def count(self) -> int:
         """How many are taken, this one among them, also where it could not be."""
         taken = 1
+        if self._folder is None:
+            return taken
         for number in range(_SEATS):
             if number == self._own:
                 continue
