@@ -54,6 +54,11 @@ VIEWS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "evaluation_summary": ("Scores of runs", "One row a score of an evaluation.", {"sort_desc": "id"}),
     "answer": ("Answers compared", "One row an answer, with and without the adapter.", {}),
+    "verdict": (
+        "Verdicts",
+        "What a person thinks of answers in a chat.",
+        {"sort_desc": "id", "facets": ["verdict", "run"]},
+    ),
     "benchmark_summary": (
         "Benchmarks in figures",
         "One row a benchmark, shape of request and figure. Percentiles are measured values.",
@@ -88,6 +93,7 @@ TABLES: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "scores": ("Scores", "What came of an evaluation, in figures.", {}),
     "answers": ("Answers", "What a model said to a row of the data.", {}),
+    "verdicts": ("Verdicts as stored", "One row a verdict on an answer in a chat.", {"sort_desc": "id"}),
     "benchmarks": ("Benchmarks", "One row a benchmark of a model.", {"label_column": "model", "sort_desc": "id"}),
     "trials": ("Trials", "Every trial of a benchmark; the warm-up is none.", {}),
     "profiles": ("Where time went", "Seconds of an attempt by part of the work.", {}),
@@ -175,6 +181,7 @@ COLUMNS = {
     "mean": "mean of the trials",
     "median": "the middle one of the trials",
     "message": "what happened, in words",
+    "messages": "the conversation up to the answer, as JSON",
     "metric": "what was measured",
     "min_iteration": "where it was lowest",
     "min_value": "the lowest",
@@ -239,6 +246,7 @@ COLUMNS = {
     "validation_loss": "validation loss in nats a token; empty where it was not finite",
     "validation_standard_error": "how well the validation loss is known, over its rows",
     "value": "the value; empty where it was not finite",
+    "verdict": "good or bad",
     "verified_at": "when its hashes were last compared, in UTC",
 }
 STATUS_OF_A_RUN = "created, running, interrupted, completed or failed"
@@ -258,6 +266,9 @@ PARTICULAR = {
     ("evaluations", "seconds"): "seconds it took",
     ("evaluation_summary", "seconds"): "seconds it took",
     ("trials", "seconds"): "seconds it took",
+    **dict.fromkeys((("verdict", "config"), ("verdicts", "config")), "settings of the sampling, as JSON"),
+    **dict.fromkeys((("verdict", "prompt"), ("verdicts", "prompt")), "the last message of the conversation"),
+    **dict.fromkeys((("verdict", "note"), ("verdicts", "note")), "what the person added"),
 }
 BYTES = {"bytes", "peak_memory", "active_memory"}
 WHOLE = {"limit", "keep"}

@@ -43,6 +43,7 @@ def make(path: Path) -> None:
         _points(db)
         _checkpoints(db)
         _evaluations(db)
+        _verdicts(db)
         _benchmarks(db)
         _others(db)
 
@@ -281,6 +282,30 @@ def _evaluations(db: Registry) -> None:
         (3, 2, "Two and two?", "Four.", "Five."),
     ]:
         _insert(db, "answers", evaluation_id=identity, row=row, prompt=prompt, expected=expected, answer=answer)
+
+
+def _verdicts(db: Registry) -> None:
+    for identity, run, checkpoint, verdict, prompt, answer, note in [
+        (1, "heron", 2, "good", "The capital of France?", "Paris.", None),
+        (2, "heron", 2, "bad", "Two and two?", "Four, of course!", "too long"),
+        (3, None, None, "bad", "The capital of France?", "I do not know.", None),
+    ]:
+        _insert(
+            db,
+            "verdicts",
+            id=identity,
+            run_id=run and IDS[run],
+            checkpoint_id=checkpoint,
+            model="models/small",
+            adapter_path=run and f"adapters/{run}/adapters.safetensors",
+            verdict=verdict,
+            messages=json.dumps([{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]),
+            prompt=prompt,
+            answer=answer,
+            config={"temperature": 0.7},
+            note=note,
+            created_at=_time(run or "heron", 400 + identity),
+        )
 
 
 def _benchmarks(db: Registry) -> None:

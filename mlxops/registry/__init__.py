@@ -54,6 +54,7 @@ from mlxops.registry.runs import (
 from mlxops.registry.sql.query import Table, query
 from mlxops.registry.sql.saved import SavedQuery, saved_queries, saved_query, schema
 from mlxops.registry.sql.text import parameters_of
+from mlxops.registry.verdicts import record_verdict
 
 __all__ = [
     "Answer",
@@ -120,6 +121,7 @@ __all__ = [
     "record_import",
     "record_report",
     "record_validation",
+    "record_verdict",
     "remove_runs",
     "rows_of_runs",
     "saved_queries",

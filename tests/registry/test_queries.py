@@ -109,7 +109,11 @@ def test_a_query_answers_with_columns_and_rows(db: Registry, path: Path) -> None
         ("SELECT averge(iteration) FROM runs", "column 8: no such function: averge", "did you mean 'avg'?"),
         ("SELECT max() FROM runs", "column 8: wrong number of arguments to function max()", ".schema"),
         ("SELECT runs.id, name FROM runs, runs AS b", "column 17: ambiguous column name: name", "runs.name"),
-        ("SELECT note FROM metrics", "column 8: no such column: note", "'note' is a column of runs, run_summary"),
+        (
+            "SELECT note FROM metrics",
+            "column 8: no such column: note",
+            "'note' is a column of runs, verdicts, run_summary, verdict",
+        ),
         ("SELECT nonsense FROM metrics", "column 8: no such column: nonsense", ".schema"),
         ("SELECT abs(-9223372036854775808)", "SQL: integer overflow", ".schema"),
     ],
@@ -316,6 +320,10 @@ def test_benchmark_summary_agrees_with_an_independent_computation(db: Registry) 
 
     values = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0, 5.0, 3.5]
     db.connection.execute(
+        "INSERT INTO verdicts (model, verdict, messages, prompt, answer, config)"
+        " VALUES ('m', 'good', '[]', 'Why?', 'So.', '{}')"
+    )
+    db.connection.execute(
         "INSERT INTO benchmarks (model, config, host, device, environment) VALUES ('m', '{}', 'h', 'cpu', '{}')"
     )
     db.connection.executemany(
@@ -347,6 +355,10 @@ def fill(db: Registry) -> int:
     )
     db.connection.execute("INSERT INTO scores VALUES (1, 'perplexity', 2.5, 0.5)")
     db.connection.execute("INSERT INTO answers (evaluation_id, row, prompt, answer) VALUES (1, 1, 'Why?', 'So.')")
+    db.connection.execute(
+        "INSERT INTO verdicts (model, verdict, messages, prompt, answer, config)"
+        " VALUES ('m', 'good', '[]', 'Why?', 'So.', '{}')"
+    )
     db.connection.execute(
         "INSERT INTO benchmarks (model, config, host, device, environment) VALUES ('m', '{}', 'h', 'cpu', '{}')"
     )

@@ -170,6 +170,10 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
         ("swift", "interrupted", 60, 100, 60.0, 80.0, "2026-03-04T10:02:50.000Z", "inv lora --name swift"),
         ("wren", "failed", 40, 100, 40.0, 60.0, "2026-03-03T10:02:50.000Z", "inv lora --name wren"),
     ],
+    "verdicts": [
+        ("models/small", None, None, 0, 1, "2026-03-01T10:06:43.000Z"),
+        ("models/small", "heron", 50, 1, 1, "2026-03-01T10:06:42.000Z"),
+    ],
     # 0.32.4 of batch size 4: otter, swift (without speed), and kestrel, which is heron again
     "versions": [
         (LARGE, "data/news", "cpu", 1, "0.32.4", 1, 50.0, None, 0, None),

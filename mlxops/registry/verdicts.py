@@ -1,0 +1,56 @@
+"""Verdicts: what a person thinks of an answer that a model gave in a chat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from mlxops.registry.database import Registry
+
+
+def record_verdict(
+    db: Registry,
+    *,
+    verdict: Literal["good", "bad"],
+    run_id: int | None,
+    iteration: int | None,
+    model: str,
+    adapter_path: str | None,
+    messages: Sequence[Mapping[str, str]],
+    prompt: str,
+    answer: str,
+    config: Mapping[str, Any],
+    note: str | None = None,
+    verdict_id: int | None = None,
+) -> int:
+    """Record what a person thinks of an answer, and return the verdict's id.
+
+    `messages` is the conversation with the answer at its end; `verdict_id` is an earlier verdict on the same answer,
+    which this one replaces.
+    """
+    with db.transaction() as connection:
+        ((recorded,),) = connection.execute(
+            """
+            INSERT INTO verdicts (id, run_id, checkpoint_id, model, adapter_path, verdict, messages, prompt, answer,
+                config, note)
+            VALUES (?1, ?2, (SELECT id FROM checkpoints WHERE run_id = ?2 AND iteration = ?3), ?4, ?5, ?6, ?7, ?8, ?9,
+                ?10, ?11)
+            ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, note = excluded.note
+            RETURNING id
+            """,
+            (
+                verdict_id,
+                run_id,
+                iteration,
+                model,
+                adapter_path,
+                verdict,
+                json.dumps([dict(message) for message in messages], ensure_ascii=False),
+                prompt,
+                answer,
+                json.dumps(dict(config), allow_nan=False),
+                note,
+            ),
+        ).fetchall()
+    return int(recorded)
