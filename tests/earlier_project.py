@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tarfile
 from functools import cache
@@ -28,3 +29,14 @@ def unpack(folder: Path) -> Path:
     with tarfile.open(_FOLDER / "project.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder
+
+
+def weights_sha256(file: Path) -> str:
+    """The SHA-256 of the arrays in an adapter file: their bits, and not how a version lays them out."""
+    import safetensors.numpy
+
+    digest = hashlib.sha256()
+    for name, array in sorted(safetensors.numpy.load_file(file).items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
