@@ -15,6 +15,7 @@ from training_runs import attempts, contents, lora, result
 
 from mlxops import data, registry
 from mlxops.data import tokens
+from mlxops.training import ways
 
 
 @pytest.fixture
@@ -87,6 +88,27 @@ def test_its_runs_are_trained_on_as_the_version_that_made_them_would_have(projec
     changed = {each for each in OF_THE_MACHINE if then["environment"][each] != now["environment"][each]}
     assert named(now) == changed
     assert_trained(project, name, is_exact=not changed)
+
+
+def compute_the_loss_otherwise() -> None:
+    """Have this process compute the loss by the next version of its way."""
+    ways.WAYS["loss"]["every position"] += 1
+
+
+@pytest.mark.slow
+def test_a_run_is_resumed_inexactly_where_its_way_of_computing_a_step_has_another_version(project):
+    options = expected()["options"]["unfinished"]
+
+    lora(project, *options, "--iters", "11", first=compute_the_loss_otherwise)
+    lora(project, *options, first=compute_the_loss_otherwise)
+    lora(project, *options, "--iters", "15")
+
+    *_, then, changed, same, back = attempts(project, "unfinished")
+    machine = {each for each in OF_THE_MACHINE if then["environment"][each] != changed["environment"][each]}
+    assert named(changed) == {"loss", *machine}
+    assert "loss: every position, version 1 → every position, version 2" in changed["start_note"]
+    assert named(same) == set()
+    assert named(back) == {"loss"}
 
 
 # this version masks rows otherwise ----------------------------------------------------------------------------------

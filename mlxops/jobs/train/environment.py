@@ -13,6 +13,7 @@ from typing import Any
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared
 from mlxops.projects import blas, machine
+from mlxops.training import ways
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Environment:
 def set_up(prepared: Prepared, claim: Claim, *, cache: Path | None, blas_setting: str | None) -> Environment:
     """Load the BLAS as this run's first attempt had it, then MLX."""
     wanted = claim.config.get("automatic", {})
+    chosen = ways.choose(wanted)
     loaded = blas.load(
         threads=wanted.get("blas_threads"), core_type=wanted.get("core_type"), cache=cache, setting=blas_setting
     )
@@ -46,13 +48,14 @@ def set_up(prepared: Prepared, claim: Claim, *, cache: Path | None, blas_setting
         "blas_threads": loaded.threads,
         "core_type": loaded.core_type,
         "kernels": _kernels(),
+        **ways.versions(chosen),
     }
     automatic = {
         "blas_threads": loaded.threads,
         "core_type": loaded.core_type,
         "dtype": _dtype(prepared, device["kind"]),
     }
-    automatic |= wanted
+    automatic |= {**wanted, **chosen}  # a way that no longer exists cannot be had
     notes = (loaded.note,) if loaded.note else ()
     return Environment(exact=exact, automatic=automatic, device=device["kind"], notes=notes)
 
@@ -73,9 +76,11 @@ def _kernels() -> str:
 
 
 def start_kind_of(claim: Claim, environment: Environment) -> tuple[str, str | None]:
+    """How an attempt starts, as `attempts.start_kind` names it, and why a resume is not exact."""
     if claim.start is None:
         origin = claim.prepared.origin
         return (origin.kind, origin.note) if origin else ("fresh", None)
-    before, now = claim.start.environment, environment.exact
-    changed = [f"{name}: {before.get(name)} → {now[name]}" for name in now if before.get(name) != now[name]]
+    before, now = ways.of_checkpoint(claim.start.environment), environment.exact
+    # what an earlier version did not record is not known to have changed
+    changed = [f"{name}: {before[name]} → {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
     return ("inexact", "; ".join(changed)) if changed else ("exact", None)
