@@ -18,8 +18,12 @@ from mlxops.errors import BadRequest
 
 C = TypeVar("C")
 
-Role = Literal["weights", "keeping", "target"]
-"""The class of a setting of a run: decides the weights, only watches and keeps, or is how far to go."""
+Role = Literal["weights", "keeping", "target", "naming", "command"]
+"""The class of a setting of a run.
+
+`weights` decides the weights, `keeping` watches and keeps, `target` is how far to go, `naming` is where the run stands
+and what it is called. `command` is what one command was asked to do: it is never stored, compared or repeated.
+"""
 
 _WORDS = {
     int: "a whole number",

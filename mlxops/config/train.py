@@ -13,7 +13,8 @@ class LoraConfig:
     """Settings of a fine-tuning run.
 
     Fields of class `weights` decide the weights bit for bit and make the fingerprint, `keeping` only watches and
-    keeps, `target` is how far to go. Model and data are paths, so `keeping`: what is in them is in the fingerprint.
+    keeps, `target` is how far to go, `naming` is where a run stands and what it is called, `command` is about one
+    command alone. Model and data are paths, so `keeping`: what is in them is in the fingerprint.
     """
 
     # what
@@ -22,8 +23,8 @@ class LoraConfig:
         "data", "JSONL file, or folder with train.jsonl, valid.jsonl, test.jsonl", role="keeping", path=True
     )
     fine_tune_type: Literal["lora", "dora", "full"] = option("lora", "what is trained", role="weights")
-    train: bool = option(False, "taken for mlx-lm's sake; training is what this does", role="keeping")
-    config: str | None = option(None, "YAML recipe with these settings", role="keeping")
+    train: bool = option(False, "taken for mlx-lm's sake; training is what this does", role="command")
+    config: str | None = option(None, "YAML recipe with these settings", role="naming")
 
     # how far
     iters: int = option(1000, "iterations to train in all", role="target", at_least=1, at_most=HUGE)
@@ -109,35 +110,35 @@ class LoraConfig:
 
     # where and under which name
     adapter_path: str | None = option(
-        None, "the run's folder (adapters/NAME unless given)", role="keeping", aliases=["output"], path=True
+        None, "the run's folder (adapters/NAME unless given)", role="naming", aliases=["output"], path=True
     )
-    name: str | None = option(None, "name of the run", role="keeping")
-    note: str | None = option(None, "a note kept with the run", role="keeping")
-    tag: list[str] = option([], "tags of the run; repeat or separate by commas", role="keeping")
-    new: bool = option(False, "start a new run whatever there is", role="keeping", aliases=["no-resume"])
+    name: str | None = option(None, "name of the run", role="naming")
+    note: str | None = option(None, "a note kept with the run", role="naming")
+    tag: list[str] = option([], "tags of the run; repeat or separate by commas", role="naming")
+    new: bool = option(False, "start a new run whatever there is", role="command", aliases=["no-resume"])
     branch: bool = option(
-        False, "start a child of a run, from one of its checkpoints, with the settings given", role="keeping"
+        False, "start a child of a run, from one of its checkpoints, with the settings given", role="command"
     )
     branch_from: str | None = option(
-        None, "RUN or RUN:ITERATION to branch from; the most similar run unless given", role="keeping", aliases=["from"]
+        None, "RUN or RUN:ITERATION to branch from; the most similar run unless given", role="command", aliases=["from"]
     )
     adopt: str | None = option(
         None,
         "adapter folder or file of mlx_lm.lora to go on with; its LoRA shape is kept",
-        role="keeping",
+        role="command",
         aliases=["resume-adapter-file"],
         path=True,
     )
     verify_resume: int | None = option(
         None,
         "train this many iterations twice, once with an interruption, and compare bit for bit",
-        role="keeping",
+        role="command",
         at_least=2,
         at_most=10_000,
     )
-    detach: bool = option(False, "train in the background, with a log beside the run", role="keeping")
-    preview: bool = option(False, "say what would happen and start nothing", role="keeping")
-    json: bool = option(False, "the result, or the preview, as JSON", role="keeping")
+    detach: bool = option(False, "train in the background, with a log beside the run", role="command")
+    preview: bool = option(False, "say what would happen and start nothing", role="command")
+    json: bool = option(False, "the result, or the preview, as JSON", role="command")
 
 
 @settings

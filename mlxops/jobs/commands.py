@@ -16,12 +16,7 @@ from mlxops.projects.project import Project
 from mlxops.training.fingerprint import complete
 from mlxops.training.origin import Origin, origin_of
 
-OF_ONE_COMMAND = frozenset(
-    {
-        "train", "config", "adapter_path", "name", "note", "tag", "new", "branch", "branch_from", "adopt",
-        "verify_resume", "detach", "preview", "json",
-    }
-)  # fmt: skip
+NO_SETTINGS = frozenset(each.name for each in options_of(LoraConfig) if each.role in ("command", "naming"))
 """What one command was asked to do, and where and under which name a run stands: no setting of the training."""
 
 UNKNOWN = "unknown"
@@ -55,7 +50,7 @@ def going_on(
     words = ["--adapter-path", folder, "--model", model, "--data", data, "--iters", str(target)]
     words += ["--config", recipe] if recipe else []
     for option in options_of(LoraConfig):
-        if option.name in OF_ONE_COMMAND | _SAID_FIRST:
+        if option.name in NO_SETTINGS | _SAID_FIRST:
             continue
         # a recipe may say otherwise than the command line did
         if stored[option.name] != option.default or (recipe and option.role == "weights"):
@@ -130,7 +125,7 @@ def again(project: Project, run: Mapping[str, Any], defaults: Mapping[str, Any],
     words, recipe = _start(project, origin_of(config)), {}
     for option in options_of(LoraConfig):
         name = option.name
-        if option.role is None or name in OF_ONE_COMMAND or name not in config or _is_replaced(name, config):
+        if option.role is None or name in NO_SETTINGS or name not in config or _is_replaced(name, config):
             continue
         if config[name] == defaults.get(name) or config[name] is None:
             continue

@@ -64,7 +64,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
     What did not decide the weights then is at its default.
     """
-    usual = {each.name: each.default for each in options_of(LoraConfig) if each.role != "weights"}
+    usual = {each.name: each.default for each in options_of(LoraConfig) if each.role not in ("weights", "command")}
     return {**usual, **ADDED, **config}
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from mlxops.config import LoraConfig
+from mlxops.jobs.train.claim import stored_config
 from mlxops.jobs.train.prepare import prepare
 from mlxops.models.tiny import make_tiny
+from mlxops.options import options_of
 from mlxops.projects.project import Project
 
 
@@ -339,6 +341,17 @@ def test_paths_with_odd_letters_work_end_to_end(tiny_model, mlxops, monkeypatch,
 def prepared(root: Path, **changed):
     config = LoraConfig(**{"model": "tiny", "num_layers": 2, **changed})
     return prepare(Project(root=root, cwd=root, registry_path=root / "runs.db"), config, lambda *_: None)
+
+
+def test_what_one_command_was_asked_to_do_is_not_stored(project):
+    asked = prepared(project, name="heron", new=True, detach=True, preview=True, json=True, verify_resume=4)
+
+    stored = stored_config(asked, {})
+
+    of_one_command = {each.name for each in options_of(LoraConfig) if each.role == "command"}
+    assert of_one_command >= {"preview", "json", "detach", "new", "branch", "adopt", "verify_resume"}
+    assert of_one_command & stored.keys() == set()
+    assert stored["name"] == "heron"
 
 
 def test_preparing_writes_nothing_but_a_cache(project):

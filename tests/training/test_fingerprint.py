@@ -153,7 +153,7 @@ def test_the_settings_of_a_run_from_before_some_of_them_are_complete(later):
     stored = {"lora_rank": 4, "seed": 7}
 
     assert complete(stored) == {
-        **{each.name: each.default for each in options_of(LoraConfig) if each.role != "weights"},
+        **{each.name: each.default for each in options_of(LoraConfig) if each.role not in ("weights", "command")},
         "chat_arguments": {},
         **stored,
     }

@@ -26,7 +26,7 @@ _POINTS = 400  # of a curve, more than a terminal has columns
 _PLACES = 8  # at which losses stand side by side
 
 # what one command did, or where its run stands, is no setting of the training
-_LEFT_OUT = commands.OF_ONE_COMMAND | {"model", "data"}
+_LEFT_OUT = commands.NO_SETTINGS | {"model", "data"}
 _ENVIRONMENT = ("mlx", "mlx-lm", "mlxops", "device", "machine", "blas", "blas_version", "kernels")
 _OF_VALIDATION = ("val_batches", "batch_size", "seed")
 

@@ -80,7 +80,7 @@ def _of_one(invocation: Invocation, name: str, defaults: LoraConfig) -> Material
             curve: Ranges(row["id"], curve, _RANGES if curve in _LOSSES else _FEW_RANGES).read(db)
             for curve in (*_LOSSES, *_SMALL)
         }
-    return Material(names=(name,), run=details | {"of_one_command": sorted(commands.OF_ONE_COMMAND)})
+    return Material(names=(name,), run=details | {"of_one_command": sorted(commands.NO_SETTINGS)})
 
 
 def write(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mlxops import data, registry
+from mlxops.config import LoraConfig
 from mlxops.errors import Failed, Refused, SettingsDiffer
 from mlxops.jobs.train import keep_last, recover
 from mlxops.jobs.train.candidates import KnownRuns, folder_asked, own_runs, settle
 from mlxops.jobs.train.prepare import Prepared
+from mlxops.options import options_of
 from mlxops.projects.project import Project
 from mlxops.training import checkpoints, lock
 from mlxops.training.checkpoints import Checkpoint, Damaged
@@ -115,9 +117,12 @@ def claim(project: Project, db: registry.Registry, prepared: Prepared, command: 
 
 
 def stored_config(prepared: Prepared, automatic: Mapping[str, Any]) -> dict[str, Any]:
-    """What `runs.config` holds: every setting, all that decides the weights, and what was chosen automatically."""
+    """What `runs.config` holds: the settings of the run, all that decides the weights, what was chosen automatically.
+
+    What only this one command was asked to do is left out.
+    """
     return {
-        **asdict(prepared.config),
+        **{each.name: getattr(prepared.config, each.name) for each in options_of(LoraConfig) if each.role != "command"},
         "origin": prepared.origin.to_config() if prepared.origin else None,
         "deciding": prepared.settings,
         "validation_identity": prepared.validation_identity,

@@ -156,17 +156,16 @@ def _to_forget(claim: Claim, prepared: Prepared) -> list[str]:
     return list(before.counters.closing) if before is not None and before.iteration < prepared.target else []
 
 
-_WORTH_SAYING = [each.name for each in options_of(LoraConfig) if each.role != "weights"]
-_OF_ONE_COMMAND = (
-    "preview", "json", "new", "train", "config", "name", "note", "tag", "epochs", "detach", "verify_resume",
-    "branch", "branch_from", "adopt",
-)  # fmt: skip
+# a run stores the iterations that epochs come to
+_MAY_CHANGE = [
+    each.name for each in options_of(LoraConfig) if each.role in ("keeping", "target") and each.instead_of is None
+]
 
 
 def _changes(before: Mapping[str, Any], now: LoraConfig) -> dict[str, tuple[Any, Any]]:
     """The settings that may change in the course of a run and did: name, before, now."""
-    names = [name for name in _WORTH_SAYING if name in before and name not in _OF_ONE_COMMAND]
-    return {name: (before[name], getattr(now, name)) for name in names if before[name] != getattr(now, name)}
+    pairs = {name: (before[name], getattr(now, name)) for name in _MAY_CHANGE if name in before}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _keep_words(db: registry.Registry, claim: Claim, config: LoraConfig) -> None:

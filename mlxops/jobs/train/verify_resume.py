@@ -23,6 +23,7 @@ from mlxops import registry
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Started, Step
+from mlxops.jobs import commands
 from mlxops.jobs.train import session, verdicts
 from mlxops.jobs.train.prepare import Progress
 from mlxops.jobs.train.session import Training
@@ -126,7 +127,7 @@ def _trial(training: Training, root: Path) -> dict[str, Any]:
         steps_per_eval=steps,
         val_batches=_VALIDATED if prepared.config.val_batches < 0 else min(prepared.config.val_batches, _VALIDATED),
         name=_NAME,
-        **{name: getattr(defaults, name) for name in _NOT_OF_A_TRIAL},
+        **{name: getattr(defaults, name) for name in _NOT_OF_A_TRIAL if name != "name"},
     )
     (root / ".mlxops").mkdir(parents=True)
     known = training.project.root / ".mlxops" / "model_hashes.json"
@@ -140,10 +141,7 @@ def _trial(training: Training, root: Path) -> dict[str, Any]:
     }
 
 
-_NOT_OF_A_TRIAL = (
-    "adapter_path", "note", "tag", "new", "branch", "branch_from", "adopt", "keep_last", "early_stopping", "config",
-    "verify_resume", "detach", "preview", "json",
-)  # fmt: skip
+_NOT_OF_A_TRIAL = commands.NO_SETTINGS | {"keep_last", "early_stopping"}
 
 
 def _run(trial: Mapping[str, Any], what: str, progress: Progress, *, kill_after: int | None = None) -> None:

@@ -167,7 +167,7 @@ def _config(source: Source, said: Mapping[str, Any], story: Story) -> dict[str, 
         values["fine_tune_type"] = "dora" if said.get("use_dora") else "lora"
     optimizers = values.get("optimizer_config") or {}
     values["optimizer_config"] = {name: given for name, given in optimizers.items() if given}
-    return _writable({name: value for name, value in values.items() if name not in commands.OF_ONE_COMMAND})
+    return _writable({name: value for name, value in values.items() if name not in commands.NO_SETTINGS})
 
 
 def _as_they_are(said: Mapping[str, Any]) -> dict[str, Any]:
