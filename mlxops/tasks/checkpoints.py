@@ -115,3 +115,8 @@ def _prune(invocation: Invocation, config: CheckpointsConfig) -> None:
         tables.json_out(done, console.make())
     else:
         drawing.pruning(done, console.make(), is_done=True)
+
+
+COLLECTION = "train"
+TASKS = (checkpoints, debug_checkpoints)
+SHORT_NAMES = {"checkpoints": checkpoints, "debug-checkpoints": debug_checkpoints}

@@ -38,3 +38,8 @@ def import_model(c: Context, config: ImportConfig) -> None:
         facts = [("type", imported.info.model_type), ("parameters", f"{imported.info.parameters:,}")]
         notes = [*imported.notes, f"inv lora --model {shlex.quote(imported.typed)} trains it"]
         tables.facts(imported.path, facts, notes, console.make())
+
+
+COLLECTION = "model"
+TASKS = (list_models, import_model)
+SHORT_NAMES = {"models": list_models}

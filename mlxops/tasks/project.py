@@ -30,3 +30,8 @@ def quickstart(c: Context, config: QuickstartConfig) -> None:
         with progress.bars(screen) as advance:
             changed = job.compare(trial, run, advance)
     outcome.tried(changed, job.commands(trial, cwd=invocation.project.cwd), console.make(), as_json=config.json)
+
+
+COLLECTION = "project"
+TASKS = (quickstart,)
+SHORT_NAMES = {"quickstart": quickstart}

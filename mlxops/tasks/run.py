@@ -191,3 +191,8 @@ def sql(c: Context, config: SqlConfig) -> None:
     form = drawing.format_of(config.format, config.json, out)
     table = job.ask(house.invocation(c), config, limit=drawing.LIMITS.get(form))
     drawing.answer(table.columns, table.rows, out, console.make(stderr=True), format=form, more=table.more)
+
+
+COLLECTION = "run"
+TASKS = (list_runs, show, compare, sql, export, import_run, report, tag, note, delete)
+SHORT_NAMES = {"runs": list_runs, "sql": sql}

@@ -106,3 +106,8 @@ def stop(c: Context, config: StopConfig) -> None:
 
     ended = stop.stop(house.invocation(c), config, partial(progress.waiting, console.make(stderr=True)))
     outcome.stopped(ended, console.make(), as_json=config.json)
+
+
+COLLECTION = "train"
+TASKS = (lora, monitor, stop)
+SHORT_NAMES = {"lora": lora, "monitor": monitor, "train-monitor": monitor}
