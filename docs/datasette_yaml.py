@@ -46,6 +46,11 @@ VIEWS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"sort": "validation_loss"},
     ),
     "checkpoint_summary": ("Checkpoints of runs", "One row a checkpoint.", {"facets": ["status"]}),
+    "run_speed": (
+        "Speed of runs",
+        "How fast each run trained: the median of the last 25 reports of its newest attempt.",
+        {"sort_desc": "tokens_per_second", "facets": ["device"]},
+    ),
     "run_lineage": ("Lineage", "For each run itself and every ancestor.", {"sort": "run"}),
     "event": (
         "What happened",
@@ -255,6 +260,10 @@ PARTICULAR = {
     ("runs", "status"): STATUS_OF_A_RUN,
     ("checkpoints", "status"): "whole, corrupt, missing or pruned",
     ("checkpoint_summary", "status"): "whole, corrupt, missing or pruned",
+    ("run_summary", "is_target_known"): "0 where an imported log does not say how far it was to go",
+    ("run_summary", "ended_at"): "when the newest attempt ended",
+    ("run_speed", "tokens_per_second"): "the median of those reports",
+    ("run_speed", "reports"): "how many reports it is the median of",
     ("run_summary", "kind"): "lora, dora or full",
     ("runs", "kind"): "lora, dora or full",
     ("run_summary", "name"): "name of the run",

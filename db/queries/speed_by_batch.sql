@@ -1,69 +1,15 @@
 -- How fast is training by batch size?
 -- A run's speed is the median of the last 25 reports of its newest attempt, without those of 0 and without runs that
 -- failed; the speed here is the mean over the runs, beside the fastest of them.
-WITH reporter AS (
-    SELECT
-        runs.id AS run_id,
-        attempts.id AS attempt_id,
-        series.name_id,
-        max(
-            attempts.from_iteration + 1,
-            coalesce(
-                (
-                    SELECT iteration
-                    FROM metrics
-                    WHERE run_id = runs.id AND name_id = series.name_id
-                    ORDER BY iteration DESC
-                    LIMIT 1 OFFSET 24
-                ),
-                0
-            )
-        ) AS first_iteration
-    FROM runs
-    CROSS JOIN series
-        ON series.run_id = runs.id
-        AND series.name_id = (SELECT id FROM metric_names WHERE name = 'tokens_per_second')
-    CROSS JOIN attempts
-        ON attempts.id = (
-            SELECT id
-            FROM attempts
-            WHERE run_id = runs.id AND from_iteration < series.last_iteration
-            ORDER BY number DESC
-            LIMIT 1
-        )
-    WHERE runs.status <> 'failed'
-),
-report AS (
-    SELECT
-        reporter.run_id,
-        reporter.attempt_id,
-        metrics.value,
-        row_number() OVER (PARTITION BY reporter.run_id ORDER BY metrics.value) AS place,
-        count(*) OVER (PARTITION BY reporter.run_id) AS reports
-    FROM reporter
-    CROSS JOIN metrics
-        ON metrics.run_id = reporter.run_id
-        AND metrics.name_id = reporter.name_id
-        AND metrics.iteration >= reporter.first_iteration
-    WHERE metrics.value > 0
-),
-speed AS (
-    -- the value in the middle, or the mean of the two there
-    SELECT run_id, attempt_id, avg(value) AS median
-    FROM report
-    WHERE 2 * place BETWEEN reports AND reports + 2
-    GROUP BY run_id
-)
 SELECT
     runs.model,
-    attempts.device,
+    speed.device,
     json_extract(runs.config, '$.batch_size') AS batch_size,
     json_extract(runs.config, '$.max_seq_length') AS max_seq_length,
     count(*) AS runs,
-    avg(speed.median) AS tokens_per_second,
-    max(speed.median) AS fastest
-FROM speed
+    avg(speed.tokens_per_second) AS tokens_per_second,
+    max(speed.tokens_per_second) AS fastest
+FROM run_speed AS speed
 CROSS JOIN runs ON runs.id = speed.run_id
-CROSS JOIN attempts ON attempts.id = speed.attempt_id
-GROUP BY runs.model, attempts.device, batch_size, max_seq_length
-ORDER BY runs.model, attempts.device, tokens_per_second DESC;
+GROUP BY runs.model, speed.device, batch_size, max_seq_length
+ORDER BY runs.model, speed.device, tokens_per_second DESC;

@@ -4,60 +4,7 @@
 -- change of the loss is that of finished runs with the same settings and iterations, one with each version: so many
 -- pairs.
 -- :package a package, as mlx-lm or mlxops; mlx unless given
-WITH reporter AS (
-    SELECT
-        runs.id AS run_id,
-        attempts.id AS attempt_id,
-        series.name_id,
-        max(
-            attempts.from_iteration + 1,
-            coalesce(
-                (
-                    SELECT iteration
-                    FROM metrics
-                    WHERE run_id = runs.id AND name_id = series.name_id
-                    ORDER BY iteration DESC
-                    LIMIT 1 OFFSET 24
-                ),
-                0
-            )
-        ) AS first_iteration
-    FROM runs
-    CROSS JOIN series
-        ON series.run_id = runs.id
-        AND series.name_id = (SELECT id FROM metric_names WHERE name = 'tokens_per_second')
-    CROSS JOIN attempts
-        ON attempts.id = (
-            SELECT id
-            FROM attempts
-            WHERE run_id = runs.id AND from_iteration < series.last_iteration
-            ORDER BY number DESC
-            LIMIT 1
-        )
-    WHERE runs.status <> 'failed'
-),
-report AS (
-    SELECT
-        reporter.run_id,
-        reporter.attempt_id,
-        metrics.value,
-        row_number() OVER (PARTITION BY reporter.run_id ORDER BY metrics.value) AS place,
-        count(*) OVER (PARTITION BY reporter.run_id) AS reports
-    FROM reporter
-    CROSS JOIN metrics
-        ON metrics.run_id = reporter.run_id
-        AND metrics.name_id = reporter.name_id
-        AND metrics.iteration >= reporter.first_iteration
-    WHERE metrics.value > 0
-),
-speed AS (
-    -- the value in the middle, or the mean of the two there
-    SELECT run_id, attempt_id, avg(value) AS median
-    FROM report
-    WHERE 2 * place BETWEEN reports AND reports + 2
-    GROUP BY run_id
-),
-version AS (
+WITH version AS (
     SELECT
         id AS attempt_id,
         run_id,
@@ -77,11 +24,11 @@ used AS (
         json_extract(runs.config, '$.batch_size') AS batch_size,
         version.version,
         version.started_at,
-        speed.median AS speed,
+        speed.tokens_per_second AS speed,
         -- the best of a run that several versions worked on is the doing of none of them
         iif(runs.status = 'completed' AND every.versions = 1, runs.best_validation_loss, NULL) AS loss
     FROM runs
-    LEFT JOIN speed ON speed.run_id = runs.id
+    LEFT JOIN run_speed AS speed ON speed.run_id = runs.id
     JOIN (
         SELECT run_id, max(attempt_id) AS newest, count(DISTINCT version) AS versions
         FROM version

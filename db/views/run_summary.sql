@@ -10,6 +10,8 @@ SELECT
     runs.data,
     runs.iteration,
     runs.target_iterations,
+    -- an imported log need not say how far it was meant to go
+    coalesce(json_extract(runs.config, '$.imported.is_target_known'), 1) AS is_target_known,
     min(1.0, 1.0 * runs.iteration / max(runs.target_iterations, 1)) AS progress,
     runs.epoch,
     runs.trained_tokens,
@@ -41,7 +43,9 @@ SELECT
     runs.imported_from,
     runs.fingerprint,
     runs.created_at,
-    runs.updated_at
+    runs.updated_at,
+    -- NULL while an attempt works, or is lost
+    latest.ended_at
 FROM runs
 LEFT JOIN attempts AS latest
     ON latest.id = (SELECT id FROM attempts WHERE run_id = runs.id ORDER BY number DESC LIMIT 1)

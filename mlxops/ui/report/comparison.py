@@ -49,7 +49,7 @@ def _remarks(found: Row) -> list[str]:
 
 
 def _progress(row: Row) -> str:
-    return f"{row['status']}, {words.count(row['iteration'])} of {words.count(row['target_iterations'])} iterations"
+    return f"{row['status']}, {words.progress(row, ' of ')} iterations"
 
 
 def _is_spread(found: Row) -> bool:

@@ -252,7 +252,7 @@ def _lineage(rows: Sequence[Row], name: str) -> list[dict[str, Any]]:
 
 def _kin(row: Row) -> str:
     facts = [f"from iteration {words.count(row['branch_iteration'])}"] if row["parent"] is not None else []
-    facts.append(f"{row['status']} at {words.count(row['iteration'])} of {words.count(row['target_iterations'])}")
+    facts.append(f"{row['status']} at {words.progress(row, ' of ')}")
     if row["best_validation_loss"] is not None:
         facts.append(f"best {words.number(row['best_validation_loss'])} at {words.count(row['best_iteration'])}")
     return ", ".join(facts)

@@ -45,10 +45,7 @@ def how_it_went(details: Row) -> str:
 
 def progress(details: Row) -> str:
     """The iterations that are done, and of how many where a target is known."""
-    row = details["run"]
-    done, target = words.count(row["iteration"]), words.count(row["target_iterations"])
-    imported = details["config"].get("imported") or {}
-    return f"{done} of {target}" if imported.get("is_target_known", True) else done
+    return words.progress(details["run"], " of ")
 
 
 def _ending(details: Row) -> str:

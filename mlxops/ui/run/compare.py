@@ -31,7 +31,7 @@ def comparison(found: Row, console: Console) -> None:
     names = [row["name"] for row in found["runs"]]
     letters = ascii_uppercase[: len(names)]
     for letter, name, row in zip(letters, names, found["runs"], strict=True):
-        progress = f"{row['status']}, {words.count(row['iteration'])}/{words.count(row['target_iterations'])}"
+        progress = f"{row['status']}, {words.progress(row)}"
         console.print(Text(f"{letter}  {words.visible(name)}  ({progress})"), soft_wrap=True)
     for sentence in _sentences(found):
         console.print(sentence, soft_wrap=True)

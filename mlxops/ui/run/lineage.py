@@ -38,7 +38,7 @@ def _line(row: Row, *, is_it: bool) -> Text:
     facts = []
     if row["parent"] is not None:
         facts.append(f"from {words.count(row['branch_iteration'])}")
-    facts.append(f"{row['status']} at {words.count(row['iteration'])}/{words.count(row['target_iterations'])}")
+    facts.append(f"{row['status']} at {words.progress(row)}")
     if row["best_validation_loss"] is not None:
         facts.append(f"best {words.number(row['best_validation_loss'])} at {words.count(row['best_iteration'])}")
     return text.append(f"  {', '.join(facts)}", style="dim")

@@ -49,7 +49,7 @@ def _run_cells(row: Row, now: datetime) -> dict[str, str]:
     return {
         "name": words.visible(row["name"]),
         "status": row["status"] + (_IMPORTED if row.get("imported_from") else ""),
-        "iteration": f"{words.count(row['iteration'])}/{words.count(row['target_iterations'])}",
+        "iteration": words.progress(row),
         "train": words.number(row["train_loss"]),
         "validation": words.number(row["validation_loss"]),
         "best": words.number(row["best_validation_loss"]),

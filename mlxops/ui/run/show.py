@@ -63,20 +63,17 @@ def run(details: Mapping[str, Any], console: Console, now: datetime) -> None:
             console.print(words.visible(command), soft_wrap=True)
 
 
-# the list of runs ---------------------------------------------------------------------------------------------------
-
-
 # one run ------------------------------------------------------------------------------------------------------------
 
 
 def _run_facts(row: Row, now: datetime) -> list[tuple[str, str]]:
-    progress = f"{words.count(row['iteration'])} of {words.count(row['target_iterations'])} iterations"
+    progress = f"{words.progress(row, ' of ')} iterations"
     best = words.number(row["best_validation_loss"])
     if row.get("best_iteration") is not None:
         best += f" at {words.count(row['best_iteration'])}"
     known = [
-        ("status", f"{row['status']}, updated {words.age(row['updated_at'], now)}"),
-        ("progress", f"{progress}, {words.percent(row['progress'])}"),
+        ("status", _status(row, now)),
+        ("progress", f"{progress}, {words.percent(row['progress'])}" if row.get("is_target_known", 1) else progress),
         ("kind", row["kind"]),
         ("model", words.visible(row["model"])),
         ("data", words.visible(row["data"])),
@@ -90,6 +87,11 @@ def _run_facts(row: Row, now: datetime) -> list[tuple[str, str]]:
     ]
     known += [(name, words.visible(row[name])) for name in ("parent", "tags", "note") if row.get(name)]
     return [*known, ("fingerprint", str(row["fingerprint"])[:16])]
+
+
+def _status(row: Row, now: datetime) -> str:
+    ended = [f"ended {words.age(row['ended_at'], now)}"] if row.get("ended_at") else []
+    return ", ".join([row["status"], *ended, f"updated {words.age(row['updated_at'], now)}"])
 
 
 def _settings(config: Row, defaults: Row) -> list[tuple[str, str]]:

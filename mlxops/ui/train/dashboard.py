@@ -179,8 +179,8 @@ def _what(snapshot: Snapshot) -> Text:
 
 def _bar(run: Mapping[str, Any], width: int, clock: _Clock, unicode: bool) -> Text:
     """What is done, and the time left by this attempt's own rate since its first report, validations and all."""
-    after = f"  {words.count(run['iteration'])}/{words.count(run['target_iterations'])}"
-    after += f"  {words.percent(run['progress'])}"
+    after = f"  {words.progress(run)}"
+    after += f"  {words.percent(run['progress'])}" if run.get("is_target_known", 1) else "  target not known"
     if run["status"] == "running" and run["eta_seconds"] is not None:
         left = f"  {words.duration(run['eta_seconds'])} left"
         if clock.stays:
