@@ -7,7 +7,7 @@ from mlxops.config import LoraConfig
 from mlxops.options import options_of
 
 
-def new_run(db: registry.Registry, name: str, **values: object) -> registry.RunRow:
+def new_run(db: registry.Registry, name: str, **values: object) -> registry.CreatedRun:
     config = {option.name: option.default for option in options_of(LoraConfig)}
     settings = {
         "kind": "lora",
@@ -23,7 +23,7 @@ def new_run(db: registry.Registry, name: str, **values: object) -> registry.RunR
     return registry.create_run(db, name=name, **settings | values)  # type: ignore[arg-type]
 
 
-def begin(db: registry.Registry, run: registry.RunRow) -> int:
+def begin(db: registry.Registry, run: registry.CreatedRun) -> int:
     return registry.start_attempt(
         db,
         run.id,

@@ -23,7 +23,7 @@ def settings() -> Invocation:
     return Invocation(project=Project.at(root), command="inv")
 
 
-def new_run(db: Registry, name: str, *, config: Mapping[str, Any] | None = None, **values: Any) -> registry.RunRow:
+def new_run(db: Registry, name: str, *, config: Mapping[str, Any] | None = None, **values: Any) -> registry.CreatedRun:
     """A run that has not begun; `config` changes settings of its training."""
     stored = {**asdict(LoraConfig(model="models/tiny")), "validation_identity": "v" * 64, **(config or {})}
     given = {
@@ -40,7 +40,7 @@ def new_run(db: Registry, name: str, *, config: Mapping[str, Any] | None = None,
     return registry.create_run(db, name=name, **{**given, **values})
 
 
-def begin(db: Registry, run: registry.RunRow, *, from_iteration: int = 0, **environment: Any) -> int:
+def begin(db: Registry, run: registry.CreatedRun, *, from_iteration: int = 0, **environment: Any) -> int:
     """Start an attempt of this process on a run."""
     return registry.start_attempt(
         db,
@@ -64,7 +64,7 @@ def train(
     tokens: int = 10,
     speed: float = 100.0,
     **values: Any,
-) -> registry.RunRow:
+) -> registry.CreatedRun:
     """A run that completed in one attempt: its train losses, validations and errors, `tokens` an iteration."""
     run = new_run(db, name, **values)
     attempt = begin(db, run)
@@ -77,7 +77,7 @@ def train(
 
 def report(
     db: Registry,
-    run: registry.RunRow,
+    run: registry.CreatedRun,
     attempt: int,
     losses: Iterable[tuple[int, float]],
     *,
@@ -102,7 +102,7 @@ def report(
         )
 
 
-def folder_of(db: Registry, run: registry.RunRow, iterations: Iterable[int] = (4, 8)) -> Path:
+def folder_of(db: Registry, run: registry.CreatedRun, iterations: Iterable[int] = (4, 8)) -> Path:
     """The folder of a run with checkpoints, as a training leaves it; the rows of the checkpoints with it."""
     folder = Path.cwd() / run.adapter_path
     folder.mkdir(parents=True)

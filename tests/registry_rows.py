@@ -6,7 +6,7 @@ from mlxops import registry
 from mlxops.registry import Registry
 
 
-def new_run(db: Registry, name: str | None = "heron", **values: object) -> registry.RunRow:
+def new_run(db: Registry, name: str | None = "heron", **values: object) -> registry.CreatedRun:
     settings = {
         "kind": "lora",
         "fingerprint": "f1",

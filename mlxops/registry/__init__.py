@@ -5,6 +5,7 @@ Importing it is cheap: sqlite-utils and psutil wait inside the functions that us
 
 from mlxops.registry.attempts import attempts_of, close_dead_attempts, end_attempt, start_attempt
 from mlxops.registry.checkpoints import (
+    OfferedCheckpoint,
     add_checkpoint,
     all_checkpoints,
     branch_points,
@@ -14,17 +15,44 @@ from mlxops.registry.checkpoints import (
     mark_pruned,
     offer_checkpoint,
 )
-from mlxops.registry.curves import curve_summary, latest_metrics, loss_curve, metric_series
+from mlxops.registry.curves import (
+    LossPoint,
+    MetricPoint,
+    NamedSeries,
+    curve_summary,
+    latest_metrics,
+    loss_curve,
+    metric_series,
+)
 from mlxops.registry.database import Registry, data_version, open_read_only, open_registry
 from mlxops.registry.delete import check_removable, remove_runs, rows_of_runs
-from mlxops.registry.evaluations import Answer, answers_of, evaluations_of, last_answers, record_evaluation
+from mlxops.registry.evaluations import (
+    Answer,
+    ComparedScore,
+    GivenAnswer,
+    ScoredEvaluation,
+    answers_of,
+    evaluations_of,
+    last_answers,
+    record_evaluation,
+)
 from mlxops.registry.export import TableRows, read_metrics, read_runs, read_tables
 from mlxops.registry.heartbeat import Heartbeat
 from mlxops.registry.history import add_event, events_of
-from mlxops.registry.imports import Imported, ImportedRun, Points, gather_points, imports_of, record_import
-from mlxops.registry.lineage import family_of
+from mlxops.registry.imported import (
+    Imported,
+    ImportedAttempt,
+    ImportedCheckpoint,
+    ImportedEvent,
+    ImportedRun,
+    ImportSource,
+)
+from mlxops.registry.imports import Points, gather_points, imports_of, record_import
+from mlxops.registry.lineage import FamilyMember, family_of
 from mlxops.registry.metrics import record_report, record_validation
 from mlxops.registry.monitor import (
+    AttemptAtWork,
+    RunOverview,
     attempts_at_work,
     last_points,
     one_moment,
@@ -36,9 +64,12 @@ from mlxops.registry.monitor import (
     warned_at,
 )
 from mlxops.registry.processes import boot_id, is_proven_alive, is_proven_dead, process_start, this_host
-from mlxops.registry.ranges import Ranges
+from mlxops.registry.ranges import Range, Ranges
+from mlxops.registry.rows import AttemptRow, CheckpointRow, JsonObject, RunRow
 from mlxops.registry.runs import (
-    RunRow,
+    CandidateRun,
+    CreatedRun,
+    FoundRun,
     candidate_runs,
     change_tags,
     check_column,
@@ -52,20 +83,46 @@ from mlxops.registry.runs import (
     update_run,
 )
 from mlxops.registry.sql.query import Table, query
-from mlxops.registry.sql.saved import SavedQuery, saved_queries, saved_query, schema
+from mlxops.registry.sql.saved import SavedQuery, SchemaEntry, saved_queries, saved_query, schema
 from mlxops.registry.sql.text import parameters_of
 from mlxops.registry.verdicts import record_verdict
+from mlxops.registry.views import AnswerView, EventView, RunSummaryView
 
 __all__ = [
     "Answer",
+    "AnswerView",
+    "AttemptAtWork",
+    "AttemptRow",
+    "CandidateRun",
+    "CheckpointRow",
+    "ComparedScore",
+    "CreatedRun",
+    "EventView",
+    "FamilyMember",
+    "FoundRun",
+    "GivenAnswer",
     "Heartbeat",
+    "ImportSource",
     "Imported",
+    "ImportedAttempt",
+    "ImportedCheckpoint",
+    "ImportedEvent",
     "ImportedRun",
+    "JsonObject",
+    "LossPoint",
+    "MetricPoint",
+    "NamedSeries",
+    "OfferedCheckpoint",
     "Points",
+    "Range",
     "Ranges",
     "Registry",
+    "RunOverview",
     "RunRow",
+    "RunSummaryView",
     "SavedQuery",
+    "SchemaEntry",
+    "ScoredEvaluation",
     "Table",
     "TableRows",
     "add_checkpoint",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from mlxops.errors import NotFound
 from mlxops.registry.database import Registry
 from mlxops.registry.metrics import forget_points
 from mlxops.registry.processes import boot_id, is_proven_dead, process_start, this_host
+from mlxops.registry.rows import AttemptRow, JsonObject
 from mlxops.registry.runs import to_json
 
 _LOST = """
@@ -29,10 +29,10 @@ def start_attempt(
     trained_tokens: int,
     target_iterations: int,
     device: str,
-    environment: Mapping[str, Any],
+    environment: JsonObject,
     command: str,
     git_commit: str | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: JsonObject | None = None,
     closing: Collection[str] = (),
     epoch: int | None = None,
 ) -> int:
@@ -154,9 +154,9 @@ def close_dead_attempts(db: Registry) -> int:
     return closed
 
 
-def attempts_of(db: Registry, run_id: int) -> list[dict[str, Any]]:
-    """All columns of a run's attempts in their order, the environment parsed."""
-    return db.rows("SELECT * FROM attempts WHERE run_id = ? ORDER BY number", (run_id,), parsed=["environment"])
+def attempts_of(db: Registry, run_id: int) -> list[AttemptRow]:
+    """A run's attempts in their order."""
+    return db.rows("SELECT * FROM attempts WHERE run_id = ? ORDER BY number", (run_id,), of=AttemptRow)
 
 
 def _check_run(db: Registry, run_id: int) -> None:

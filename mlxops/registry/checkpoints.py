@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mlxops.errors import NotFound
 from mlxops.registry.database import Registry
 from mlxops.registry.metrics import record_progress
+from mlxops.registry.rows import CheckpointRow
+
+
+class OfferedCheckpoint(CheckpointRow):
+    """A checkpoint; `is_offered` is 1 where the run's folder offers it, else 0."""
+
+    is_offered: int
 
 
 def add_checkpoint(
@@ -120,20 +126,21 @@ def branch_points(db: Registry, run_id: int) -> set[int]:
     return {row["branch_iteration"] for row in found}
 
 
-def checkpoints_of(db: Registry, run_id: int) -> list[dict[str, Any]]:
-    """All columns of a run's checkpoints by iteration, whatever their status."""
-    return db.rows("SELECT * FROM checkpoints WHERE run_id = ? ORDER BY iteration", (run_id,))
+def checkpoints_of(db: Registry, run_id: int) -> list[CheckpointRow]:
+    """A run's checkpoints by iteration, whatever their status."""
+    return db.rows("SELECT * FROM checkpoints WHERE run_id = ? ORDER BY iteration", (run_id,), of=CheckpointRow)
 
 
-def all_checkpoints(db: Registry) -> dict[int, list[dict[str, Any]]]:
-    """The checkpoints of every run by its id, each by iteration, whatever their status, with `is_offered`."""
-    found: dict[int, list[dict[str, Any]]] = {}
+def all_checkpoints(db: Registry) -> dict[int, list[OfferedCheckpoint]]:
+    """The checkpoints of every run by its id, each by iteration, whatever their status."""
+    found: dict[int, list[OfferedCheckpoint]] = {}
     for row in db.rows(
         """
         SELECT checkpoints.*, checkpoints.id IS runs.offered_checkpoint_id AS is_offered
         FROM checkpoints JOIN runs ON runs.id = checkpoints.run_id
         ORDER BY checkpoints.run_id, checkpoints.iteration
-        """
+        """,
+        of=OfferedCheckpoint,
     ):
         found.setdefault(row["run_id"], []).append(row)
     return found

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal, TypedDict
 
 from mlxops.registry.database import Registry
+from mlxops.registry.rows import SeriesRow
+
+
+class MetricPoint(TypedDict):
+    """A point of a curve; `value` is None where it was not finite."""
+
+    iteration: int
+    value: float | None
+    elapsed_seconds: float
+
+
+class LossPoint(TypedDict):
+    """The losses of one iteration; None where there is none, or it was not finite."""
+
+    iteration: int
+    train_loss: float | None
+    validation_loss: float | None
+    validation_standard_error: float | None
+
+
+class NamedSeries(SeriesRow):
+    """The summary of a curve with the name of its metric."""
+
+    name: str
+
 
 _ALL = """
     SELECT iteration, value, elapsed_ms / 1000.0 AS elapsed_seconds
@@ -41,8 +66,8 @@ _THINNED = """
 """
 
 
-def metric_series(db: Registry, run_id: int, name: str, buckets: int | None = None) -> list[dict[str, Any]]:
-    """The points of one curve: iteration, value (None where it was not finite), elapsed_seconds.
+def metric_series(db: Registry, run_id: int, name: str, buckets: int | None = None) -> list[MetricPoint]:
+    """The points of one curve.
 
     With `buckets`, a longer curve is thinned to the lowest and the highest point of that many equal ranges, and its
     first and last point.
@@ -59,18 +84,20 @@ def metric_series(db: Registry, run_id: int, name: str, buckets: int | None = No
         return []
     (curve,) = found
     if buckets is None or curve["count"] <= 2 * buckets:
-        return db.rows(_ALL, {"run": run_id, "name": curve["name"]})
+        return db.rows(_ALL, {"run": run_id, "name": curve["name"]}, of=MetricPoint)
     width = max(1, -(-(curve["last"] - curve["first"] + 1) // buckets))
     return db.rows(
         _THINNED,
         {"run": run_id, "name": curve["name"], "first": curve["first"], "last": curve["last"], "width": width},
+        of=MetricPoint,
     )
 
 
-def loss_curve(db: Registry, run_id: int, buckets: int | None = None) -> list[dict[str, Any]]:
-    """Rows of iteration, train_loss, validation_loss and validation_standard_error; each curve thinned by itself."""
-    rows: dict[int, dict[str, Any]] = {}
-    for name in ("train_loss", "validation_loss"):
+def loss_curve(db: Registry, run_id: int, buckets: int | None = None) -> list[LossPoint]:
+    """The losses by iteration; each curve is thinned by itself."""
+    rows: dict[int, LossPoint] = {}
+    names: tuple[Literal["train_loss"], Literal["validation_loss"]] = ("train_loss", "validation_loss")
+    for name in names:
         for point in metric_series(db, run_id, name, buckets):
             row = rows.setdefault(
                 point["iteration"],
@@ -104,7 +131,7 @@ def latest_metrics(db: Registry, run_id: int) -> dict[str, float | None]:
     }
 
 
-def curve_summary(db: Registry, run_id: int) -> dict[str, dict[str, Any]]:
+def curve_summary(db: Registry, run_id: int) -> dict[str, NamedSeries]:
     """The row of `series` of each of a run's curves, by the name of the curve."""
     return {
         row["name"]: row
@@ -116,5 +143,6 @@ def curve_summary(db: Registry, run_id: int) -> dict[str, dict[str, Any]]:
             WHERE series.run_id = ?
             """,
             (run_id,),
+            of=NamedSeries,
         )
     }

@@ -10,14 +10,16 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints, overload
 
 from mlxops.errors import Failed, NotFound
 from mlxops.registry.migrations import bring_up_to_date, check_version
+from mlxops.registry.rows import JsonArray, JsonObject
 from mlxops.resources import folder
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 """Seconds that a writer waits for another one."""
 
-Parameters = Sequence[Any] | Mapping[str, Any]
+Parameters = Sequence[object] | Mapping[str, object]
+
+_Row = TypeVar("_Row")
 
 
 class Registry:
@@ -85,8 +89,17 @@ class Registry:
             if durable:
                 connection.execute("PRAGMA synchronous=NORMAL")
 
-    def rows(self, sql: str, parameters: Parameters = (), *, parsed: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """All rows of a SELECT, the JSON columns named in `parsed` parsed; nothing stays open behind it."""
+    @overload
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]: ...
+
+    @overload
+    def rows(self, sql: str, parameters: Parameters = (), *, of: type[_Row]) -> list[_Row]: ...
+
+    def rows(self, sql: str, parameters: Parameters = (), *, of: Any = None) -> list[Any]:
+        """All rows of a SELECT; nothing stays open behind it.
+
+        `of` is the TypedDict that the SELECT's columns make up; its JSON columns are parsed.
+        """
         try:
             cursor = self.connection.execute(sql, parameters)
             found = cursor.fetchall()
@@ -96,9 +109,17 @@ class Registry:
             raise
         columns = [column[0] for column in cursor.description]
         rows = [dict(zip(columns, values, strict=True)) for values in found]
+        parsed = _json_columns(of)
         for row in rows if parsed else ():
             row.update({column: json.loads(row[column]) for column in parsed if row[column] is not None})
         return rows
+
+
+@cache
+def _json_columns(of: Hashable) -> tuple[str, ...]:
+    """The columns of a TypedDict that hold JSON; none of None."""
+    hints = {} if of is None else get_type_hints(of)
+    return tuple(name for name, hint in hints.items() if {hint, *get_args(hint)} & {JsonObject, JsonArray})
 
 
 def open_registry(path: Path, *, sql: Path | None = None) -> Registry:

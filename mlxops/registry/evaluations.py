@@ -3,11 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from mlxops.registry.database import Registry
+from mlxops.registry.rows import JsonObject
+from mlxops.registry.views import AnswerView
+
+
+class ComparedScore(TypedDict):
+    """A score of an evaluation; `base_value` is that of the evaluation it is compared with, where there is one."""
+
+    metric: str
+    value: float | None
+    standard_error: float | None
+    base_value: float | None
+
+
+class ScoredEvaluation(TypedDict):
+    """An evaluation of a run: what was asked where, how many answers there are, and its scores."""
+
+    id: int
+    iteration: int | None
+    kind: str
+    data: str
+    data_sha256: str
+    rows: int
+    seconds: float | None
+    created_at: str
+    answers: int
+    scores: list[ComparedScore]
+
+
+class GivenAnswer(TypedDict):
+    """An answer of an evaluation, beside what the model said without the adapter where that was asked too."""
+
+    evaluation_id: int
+    iteration: int | None
+    row: int
+    prompt: str
+    expected: str | None
+    base_answer: str | None
+    answer: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +69,7 @@ def record_evaluation(
     data: str,
     data_sha256: str,
     kind: str,
-    config: Mapping[str, Any],
+    config: JsonObject,
     answers: Sequence[Answer] = (),
     seconds: float | None = None,
 ) -> int:
@@ -69,8 +107,8 @@ def record_evaluation(
     return int(evaluation_id)
 
 
-def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str) -> list[dict[str, Any]]:
-    """What a run's checkpoint answered to this data, the newest time: rows of the view `answer`, in order."""
+def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str) -> list[AnswerView]:
+    """What a run's checkpoint answered to this data, the newest time: in order."""
     return db.rows(
         """
         SELECT *
@@ -83,6 +121,7 @@ def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str) -> l
         ORDER BY row
         """,
         (run, iteration, data_sha256),
+        of=AnswerView,
     )
 
 
@@ -120,18 +159,20 @@ _ANSWERS = """
 """
 
 
-def evaluations_of(db: Registry, run_id: int) -> list[dict[str, Any]]:
-    """A run's evaluations from old to new, each with the number of its `answers` and its `scores`.
+def evaluations_of(db: Registry, run_id: int) -> list[ScoredEvaluation]:
+    """A run's evaluations from old to new."""
+    found = db.rows(_EVALUATIONS, (run_id,), of=ScoredEvaluation)
+    for row in found:
+        row["scores"] = []
+    evaluations = {row["id"]: row for row in found}
+    for evaluation_id, *score in db.connection.execute(_SCORES, (run_id,)).fetchall():
+        metric, value, error, base = score
+        evaluations[evaluation_id]["scores"].append(
+            {"metric": metric, "value": value, "standard_error": error, "base_value": base}
+        )
+    return found
 
-    A score has metric, value, standard_error and base_value, that of the evaluation it is compared with.
-    """
-    found = db.rows(_EVALUATIONS, (run_id,))
-    scores: dict[int, list[dict[str, Any]]] = {row["id"]: [] for row in found}
-    for score in db.rows(_SCORES, (run_id,)):
-        scores[score.pop("evaluation_id")].append(score)
-    return [{**row, "scores": scores[row["id"]]} for row in found]
 
-
-def last_answers(db: Registry, run_id: int, limit: int) -> list[dict[str, Any]]:
-    """The first answers of a run's newest evaluation that has any: row, prompt, expected, base_answer, answer."""
-    return db.rows(_ANSWERS, (run_id, limit))
+def last_answers(db: Registry, run_id: int, limit: int) -> list[GivenAnswer]:
+    """The first answers of a run's newest evaluation that has any."""
+    return db.rows(_ANSWERS, (run_id, limit), of=GivenAnswer)

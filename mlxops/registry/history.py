@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlxops.registry.database import Registry
+from mlxops.registry.rows import JsonObject
 from mlxops.registry.runs import to_json
+from mlxops.registry.views import EventView
 
 
 def add_event(
@@ -19,7 +21,7 @@ def add_event(
     message: str,
     level: str = "info",
     iteration: int | None = None,
-    detail: Mapping[str, Any] | None = None,
+    detail: JsonObject | None = None,
 ) -> None:
     """Add a line to a run's history: level info, warning or error. Numbers in `detail` that are not finite are None."""
     with db.transaction() as connection:
@@ -32,12 +34,12 @@ def add_event(
         )
 
 
-def events_of(db: Registry, run_id: int, last: int | None = None) -> list[dict[str, Any]]:
+def events_of(db: Registry, run_id: int, last: int | None = None) -> list[EventView]:
     """A run's history from old to new, or the `last` lines of it; what a later attempt told again is there once."""
     newest_first = db.rows(
         "SELECT * FROM event WHERE run_id = ? ORDER BY id DESC LIMIT ?",
         (run_id, -1 if last is None else last),
-        parsed=["detail"],
+        of=EventView,
     )
     return newest_first[::-1]
 

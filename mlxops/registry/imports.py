@@ -10,61 +10,25 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from mlxops.errors import BadRequest, Refused
 from mlxops.registry.checkpoints import mark_best
 from mlxops.registry.database import Registry
 from mlxops.registry.history import finite
+from mlxops.registry.imported import (
+    Imported,
+    ImportedAttempt,
+    ImportedCheckpoint,
+    ImportedEvent,
+    ImportedRun,
+    ImportSource,
+)
 from mlxops.registry.metrics import intern, rebuild, record_best
 from mlxops.registry.names import check_name
 from mlxops.registry.runs import id_of, to_json
 
 _BATCH = 5_000  # points gathered before they are written down
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportedRun:
-    """What is known of a run of another tool. `name` is the one asked for, `short_name` the one it has without.
-
-    `begins` tells one training of a source from the next in the same place, None where nothing does. Times are the
-    registry's.
-    """
-
-    source: str
-    name: str | None
-    short_name: str
-    begins: str | None
-    identity: str
-    kind: str
-    status: str
-    model: str
-    data: str
-    config: Row
-    iteration: int
-    target_iterations: int
-    trained_tokens: int
-    created_at: str
-    ended_at: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Imported:
-    """What an import did: the run, whether it was made now, and how many rows of each table are new or changed.
-
-    `is_log_gone` says that its points were kept, since the log they came from is no longer there.
-    """
-
-    run_id: int
-    name: str
-    is_new: bool
-    is_log_gone: bool
-    status: str
-    iteration: int
-    changed: Mapping[str, int]
 
 
 class Points:
@@ -120,8 +84,8 @@ def gather_points(db: Registry) -> Iterator[Points]:
         db.connection.execute("DROP TABLE IF EXISTS temp.points")
 
 
-def imports_of(db: Registry) -> list[dict[str, Any]]:
-    """The imported runs, newest first: their columns that another import goes by, the config parsed."""
+def imports_of(db: Registry) -> list[ImportSource]:
+    """The imported runs, newest first."""
     return db.rows(
         """
         SELECT id, name, status, imported_from, config, iteration, target_iterations, trained_tokens, updated_at
@@ -129,7 +93,7 @@ def imports_of(db: Registry) -> list[dict[str, Any]]:
         WHERE imported_from IS NOT NULL
         ORDER BY id DESC
         """,
-        parsed=["config"],
+        of=ImportSource,
     )
 
 
@@ -138,11 +102,11 @@ def record_import(
     run: ImportedRun,
     *,
     is_same_source: Callable[[str], bool],
-    attempts: Sequence[Row],
-    checkpoints: Sequence[Row],
+    attempts: Sequence[ImportedAttempt],
+    checkpoints: Sequence[ImportedCheckpoint],
     unread: Sequence[int],
     offered: int | None,
-    events: Sequence[Row],
+    events: Sequence[ImportedEvent],
 ) -> Imported:
     """Make the run of a source, or bring it up to date, with the points gathered, in one transaction.
 
@@ -189,7 +153,7 @@ def record_import(
     )
 
 
-def _known(db: Registry, run: ImportedRun, is_same_source: Callable[[str], bool]) -> dict[str, Any] | None:
+def _known(db: Registry, run: ImportedRun, is_same_source: Callable[[str], bool]) -> ImportSource | None:
     """The run that was made of this source before, where it is still the same training, or is that again."""
     there = [row for row in imports_of(db) if is_same_source(row["imported_from"])]
     begun = [row["config"]["imported"]["begins"] for row in there]
@@ -203,7 +167,7 @@ def _has_points(connection: sqlite3.Connection, run_id: int) -> bool:
     return bool(connection.execute("SELECT 1 FROM series WHERE run_id = ? LIMIT 1", (run_id,)).fetchall())
 
 
-def _with_what_was_told(run: ImportedRun, known: Row) -> ImportedRun:
+def _with_what_was_told(run: ImportedRun, known: ImportSource) -> ImportedRun:
     """A run whose log is gone, with what the log told; weights may have come further meanwhile."""
     is_further = run.iteration > known["iteration"]
     return replace(
@@ -292,7 +256,7 @@ def _update(connection: sqlite3.Connection, run_id: int, run: ImportedRun) -> No
     )
 
 
-def _put_attempts(connection: sqlite3.Connection, run_id: int, attempts: Sequence[Row]) -> int:
+def _put_attempts(connection: sqlite3.Connection, run_id: int, attempts: Sequence[ImportedAttempt]) -> int:
     """Bring the attempts in line; when one began is kept, since what is guessed from a file's time moves with it."""
     gone = connection.execute("DELETE FROM attempts WHERE run_id = ? AND number > ?", (run_id, len(attempts))).rowcount
     put = connection.executemany(
@@ -352,7 +316,11 @@ def _put_points(db: Registry, run_id: int) -> int:
 
 
 def _put_checkpoints(
-    connection: sqlite3.Connection, run_id: int, checkpoints: Sequence[Row], unread: Sequence[int], offered: int | None
+    connection: sqlite3.Connection,
+    run_id: int,
+    checkpoints: Sequence[ImportedCheckpoint],
+    unread: Sequence[int],
+    offered: int | None,
 ) -> int:
     put = connection.executemany(
         f"""

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from mlxops.registry.database import Registry
 
 
-def family_of(db: Registry, run_id: int) -> list[dict[str, Any]]:
-    """All runs that stem from the same first run as this one, parents before children, the older child first.
+class FamilyMember(TypedDict):
+    """A run of a family; `branch_iteration` is its parent's at which it began, `generations` from the first run."""
 
-    Each has `run`, `parent`, `branch_iteration` (the parent's, at which it began), `generations` from the first run,
-    `status`, `iteration`, `target_iterations`, `best_validation_loss` and `best_iteration`.
-    """
+    run: str
+    parent: str | None
+    branch_iteration: int | None
+    generations: int
+    status: str
+    iteration: int
+    target_iterations: int
+    best_validation_loss: float | None
+    best_iteration: int | None
+
+
+def family_of(db: Registry, run_id: int) -> list[FamilyMember]:
+    """All runs that stem from the same first run as this one, parents before children, the older child first."""
     return db.rows(
         """
         WITH first AS (
@@ -39,4 +49,5 @@ def family_of(db: Registry, run_id: int) -> list[dict[str, Any]]:
         ORDER BY lineage.generations, runs.id
         """,
         (run_id,),
+        of=FamilyMember,
     )

@@ -6,12 +6,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mlxops.errors import Failed
 from mlxops.registry.attempts import close_dead_attempts
 from mlxops.registry.database import Registry
 from mlxops.registry.processes import is_proven_dead, process_start, this_host
+from mlxops.registry.rows import AttemptRow
+from mlxops.registry.views import RunSummaryView
 
 _AT_WORK = """
     SELECT id, run_id, host, boot_id, pid, process_started,
@@ -19,6 +21,28 @@ _AT_WORK = """
     FROM attempts
     WHERE ended_at IS NULL
 """
+
+
+class RunOverview(TypedDict):
+    """The least there is to say of a run; `status` may be `lost`."""
+
+    id: int
+    name: str
+    created_at: str
+    status: str
+
+
+class AttemptAtWork(TypedDict):
+    """An attempt that has not ended: what names its process, whether it beats, and whether it is proven dead."""
+
+    id: int
+    run_id: int
+    host: str
+    boot_id: str | None
+    pid: int
+    process_started: str | None
+    is_beating: int
+    is_dead: bool
 
 
 @contextmanager
@@ -47,8 +71,8 @@ def try_to_close_dead_attempts(path: Path, patience: float) -> bool:
     return True
 
 
-def overview(db: Registry) -> list[dict[str, Any]]:
-    """The id, name, time of making and status of every run, the newest first."""
+def overview(db: Registry) -> list[RunOverview]:
+    """Every run, the newest first."""
     # only a run that is said to be running can be lost: to ask the view for each of 1,000 takes ten times as long
     return db.rows(
         """
@@ -59,25 +83,26 @@ def overview(db: Registry) -> list[dict[str, Any]]:
             iif(status = 'running', (SELECT status FROM run_summary WHERE run_summary.id = runs.id), status) AS status
         FROM runs
         ORDER BY id DESC
-        """
+        """,
+        of=RunOverview,
     )
 
 
-def summary_of(db: Registry, run_id: int) -> dict[str, Any]:
+def summary_of(db: Registry, run_id: int) -> RunSummaryView:
     """The row of `run_summary` of a run that is there."""
-    (row,) = db.rows("SELECT * FROM run_summary WHERE id = ?", (run_id,))
+    (row,) = db.rows("SELECT * FROM run_summary WHERE id = ?", (run_id,), of=RunSummaryView)
     return row
 
 
-def attempts_at_work(db: Registry) -> list[dict[str, Any]]:
-    """The attempts that have not ended: what names their process, whether it beats, and whether it is proven dead."""
-    rows = db.rows(_AT_WORK)
+def attempts_at_work(db: Registry) -> list[AttemptAtWork]:
+    """The attempts that have not ended."""
+    rows = db.rows(_AT_WORK, of=AttemptAtWork)
     for row in rows:
         row["is_dead"] = is_proven_dead(row["host"], row["boot_id"], row["pid"], row["process_started"])
     return rows
 
 
-def process_of(attempt: dict[str, Any]) -> int | None:
+def process_of(attempt: AttemptRow) -> int | None:
     """The process of an attempt that is at work on this machine, None where there is none to look at."""
     if attempt["ended_at"] is not None or attempt["host"] != this_host():
         return None

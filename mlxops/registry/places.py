@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from mlxops.errors import BadRequest, NotFound
 from mlxops.registry.checkpoints import checkpoints_of
 from mlxops.registry.database import Registry
-from mlxops.registry.runs import find_run
+from mlxops.registry.runs import FoundRun, find_run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """A run's row, and the iteration of one of its checkpoints; None for the adapter that its folder offers."""
 
-    run: dict[str, Any]
+    run: FoundRun
     iteration: int | None = None
 
 

@@ -5,11 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TypedDict
 
 from mlxops.registry.database import Registry
 
-Range = dict[str, Any]
+
+class Range(TypedDict):
+    """Neighbouring points: how many, how many of them finite, their mean place and value, the lowest and the highest.
+
+    Without a finite value mean, low and high are None.
+    """
+
+    iteration: float
+    mean: float | None
+    low: float | None
+    low_iteration: int
+    high: float | None
+    high_iteration: int
+    finite: int
+    count: int
+
 
 # Ranges of the key instead of GROUP BY, which would sort every point. Beside min() or max() a bare column comes from
 # the row that has it; a subquery gives one value, so what one pass over a range finds comes out as one JSON array.
@@ -74,10 +89,19 @@ class Ranges:
 
     def _add(self, lowest: Sequence[Any], highest: Sequence[Any]) -> None:
         low_iteration, low, mean, finite, count, iteration = lowest
+        high_iteration, high = highest
         if count:
-            found = {"iteration": iteration, "mean": mean, "low": low, "low_iteration": low_iteration}
             self._read.append(
-                found | {"high": highest[1], "high_iteration": highest[0], "finite": finite, "count": count}
+                {
+                    "iteration": iteration,
+                    "mean": mean,
+                    "low": low,
+                    "low_iteration": low_iteration,
+                    "high": high,
+                    "high_iteration": high_iteration,
+                    "finite": finite,
+                    "count": count,
+                }
             )
 
     def _widen(self) -> None:
@@ -92,11 +116,11 @@ def merged(ranges: Sequence[Range]) -> Range:
     """Neighbouring ranges as one."""
     finite = [each for each in ranges if each["finite"]]
     count, total = sum(each["count"] for each in ranges), sum(each["finite"] for each in ranges)
-    low = min(finite, key=lambda each: each["low"], default=ranges[0])
-    high = max(finite, key=lambda each: each["high"], default=ranges[0])
+    low = min(finite, key=lambda each: each["low"] or 0.0, default=ranges[0])
+    high = max(finite, key=lambda each: each["high"] or 0.0, default=ranges[0])
     return {
         "iteration": sum(each["iteration"] * each["count"] for each in ranges) / count,
-        "mean": sum(each["mean"] * each["finite"] for each in finite) / total if total else None,
+        "mean": sum((each["mean"] or 0.0) * each["finite"] for each in finite) / total if total else None,
         "low": low["low"],
         "low_iteration": low["low_iteration"],
         "high": high["high"],

@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.options import nearest
 from mlxops.registry.database import Registry
 from mlxops.registry.names import check_name, readable_name
+from mlxops.registry.rows import JsonObject, RunRow
+from mlxops.registry.views import RunSummaryView
 
 
 @dataclass(frozen=True, slots=True)
-class RunRow:
+class CreatedRun:
     """A run just made; `adapter_path` is as stored, relative to the project's root."""
 
     id: int
     name: str
     adapter_path: str
+
+
+class FoundRun(RunRow):
+    """A run with its tags; its `status` may be `lost`."""
+
+    tags: list[str]
+
+
+class CandidateRun(TypedDict):
+    """What deciding between new, resume and finished needs of a run."""
+
+    id: int
+    name: str
+    status: str
+    fingerprint: str
+    config: JsonObject
+    model_identity: str
+    data: str
+    data_identity: str
+    iteration: int
+    target_iterations: int
+    adapter_path: str
+    imported_from: str | None
+    created_at: str
 
 
 def create_run(
@@ -34,7 +60,7 @@ def create_run(
     model_identity: str,
     data: str,
     data_identity: str,
-    config: Mapping[str, Any],
+    config: JsonObject,
     target_iterations: int,
     adapter_path: str | None,
     note: str | None = None,
@@ -44,7 +70,7 @@ def create_run(
     day: date | None = None,
     word_seed: int | None = None,
     avoid: Collection[str] = (),
-) -> RunRow:
+) -> CreatedRun:
     """Record a new run.
 
     Without a name it gets a readable one, of today and unlike all in `avoid`, within the transaction; without an
@@ -77,7 +103,7 @@ def create_run(
         )
         run_id = int(inserted.last_pk)
         _insert_tags(db, run_id, tags)
-    return RunRow(run_id, name, path)
+    return CreatedRun(run_id, name, path)
 
 
 def new_name(db: Registry, model: str, day: date, word_seed: int | None, avoid: Collection[str] = ()) -> str:
@@ -137,8 +163,8 @@ def list_runs(
     until: str | None = None,
     limit: int | None = None,
     order: str | None = None,
-) -> list[dict[str, Any]]:
-    """Rows of `run_summary`, the newest first, or by the column `order` (`-column` turns it round; NULL comes last).
+) -> list[RunSummaryView]:
+    """The runs, the newest first, or by the column `order` (`-column` turns it round; NULL comes last).
 
     `status` and `tag` are whole words; `model` and `text` are found anywhere, in any case: `text` in name, note, tags,
     model and data. `since` and `until` are times of the registry: begun at or after the one and before the other.
@@ -168,6 +194,7 @@ def list_runs(
             "until": until,
             "limit": -1 if limit is None else limit,
         },
+        of=RunSummaryView,
     )
 
 
@@ -198,8 +225,8 @@ def _order(db: Registry, order: str | None) -> str:
     return f'"{column}" {direction} NULLS LAST, id {later}'
 
 
-def find_run(db: Registry, name: str) -> dict[str, Any]:
-    """All columns of a run (its config parsed, its status with `lost`) and its `tags`; `latest` is the newest.
+def find_run(db: Registry, name: str) -> FoundRun:
+    """The run of that name; `latest` is the newest.
 
     The newest is one that was trained here, where there is any. Raises `NotFound` with the names most like it.
     """
@@ -211,7 +238,7 @@ def find_run(db: Registry, name: str) -> dict[str, Any]:
         FROM runs {where}
         """,
         {"name": name},
-        parsed=["config"],
+        of=FoundRun,
     )
     if not found:
         raise _no_run(db, name)
@@ -229,8 +256,8 @@ def _no_run(db: Registry, name: str) -> NotFound:
     return NotFound(f"no run {name!r}", hint=hint)
 
 
-def candidate_runs(db: Registry) -> list[dict[str, Any]]:
-    """What deciding between new, resume and finished needs of every run, the newest first, the config parsed."""
+def candidate_runs(db: Registry) -> list[CandidateRun]:
+    """What deciding between new, resume and finished needs of every run, the newest first."""
     return db.rows(
         """
         SELECT runs.id, runs.name, run_summary.status, runs.fingerprint, runs.config, runs.model_identity, runs.data,
@@ -239,7 +266,7 @@ def candidate_runs(db: Registry) -> list[dict[str, Any]]:
         FROM runs JOIN run_summary ON run_summary.id = runs.id
         ORDER BY runs.id DESC
         """,
-        parsed=["config"],
+        of=CandidateRun,
     )
 
 
@@ -254,7 +281,7 @@ def id_of(db: Registry, name: str) -> int | None:
     return found[0][0] if found else None
 
 
-def find_runs(db: Registry, names: Sequence[str]) -> list[dict[str, Any]]:
+def find_runs(db: Registry, names: Sequence[str]) -> list[FoundRun]:
     """The runs of these names, each once, in the order named; raises `NotFound` before anything is done to one."""
     found = {run["id"]: run for run in (find_run(db, name) for name in names)}
     return list(found.values())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from mlxops.registry.database import Registry
+from mlxops.registry.rows import JsonObject
 
 
 def record_verdict(
@@ -20,7 +21,7 @@ def record_verdict(
     messages: Sequence[Mapping[str, str]],
     prompt: str,
     answer: str,
-    config: Mapping[str, Any],
+    config: JsonObject,
     note: str | None = None,
     verdict_id: int | None = None,
 ) -> int:

@@ -22,7 +22,7 @@ from mlxops.registry import Registry
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Invocation:
+def invocation(tmp_path: Path) -> Invocation:
     return Invocation(project=Project.at(tmp_path))
 
 
@@ -92,9 +92,9 @@ def test_once_its_run_has_ended_the_one_that_begins_is_shown(db: Registry, invoc
         assert (ended, shown(watch)) == ("heron", "otter")
 
 
-def db_run(db: Registry, name: str) -> registry.RunRow:
+def db_run(db: Registry, name: str) -> registry.CreatedRun:
     found = registry.find_run(db, name)
-    return registry.RunRow(found["id"], found["name"], found["adapter_path"])
+    return registry.CreatedRun(found["id"], found["name"], found["adapter_path"])
 
 
 def test_the_keys_go_from_run_to_run_and_round(db: Registry, invocation: Invocation) -> None:
@@ -388,6 +388,7 @@ from pathlib import Path
 import training_runs
 from mlxops.jobs.train.monitor import Watch
 from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 training_runs.obey_permissions()
 root = Path.cwd()
 with Watch(Invocation(project=Project(root=root, cwd=root, registry_path=Path(sys.argv[1])))) as watch:

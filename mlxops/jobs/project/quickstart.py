@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -79,9 +79,9 @@ def compare(trial: Trial, run: Begun, progress: Progress) -> dict[str, Any]:
     """
     summary = run.summary()
     file = trial.folder / "data" / "test.jsonl"
-    asked = {"iteration": summary["iteration"], "data_sha256": files.sha256(file)}
-    if not registry.answers_of(run.db, summary["name"], **asked):
-        _ask(trial, run, summary, file, asked["data_sha256"], progress)
+    iteration, sha256 = summary["iteration"], files.sha256(file)
+    if not registry.answers_of(run.db, summary["name"], iteration=iteration, data_sha256=sha256):
+        _ask(trial, run, summary, file, sha256, progress)
     curve = registry.loss_curve(run.db, run.claim.run_id, buckets=1000)
     validated = [row for row in curve if row["validation_loss"] is not None]
     return {
@@ -91,7 +91,7 @@ def compare(trial: Trial, run: Begun, progress: Progress) -> dict[str, Any]:
         "rows": len(run.training.prepared.train.rows),
         "before": validated[0] if validated else None,
         "after": validated[-1] if validated else None,
-        "answers": registry.answers_of(run.db, summary["name"], **asked),
+        "answers": registry.answers_of(run.db, summary["name"], iteration=iteration, data_sha256=sha256),
     }
 
 
@@ -180,7 +180,7 @@ def _check_room(folder: Path) -> None:
 
 
 def _ask(
-    trial: Trial, run: Begun, summary: Mapping[str, Any], file: Path, data_sha256: str, progress: Progress
+    trial: Trial, run: Begun, summary: registry.RunSummaryView, file: Path, data_sha256: str, progress: Progress
 ) -> None:
     """Have the model answer without the adapter and with it, and record both."""
     records = [record for record in data.read(file.parent, root=trial.folder).test if _is_question(record)]

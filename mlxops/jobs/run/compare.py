@@ -15,7 +15,7 @@ from mlxops.errors import BadRequest
 from mlxops.jobs import commands
 from mlxops.options import options_of
 from mlxops.projects.invocation import Invocation
-from mlxops.registry import Registry
+from mlxops.registry import MetricPoint, Registry
 from mlxops.registry.opening import reading
 from mlxops.registry.runs import find_runs
 from mlxops.training.fingerprint import complete
@@ -42,7 +42,7 @@ class _Run:
     series: Mapping[str, Mapping[str, Any]]
     curves: Mapping[str, Curve]
     speeds: Curve
-    errors: Mapping[int, float]
+    errors: Mapping[int, float | None]
 
 
 def compare(invocation: Invocation, config: CompareConfig) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def compare(invocation: Invocation, config: CompareConfig) -> dict[str, Any]:
 
 
 def _read(db: Registry, row: Mapping[str, Any], by: str) -> _Run:
-    def points(name: str) -> list[dict[str, Any]]:
+    def points(name: str) -> list[MetricPoint]:
         return registry.metric_series(db, row["id"], name)
 
     attempts = registry.attempts_of(db, row["id"])

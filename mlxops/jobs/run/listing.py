@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from mlxops import registry
 from mlxops.config import RunsConfig
 from mlxops.projects.invocation import Invocation
+from mlxops.registry import RunSummaryView
 from mlxops.registry.opening import reading
 from mlxops.times import moment, stored
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Rows of `run_summary`; `cut` is the sentence to say where the limit left some out.
+    """The runs asked for; `cut` is the sentence to say where the limit left some out.
 
     `is_narrowed` says that not all runs were asked for.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[RunSummaryView]
     cut: str | None = None
     is_narrowed: bool = False
 

@@ -55,7 +55,7 @@ def settle(project: Project, db: registry.Registry | None, prepared: Prepared) -
         _read(project, db, runs, chosen)
 
 
-def own_runs(db: registry.Registry) -> list[dict[str, Any]]:
+def own_runs(db: registry.Registry) -> list[registry.CandidateRun]:
     """The runs that a training may go on with: not those that were imported, whose folders are another tool's."""
     return [row for row in registry.candidate_runs(db) if row["imported_from"] is None]
 

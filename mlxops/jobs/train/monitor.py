@@ -17,7 +17,7 @@ from mlxops.jobs.train.seats import Seats
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.machine import user_cache
 from mlxops.projects.process import Sampler
-from mlxops.registry import Ranges, Registry
+from mlxops.registry import Ranges, Registry, RunOverview, RunSummaryView
 
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second", "padding_share")
 _LOSSES = CURVES[:2]
@@ -93,7 +93,9 @@ class Watch:
                 return None
             raise
         with registry.one_moment(db):
-            runs = [self._truly(run) for run in registry.overview(db)]
+            runs = registry.overview(db)
+            for run in filter(self._is_lost, runs):
+                run["status"] = "lost"
             self._resolve(db, runs)
             self._leave_out({run["name"] for run in runs})
             self._state = self._read(db, runs, self._choose(runs)) if runs else None
@@ -175,13 +177,11 @@ class Watch:
         log = _stat(self.path.with_name(self.path.name + "-wal"))
         return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in (found, log) if each)
 
-    def _truly(self, run: dict[str, Any]) -> dict[str, Any]:
-        """The run, lost where its process is dead though the registry could not be told yet."""
-        if run["id"] not in self._dead or run["status"] != "running":
-            return run
-        return run | {"status": "lost"} | ({"eta_seconds": None} if "eta_seconds" in run else {})
+    def _is_lost(self, run: RunOverview | RunSummaryView) -> bool:
+        """Whether its process is dead though the registry could not be told yet."""
+        return run["id"] in self._dead and run["status"] == "running"
 
-    def _resolve(self, db: Registry, runs: Sequence[dict[str, Any]]) -> None:
+    def _resolve(self, db: Registry, runs: Sequence[RunOverview]) -> None:
         """The names that were typed, once, as the runs that they mean; raises where one means none."""
         if self._is_resolved:
             return
@@ -206,7 +206,7 @@ class Watch:
         if self._shown in gone:
             self._shown = None
 
-    def _choose(self, runs: Sequence[dict[str, Any]]) -> int:
+    def _choose(self, runs: Sequence[RunOverview]) -> int:
         places = {run["name"]: index for index, run in enumerate(runs)}
         index = places.get(self.name) if self.name is not None else None
         if index is None:
@@ -216,8 +216,10 @@ class Watch:
         self._shown = runs[index]["name"]
         return index
 
-    def _read(self, db: Registry, runs: Sequence[dict[str, Any]], index: int) -> dict[str, Any]:
-        run = self._truly(registry.summary_of(db, runs[index]["id"]))
+    def _read(self, db: Registry, runs: Sequence[RunOverview], index: int) -> dict[str, Any]:
+        run = registry.summary_of(db, runs[index]["id"])
+        if self._is_lost(run):
+            run["status"], run["eta_seconds"] = "lost", None
         attempts = registry.attempts_of(db, run["id"])
         since = max(run["iteration"] - self.last + 1, 0) if self.last else 0
         moving = trend(registry.last_points(db, run["id"], "train_loss", _WINDOW))
@@ -256,7 +258,7 @@ class Watch:
             ],
         }
 
-    def _curve(self, run: dict[str, Any], name: str) -> tuple[Any, ...]:
+    def _curve(self, run: RunSummaryView, name: str) -> tuple[Any, ...]:
         """What names a curve: a new attempt may have taken points away, and the id of a deleted run is given again."""
         return run["id"], name, run["name"], run["created_at"], run["attempts"], self.last
 

@@ -130,7 +130,8 @@ def bring_in_line(
     for iteration, known in there.items():
         if known["status"] == "whole" and not (folder / known["adapter_file"]).exists():
             registry.mark_checkpoint(db, run_id, iteration, "missing")
-    is_recorded = start is not None and there.get(start.iteration, {}).get("state_sha256") == start.state_sha256
+    recorded = there.get(start.iteration) if start is not None else None
+    is_recorded = recorded is not None and start is not None and recorded["state_sha256"] == start.state_sha256
     if start is not None and (damaged or not is_recorded):
         try:
             checkpoints.offer(start)

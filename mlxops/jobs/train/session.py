@@ -55,7 +55,7 @@ class Begun:
         how = f"a new run, {decision.reason}" if decision.kind == "new" else decision.reason
         return (f"run {self.claim.name} in {where}: {how}", *_like(decision), *prepared.lines, *prepared.notes)
 
-    def curve(self) -> list[dict[str, Any]]:
+    def curve(self) -> list[registry.LossPoint]:
         """The losses up to where it goes on."""
         rows = registry.loss_curve(self.db, self.claim.run_id, buckets=1000)
         return [row for row in rows if row["iteration"] <= self.iteration and self.iteration > 0]
@@ -77,7 +77,7 @@ class Begun:
             before_leaving=before_leaving,
         )
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> registry.RunSummaryView:
         """The run's row of `run_summary`."""
         return next(row for row in registry.list_runs(self.db) if row["id"] == self.claim.run_id)
 

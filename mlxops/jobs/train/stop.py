@@ -80,7 +80,7 @@ def stop(invocation: Invocation, config: StopConfig, waiting: Waiting) -> dict[s
     return _ended(invocation, run["name"], worker, folder, now=config.now)
 
 
-def _look(invocation: Invocation, name: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _look(invocation: Invocation, name: str) -> tuple[registry.FoundRun, registry.AttemptRow | None]:
     """A run and its last attempt; attempts proven dead are closed first."""
     with reading(invocation.project.registry_path) as db:
         run = registry.find_run(db, name)

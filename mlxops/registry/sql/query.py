@@ -11,13 +11,12 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlxops.errors import BadRequest, Failed
-from mlxops.registry.database import failure, open_read_only
+from mlxops.registry.database import Parameters, failure, open_read_only
 from mlxops.registry.sql import text as sql_text
 from mlxops.registry.sql.errors import explained, refused, would_write
 
@@ -47,7 +46,7 @@ class Table:
 def query(
     path: Path,
     sql: str,
-    parameters: Mapping[str, Any] | Sequence[Any] = (),
+    parameters: Parameters = (),
     *,
     timeout: float | None = None,
     limit: int | None = None,
@@ -79,7 +78,7 @@ def query(
 class _Question:
     """One query, its thread's side: `answer` fills `table` or `error`, then sets `done`."""
 
-    def __init__(self, path: Path, sql: str, parameters: Mapping[str, Any] | Sequence[Any], limit: int | None) -> None:
+    def __init__(self, path: Path, sql: str, parameters: Parameters, limit: int | None) -> None:
         self.path, self.sql, self.parameters, self.limit = path, sql, parameters, limit
         self.table: Table | None = None
         self.error: BaseException | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
 from mlxops.errors import BadRequest, NotFound
 from mlxops.options import nearest
@@ -96,8 +96,23 @@ def _check_known(path: Path, kind: str, name: str) -> None:
         raise BadRequest(f"{name!r} is not {kind} that the registry has", hint=hint)
 
 
-def schema(path: Path) -> list[dict[str, Any]]:
-    """The views and tables of a registry, each with `name`, `kind` and `columns` (name and type)."""
+class SchemaColumn(TypedDict):
+    """A column with its declared type, empty where it has none."""
+
+    name: str
+    type: str
+
+
+class SchemaEntry(TypedDict):
+    """A table or view and its columns."""
+
+    name: str
+    kind: Literal["table", "view"]
+    columns: list[SchemaColumn]
+
+
+def schema(path: Path) -> list[SchemaEntry]:
+    """The views and tables of a registry."""
     with open_read_only(path) as db:
         entries = db.connection.execute(
             """

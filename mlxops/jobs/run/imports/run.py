@@ -193,12 +193,12 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _attempts(
     source: Source, said: Mapping[str, Any], story: Story, weights: Weights, run: registry.ImportedRun
-) -> list[dict[str, Any]]:
+) -> list[registry.ImportedAttempt]:
     """The trainings of a log one after the other, the last one ending when the newest file was written."""
     attempts = story.attempts or [import_log.Attempt(from_iteration=0, reached=run.iteration)]
     begun, ended = _times(source, story, weights)
     resumed = said.get("resume_adapter_file")
-    rows = []
+    rows: list[registry.ImportedAttempt] = []
     for number, attempt in enumerate(attempts):
         is_last = number == len(attempts) - 1
         adapter = attempt.adapter or (resumed if is_last and isinstance(resumed, str) else None)
@@ -255,7 +255,7 @@ def _read_facts(project: Project, source: Source, story: Story, weights: Weights
     }
 
 
-def _event(run: registry.ImportedRun, facts: Mapping[str, Any], story: Story) -> dict[str, Any]:
+def _event(run: registry.ImportedRun, facts: Mapping[str, Any], story: Story) -> registry.ImportedEvent:
     read = ("reports", "validations", "checkpoints")
     counts = ", ".join(f"{facts[each]:,} {each[:-1] if facts[each] == 1 else each}" for each in read)
     return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from mlxops import files, layout
 from mlxops.adapters import folders
@@ -16,6 +15,7 @@ from mlxops.jobs.run.imports import source as import_source
 from mlxops.jobs.run.imports.log import Attempt, Story
 from mlxops.jobs.run.imports.source import Source
 from mlxops.layout import OFFERED, adapter_name
+from mlxops.registry import ImportedCheckpoint
 
 Progress = Callable[[str, int, int], None]
 Hashes = Mapping[tuple[str, int, str], str]
@@ -31,7 +31,7 @@ class Weights:
     `written` are the times of their files, `unread` the iterations of those that this user may not read.
     """
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[ImportedCheckpoint] = field(default_factory=list)
     offered: int | None = None
     written: list[float] = field(default_factory=list)
     unread: list[int] = field(default_factory=list)
@@ -66,8 +66,8 @@ class _Reader:
         self._iters = iters
         self._last = last
         self._found = Weights()
-        self._numbered: dict[int, tuple[dict[str, Any], Found]] = {}
-        self._final: tuple[dict[str, Any], Found] | None = None
+        self._numbered: dict[int, tuple[ImportedCheckpoint, Found]] = {}
+        self._final: tuple[ImportedCheckpoint, Found] | None = None
         self._of_others: set[str] = set()
 
     def take(self, file: Found, known: Hashes) -> None:
@@ -81,7 +81,7 @@ class _Reader:
         elif file.kind == "offered":
             self._final = (row, file) if self._final is None or file.name == OFFERED else self._final
         elif file.iteration not in self._numbered or file.name == adapter_name(file.iteration):
-            self._numbered[file.iteration or 0] = ({**row, "iteration": file.iteration or 0}, file)
+            self._numbered[file.iteration or 0] = (row, file)
 
     def end(self) -> Weights:
         """All that was taken, the file that programs load among it."""
@@ -92,7 +92,7 @@ class _Reader:
             self._found.written.append(file.modified)
         return self._found
 
-    def _row(self, file: Found, known: Hashes) -> dict[str, Any] | None:
+    def _row(self, file: Found, known: Hashes) -> ImportedCheckpoint | None:
         path = self._contents.folder / file.name
         problem = file.problem or folders.read_header(path).problem
         try:
@@ -108,7 +108,13 @@ class _Reader:
         time = in_words(file.modified)
         with import_source.readable():
             sha256 = known.get((file.name, file.bytes, time)) or files.sha256(path)
-        return {"adapter_file": file.name, "bytes": file.bytes, "adapter_sha256": sha256, "created_at": time}
+        return {
+            "iteration": file.iteration or 0,
+            "adapter_file": file.name,
+            "bytes": file.bytes,
+            "adapter_sha256": sha256,
+            "created_at": time,
+        }
 
     def _is_of_another(self, file: Found) -> str | None:
         """Why a file is of an earlier training in this folder, which mlx-lm lets stand and writes over bit by bit."""
@@ -133,7 +139,7 @@ class _Reader:
         times = [each.modified for each in self._contents.of("weights", "offered", "settings")]
         return max(times) - min(times) > _COPYING
 
-    def _place(self, row: dict[str, Any], file: Found) -> None:
+    def _place(self, row: ImportedCheckpoint, file: Found) -> None:
         """Say which iteration the file that programs load is of, by equal bytes, else by the settings."""
         sha256, end = row["adapter_sha256"], self._end()
         same = [each for each, (other, _) in self._numbered.items() if other["adapter_sha256"] == sha256]

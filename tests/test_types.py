@@ -1,0 +1,84 @@
+"""What crosses a row of DESIGN §2 is typed: rows of the registry by a TypedDict, results of jobs by a dataclass."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from commands import ROOT
+
+PACKAGES = ("registry",)
+
+ALIAS = "JsonObject"
+EDGES = {
+    "config": "runs.config, as this version or an earlier one stored it",
+    "environment": "attempts.environment",
+    "detail": "events.detail",
+    "scores": "answers.scores",
+    "sha256": "models.sha256",
+    "rows": "the rows of a SELECT whose columns no type names",
+}
+"""The arguments, fields and functions (for what they return) that are JSON, whose keys no type names."""
+
+MAPPINGS = {"dict", "Mapping", "MutableMapping", ALIAS}
+
+
+def is_untyped(annotation: ast.AST) -> bool:
+    """Whether a mapping of names to anything stands anywhere in an annotation."""
+    typed = {id(node.value) for node in ast.walk(annotation) if isinstance(node, ast.Subscript)}
+    for node in ast.walk(annotation):
+        if isinstance(node, ast.Name) and node.id in MAPPINGS and id(node) not in typed:
+            return True
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in MAPPINGS:
+            key, value = node.slice.elts if isinstance(node.slice, ast.Tuple) else (node.slice, node.slice)
+            if ast.unparse(key) == "str" and ast.unparse(value) in ("Any", "object"):
+                return True
+    return any(isinstance(node, ast.Attribute) and node.attr == ALIAS for node in ast.walk(annotation))
+
+
+def annotations(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """Every annotation of a signature, a field or an alias, by the name of what it is for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            yield from ((each.arg, each.annotation) for each in arguments if each.annotation)
+            if node.returns:
+                yield node.name, node.returns
+        elif isinstance(node, ast.ClassDef):
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    yield field.target.id, field.annotation
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
+            yield ast.unparse(node.targets[0]), node.value
+
+
+def found_in(text: str) -> list[str]:
+    return [name for name, annotation in annotations(ast.parse(text)) if is_untyped(annotation)]
+
+
+def files() -> list[Path]:
+    return [file for package in PACKAGES for file in sorted((ROOT / "mlxops" / package).rglob("*.py"))]
+
+
+def test_no_signature_has_an_untyped_mapping_but_at_the_edges_where_json_is() -> None:
+    found = [
+        (file.relative_to(ROOT).as_posix(), name) for file in files() for name in found_in(file.read_text("utf-8"))
+    ]
+
+    assert [(file, name) for file, name in found if name not in {*EDGES, ALIAS}] == []
+    assert {name for _, name in found} - {ALIAS} == EDGES.keys()
+
+
+def test_untyped_mappings_are_found_wherever_they_stand_in_a_signature() -> None:
+    text = """
+Row = Mapping[str, Any]
+def job(a: list[dict[str, Any]], b: dict | None, *, c: dict[str, int], d: Iterator[Mapping[str, object]]) -> JsonObject:
+    inside: dict[str, Any] = {}
+class Result:
+    e: tuple[dict[str, Any], ...]
+    f: Row
+"""
+
+    assert sorted(found_in(text)) == ["Row", "a", "b", "d", "e", "job"]
