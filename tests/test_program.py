@@ -37,7 +37,7 @@ def test_bare_it_lists_every_task_once_in_a_line_each(mlxops: Typed, monkeypatch
     tasks = [line for line in out.splitlines() if line.startswith("  ")]
     assert (code, err) == (0, "")
     assert len(tasks) == len(set(TASKS.values()))
-    assert out.splitlines()[-1] == "mlx-toolkit TASK --help explains a task and its options."
+    assert out.splitlines()[-1] == "`mlx-toolkit TASK --help` explains a task and its options."
 
 
 @pytest.mark.parametrize("command", ["--help", "-h", "help"])

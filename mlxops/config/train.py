@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mlxops.config.bounds import HUGE
 from mlxops.options import option, settings
@@ -17,27 +17,44 @@ class LoraConfig:
     command alone. Model and data are paths, so `keeping`: what is in them is in the fingerprint.
     """
 
-    # what
+    EXAMPLES: ClassVar = (
+        "lora --model SmolLM2-135M-Instruct --data data --iters 1000",
+        "lora --config recipe.yaml --epochs 3 --name careful --preview",
+    )
+    GROUPS: ClassVar = {
+        "model": "model and data",
+        "num_layers": "adapter",
+        "optimizer": "optimizer",
+        "batch_size": "batches",
+        "steps_per_report": "watching and saving",
+        "name": "starting and resuming",
+        "adapter_path": "output",
+    }
+    """The title above an option in the help, by the first option of a group."""
+
+    # model and data
     model: str | None = option(None, "model folder, its name in models/, or hub id", role="keeping", path=True)
     data: str = option(
         "data", "JSONL file, or folder with train.jsonl, valid.jsonl, test.jsonl", role="keeping", path=True
     )
+    mask_prompt: bool = option(True, "train only on the assistant's words", role="weights")
+    max_seq_length: int = option(
+        2048, "tokens per row; longer rows are cut", role="weights", at_least=2, at_most=16_777_216
+    )
     fine_tune_type: Literal["lora", "dora", "full"] = option("lora", "what is trained", role="weights")
-    train: bool = option(False, "taken for mlx-lm's sake; training is what this does", role="command")
-    config: str | None = option(None, "YAML recipe with these settings", role="naming")
-
-    # how far
-    iters: int = option(1000, "iterations to train in all", role="target", at_least=1, at_most=HUGE)
+    iters: int = option(1000, "iterations to train in total", role="target", at_least=1, at_most=HUGE)
     epochs: int | None = option(
         None,
-        "passes over the data instead of --iters",
+        "epochs to train (passes over the data), instead of --iters",
         role="target",
         at_least=1,
         at_most=1_000_000,
         instead_of="iters",
     )
+    config: str | None = option(None, "YAML recipe with these settings", role="naming")
+    train: bool = option(False, "accepted for compatibility with mlx-lm; has no effect", role="command")
 
-    # the adapter
+    # adapter
     num_layers: int = option(16, "layers trained, from the last; -1 for all", role="weights", at_least=-1, unless=[0])
     lora_rank: int = option(8, "rank of the adapter", role="weights", at_least=1, at_most=65_536)
     lora_scale: float = option(20.0, "factor on the adapter's output", role="weights", above=0, at_most=1e6)
@@ -46,7 +63,7 @@ class LoraConfig:
         [], "layer names to adapt, e.g. self_attn.q_proj; all linear ones unless given", role="weights"
     )
 
-    # the optimizer
+    # optimizer
     optimizer: Literal["adam", "adamw", "muon", "sgd", "adafactor"] = option("adam", "optimizer", role="weights")
     optimizer_config: dict[str, Any] = option(
         {}, "arguments by optimizer, e.g. {adamw: {weight_decay: 0.1}}", role="weights", on_command_line=False
@@ -55,7 +72,7 @@ class LoraConfig:
         1e-5, "learning rate (its peak, under a schedule)", role="weights", above=0, at_most=1e6
     )
     lr_schedule: Literal["constant", "cosine_decay", "linear_schedule", "exponential_decay", "step_decay"] = option(
-        "constant", "course of the learning rate after the warm-up", role="weights"
+        "constant", "learning rate schedule after the warm-up", role="weights"
     )
     lr_schedule_arguments: list[float] = option(
         [], "what the schedule takes after its first rate, steps in iterations", role="weights", on_command_line=False
@@ -66,22 +83,18 @@ class LoraConfig:
     )
     max_grad_norm: float | None = option(None, "clip the gradient to this norm", role="weights", above=0)
 
-    # the batches
-    batch_size: int = option(4, "rows a batch", role="weights", at_least=1, at_most=65_536)
+    # batches
+    batch_size: int = option(4, "rows per batch", role="weights", at_least=1, at_most=65_536)
     grad_accumulation_steps: int = option(
-        1, "iterations an optimizer update", role="weights", at_least=1, at_most=65_536
+        1, "iterations per optimizer update", role="weights", at_least=1, at_most=65_536
     )
-    max_seq_length: int = option(
-        2048, "tokens a row; longer ones are cut", role="weights", at_least=2, at_most=16_777_216
-    )
-    mask_prompt: bool = option(True, "train only on the assistant's words", role="weights")
     grad_checkpoint: bool = option(False, "recompute layers in the backward pass to save memory", role="weights")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = option(
-        "auto", "numbers to compute with; auto is the model's own, and float32 on a CPU", role="weights"
+        "auto", "type to compute in; auto is the model's own, and float32 on a CPU", role="weights"
     )
     seed: int = option(0, "seed of everything random", role="weights", at_least=0, at_most=2**63 - 1)
 
-    # watching and keeping
+    # watching and saving
     steps_per_report: int = option(10, "iterations between reports", role="keeping", at_least=1, at_most=HUGE)
     steps_per_eval: int = option(200, "iterations between validations", role="keeping", at_least=1, at_most=HUGE)
     val_batches: int = option(
@@ -97,7 +110,7 @@ class LoraConfig:
     )
     early_stopping: int | None = option(
         None,
-        "stop after this many validations without a real improvement",
+        "stop after this many validations without improvement",
         role="keeping",
         at_least=1,
         at_most=HUGE,
@@ -108,23 +121,20 @@ class LoraConfig:
     )
     allow_sleep: bool = option(False, "let the machine sleep while it trains (macOS)", role="keeping")
 
-    # where and under which name
-    adapter_path: str | None = option(
-        None, "the run's folder (adapters/NAME unless given)", role="naming", aliases=["output"], path=True
-    )
+    # starting and resuming
     name: str | None = option(None, "name of the run", role="naming")
-    note: str | None = option(None, "a note kept with the run", role="naming")
-    tag: list[str] = option([], "tags of the run; repeat or separate by commas", role="naming")
-    new: bool = option(False, "start a new run whatever there is", role="command", aliases=["no-resume"])
+    new: bool = option(
+        False, "start a new run, also where one with these settings exists", role="command", aliases=["no-resume"]
+    )
     branch: bool = option(
-        False, "start a child of a run, from one of its checkpoints, with the settings given", role="command"
+        False, "start a new run from a checkpoint of another, with the settings given", role="command"
     )
     branch_from: str | None = option(
         None, "RUN or RUN:ITERATION to branch from; the most similar run unless given", role="command", aliases=["from"]
     )
     adopt: str | None = option(
         None,
-        "adapter folder or file of mlx_lm.lora to go on with; its LoRA shape is kept",
+        "adapter folder or file of mlx_lm.lora to continue; its LoRA shape is kept",
         role="command",
         aliases=["resume-adapter-file"],
         path=True,
@@ -136,8 +146,15 @@ class LoraConfig:
         at_least=2,
         at_most=10_000,
     )
-    detach: bool = option(False, "train in the background, with a log beside the run", role="command")
-    preview: bool = option(False, "say what would happen and start nothing", role="command")
+    detach: bool = option(False, "train in the background, with a log in the run's folder", role="command")
+    preview: bool = option(False, "show what would happen, and start nothing", role="command")
+
+    # output
+    adapter_path: str | None = option(
+        None, "the run's folder (adapters/NAME unless given)", role="naming", aliases=["output"], path=True
+    )
+    note: str | None = option(None, "a note kept with the run", role="naming")
+    tag: list[str] = option([], "tags of the run; repeat or separate by commas", role="naming")
     json: bool = option(False, "the result, or the preview, as JSON", role="command")
 
 

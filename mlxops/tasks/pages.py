@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
+import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mlxops
@@ -21,24 +23,38 @@ _VALUES: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list: "A,B"}
 def print_tasks(namespace: Collection) -> None:
     """Every task once, by its shortest name and under its collection, with one line each."""
     names = _names_by_task(namespace)
-    print(f"mlxops {mlxops.__version__}: fine-tune language models with MLX; every run is a row in runs.db\n")
-    print(f"{program()} TASK [--options]\n")
+    lines = [
+        f"mlxops {mlxops.__version__}: fine-tune language models with MLX; every run is a row in runs.db",
+        "",
+        f"{program()} TASK [--options]",
+        "",
+    ]
     for title, tasks in _groups(namespace):
-        print(title)
-        _print_columns((names[task], _first_line(task)) for task in tasks)
-        print()
-    print(f"{program()} TASK --help explains a task and its options.")
+        lines += [title, *_columns((names[task], _first_line(task)) for task in tasks), ""]
+    lines.append(f"`{program()} TASK --help` explains a task and its options.")
+    _page(lines)
 
 
 def print_task(task: Any, name: str) -> None:
-    """One task: how it is typed, what it does, its options."""
+    """One task: how it is typed, two examples where it has them, what it does, its options in groups."""
     options: list[Option] = list(getattr(task, "options", ()))  # a task of Invoke's own kind has none of ours
+    shape = getattr(task, "config_class", None)
     positionals = [option.name.upper() for option in options if option.required]
     positionals += [f"[{option.name.upper()}]" for option in options if option.positional and not option.required]
-    print(" ".join([program(), name, *positionals, "[--options]"]))
-    print("\n" + textwrap.indent(inspect.cleandoc(task.__doc__ or ""), "  ") + "\n")
+    lines = [" ".join([program(), name, *positionals, "[--options]"]), ""]
+    for paragraph in inspect.cleandoc(task.__doc__ or "").split("\n\n"):
+        lines += [*textwrap.wrap(paragraph, _room() - 1, initial_indent="  ", subsequent_indent="  "), ""]
+    if examples := getattr(shape, "EXAMPLES", ()):
+        lines += ["examples", *(f"  {program()} {example}" for example in examples), ""]
+    titles = getattr(shape, "GROUPS", {})
     rows = [(_typed(option), option.full_help) for option in options]
-    _print_columns([*rows, ("-h, --help", "show this page and exit")])
+    rows.append(("-h, --help", "show this page and exit"))
+    width = _width_of(rows)
+    for option, row in zip([*options, None], rows, strict=True):
+        if option is not None and option.name in titles:
+            lines += [*([""] if option is not options[0] else []), titles[option.name]]
+        lines += _columns([row], width)
+    _page(lines)
 
 
 def shortest_name(namespace: Collection, task: Any) -> str | None:
@@ -77,15 +93,35 @@ def _typed(option: Option) -> str:
     return f"{', '.join(names)} {value}"
 
 
-def _print_columns(rows: Iterable[tuple[str, str]]) -> None:
+def _width_of(rows: Sequence[tuple[str, str]]) -> int:
+    return min(max(len(left) for left, _ in rows), _room() // 2)
+
+
+def _columns(rows: Iterable[tuple[str, str]], width: int | None = None) -> list[str]:
     rows = list(rows)
-    room = max(60, shutil.get_terminal_size().columns)
-    width = min(max(len(left) for left, _ in rows), room // 2)
+    width, found = width or _width_of(rows), []
     for left, right in rows:
-        lines = textwrap.wrap(right, room - width - 5) or [""]
+        wrapped = textwrap.wrap(right, _room() - width - 5) or [""]
         if len(left) > width:
-            print(f"  {left}")
+            found.append(f"  {left}")
             left = ""
-        print(f"  {left:<{width}}  {lines[0]}".rstrip())
-        for line in lines[1:]:
-            print(f"  {'':<{width}}  {line}")
+        found.append(f"  {left:<{width}}  {wrapped[0]}".rstrip())
+        found += [f"  {'':<{width}}  {line}" for line in wrapped[1:]]
+    return found
+
+
+def _room() -> int:
+    return max(60, shutil.get_terminal_size().columns)
+
+
+def _page(lines: Sequence[str]) -> None:
+    """Print, through a pager on a terminal that is too short."""
+    text = "\n".join(lines)
+    if sys.stdin.isatty() and sys.stdout.isatty() and len(lines) >= shutil.get_terminal_size().lines:
+        import pydoc
+
+        # less leaves the page on the screen, and ends by itself where it fits
+        os.environ.setdefault("LESS", "-FRX")
+        pydoc.pager(text + "\n")
+    else:
+        print(text)
