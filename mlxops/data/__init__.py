@@ -6,6 +6,6 @@ MLX may be loaded. The tokenizer is an argument.
 
 from mlxops.data.formats import Record
 from mlxops.data.reading import Splits, read
-from mlxops.data.tokens import MASKING_RULES, Tokenized, content_identity, identity, tokenize
+from mlxops.data.tokens import MASKING_RULES, Tokenized, Use, content_identity, identity, tokenize
 
-__all__ = ["MASKING_RULES", "Record", "Splits", "Tokenized", "content_identity", "identity", "read", "tokenize"]
+__all__ = ["MASKING_RULES", "Record", "Splits", "Tokenized", "Use", "content_identity", "identity", "read", "tokenize"]

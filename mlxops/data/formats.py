@@ -36,6 +36,8 @@ _SHAREGPT_ROLES = {
     "observation": "tool",
 }
 _PAIRS = (("prompt", "completion"), ("instruction", "response"), ("instruction", "output"))
+_KEYS = {"messages", "conversations", "text", *(key for pair in _PAIRS for key in pair)}
+_CONTENT = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 _JSON_WORDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
 
 
@@ -56,7 +58,7 @@ class Record:
     def content(self) -> str:
         """What the row says, in one spelling: rows of the same content are the same row, whatever their format."""
         said = {"messages": self.messages, "tools": self.tools, "text": self.text}
-        return json.dumps(said, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        return _CONTENT.encode(said)
 
 
 def parse(row: object, origin: str) -> Record:
@@ -64,6 +66,7 @@ def parse(row: object, origin: str) -> Record:
     if not isinstance(row, dict):
         raise Unusable(f"not an object but {_kind(row)}")
     # Tables exported to JSONL write null for what a row does not have.
+    nulls = [key for key, value in row.items() if value is None and key in _KEYS]
     row = {key: value for key, value in row.items() if value is not None}
     if "messages" in row or "conversations" in row:
         messages = _read_turns(row, "messages" if "messages" in row else "conversations")
@@ -73,6 +76,8 @@ def parse(row: object, origin: str) -> Record:
         if not _text(row["text"], "text").strip():
             raise Unusable("text is empty")
         return Record(origin=origin, text=row["text"])
+    elif nulls:
+        raise Unusable(f"{' and '.join(nulls)} {'is' if len(nulls) == 1 else 'are'} null")
     else:
         raise Unusable(f"no known row format; its keys are {', '.join(map(repr, row)) or 'none'}")
     system = _text(row.get("system", ""), "system")
@@ -100,7 +105,7 @@ def _read_turns(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
         raise Unusable(f"{key} is empty")
     messages = [_read_turn(turn, f"turn {number}") for number, turn in enumerate(turns, 1)]
     if not any(message["role"] == "assistant" for message in messages):
-        raise Unusable("no turn of the assistant, so nothing to train on")
+        raise Unusable("no turn of the assistant, so there is no answer")
     return messages
 
 

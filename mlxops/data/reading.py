@@ -1,28 +1,30 @@
-"""Data files into records: which files there are, their lines, and every problem of every line.
+"""Data files into records: which files there are, their rows, and every problem of every row.
 
-Files are read line by line and never written. How a file without a validation file is divided is in `splitting`.
+Files are read row by row and never written. How a file without a validation file is divided is in `splitting`, what a
+file is that has no rows in `file_types`.
 """
 
 from __future__ import annotations
 
-import codecs
-import json
-import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from mlxops.data.formats import FORMATS, Record, Unusable, parse
+from mlxops.data import file_types
+from mlxops.data.file_rows import GZIPPED, PLAIN, Findings, read_file
+from mlxops.data.formats import FORMATS, Record
 from mlxops.data.splitting import VALID_SHARE, divide
-from mlxops.errors import BadRequest, InvalidData, NotFound
+from mlxops.errors import InvalidData, NotFound
 
-_SUFFIXES = (".jsonl", ".ndjson")
-_FOREIGN_SUFFIXES = (".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".md", ".xlsx", ".gz", ".zst")
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),  # before UTF-16, whose mark it begins with
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
+Use = Literal["train", "valid", "test"]
+
+_USES: tuple[Use, ...] = ("train", "valid", "test")
+_ENDINGS = (*PLAIN, *GZIPPED)  # the first of them is read, which is what `mlx_lm.lora` reads
+_FOREIGN_SUFFIXES = (
+    *(".csv", ".tsv", ".parquet", ".arrow", ".feather", ".db", ".sqlite", ".sqlite3", ".txt", ".md", ".yaml", ".xlsx"),
+    *(".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".7z"),
 )
 
 
@@ -37,38 +39,35 @@ class Splits:
     notes: tuple[str, ...]
 
 
-@dataclass
-class _Findings:
-    """What is wrong so far: `problems` for people to look up, `hints` of which the first is shown."""
+def read(
+    path: Path, *, root: Path | None = None, split_seed: int = 0, needed: Sequence[Use] = ("train", "valid", "test")
+) -> Splits:
+    """All records of a file, or of a folder with train.jsonl and, if there, valid.jsonl and test.jsonl.
 
-    problems: list[str] = field(default_factory=list)
-    hints: list[str] = field(default_factory=list)
-
-
-def read(path: Path, *, root: Path | None = None, split_seed: int = 0) -> Splits:
-    """All records of a JSONL file, or of a folder with train.jsonl and, if there, valid.jsonl and test.jsonl.
-
-    Without a validation file the training rows are divided by the rule of `splitting.divide`. Origins (`file:line`)
-    are relative to `root` where the file is inside it. Raises `NotFound`, or one `InvalidData` with the problems of
-    all rows of all files.
+    A file holds JSONL or one JSON array of rows, compressed with gzip or not. Without a validation file the training
+    rows are divided by the rule of `splitting.divide`. Origins (`file:line`, in an array `file row 7`) are relative to
+    `root` where the file is inside it. Problems of files that are not `needed` are notes. Raises `NotFound`, or one
+    `InvalidData` with the problems of all rows of all needed files.
     """
     files = _find(path, root)
-    findings = _Findings()
-    rows = {use: _read_file(file, _shown(file, root), findings) for use, file in files.items()}
-    if findings.problems:
-        count = len(findings.problems)
-        message = f"{_shown(path, root)} cannot be used: {count:,} {'problem' if count == 1 else 'problems'}"
-        raise InvalidData(message, findings.problems, hint=next(iter(findings.hints), f"a row is {FORMATS}"))
+    rows: dict[Use, list[Record]] = {}
+    all_findings = {use: Findings() for use in files}
+    for use, file in files.items():
+        rows[use] = read_file(file, _shown(file, root), all_findings[use])
+    _check(path, root, [all_findings[use] for use in files if use in needed])
     if not rows["train"]:
         raise InvalidData(f"{_shown(files['train'], root)} has no rows", hint=f"a row is {FORMATS}")
 
-    notes = []
+    notes = _not_read(path, files, root)
+    for use, file in files.items():
+        notes += _of_no_use(use, _shown(file, root), all_findings[use]) if use not in needed else []
+        notes += _keys_twice(_shown(file, root), all_findings[use])
+        notes += _duplicates(rows[use], _shown(file, root))
     train, valid, test = rows["train"], rows.get("valid", []), rows.get("test", [])
     if valid:
         notes += _repeated(train, valid, _shown(files["valid"], root))
-    else:
+    elif not ("valid" in files and all_findings["valid"].problems):
         train, valid = divide(train, seed=split_seed)
-        notes += _other_name(path, root)
         notes.append(_division(train, valid, files, root))
     if test:
         notes += _repeated(train, test, _shown(files["test"], root))
@@ -77,13 +76,66 @@ def read(path: Path, *, root: Path | None = None, split_seed: int = 0) -> Splits
     )
 
 
-def _other_name(path: Path, root: Path | None) -> list[str]:
-    """A note where validation rows may be there under a name that is not read."""
-    other = path / "validation.jsonl"
-    return [f"{_shown(other, root)} is not read: call it valid.jsonl"] if path.is_dir() and other.is_file() else []
+def _check(path: Path, root: Path | None, all_findings: list[Findings]) -> None:
+    problems = [problem for findings in all_findings for problem in findings.problems]
+    hints = [hint for findings in all_findings for hint in findings.hints]
+    if problems:
+        count = len(problems)
+        message = f"{_shown(path, root)} cannot be used: {count:,} {'problem' if count == 1 else 'problems'}"
+        raise InvalidData(message, problems, hint=next(iter(hints), f"a row is {FORMATS}"))
 
 
-def _division(train: list[Record], valid: list[Record], files: dict[str, Path], root: Path | None) -> str:
+def _not_read(path: Path, files: dict[Use, Path], root: Path | None) -> list[str]:
+    """Notes on files of a folder that look like rows to train or validate on and are not read."""
+    if not path.is_dir():
+        return []
+    notes = []
+    if "valid" not in files and (other := _named(path, "validation")):
+        notes.append(f"{_shown(other[0], root)} is not read: call it valid{other[0].name.removeprefix('validation')}")
+    for use, file in files.items():
+        for other_file in _named(path, use):
+            if other_file != file:
+                notes.append(f"{_shown(other_file, root)} is not read: {file.name} is")
+    return notes
+
+
+def _of_no_use(use: Use, shown: str, findings: Findings) -> list[str]:
+    if not findings.problems:
+        return []
+    count = len(findings.problems)
+    what = f"{count:,} {'problem' if count == 1 else 'problems'}, first {findings.problems[0]}"
+    return [f"{shown} has {what}; its rows are not needed here"]
+
+
+def _keys_twice(shown: str, findings: Findings) -> list[str]:
+    if not findings.twice:
+        return []
+    origin, key = findings.twice[0]
+    count = len({origin for origin, _ in findings.twice})
+    rows = "1 row has" if count == 1 else f"{count:,} rows have"
+    return [f"{shown}: {rows} a key twice, first {origin} ({key!r}): the last value counts"]
+
+
+def _duplicates(records: list[Record], shown: str) -> list[str]:
+    first: dict[bytes, Record] = {}
+    count = 0
+    example: Record | None = None
+    for record in records:
+        if first.setdefault(_digest(record), record) is not record:
+            count += 1
+            example = example or record
+    if example is None:
+        return []
+    rows = "1 row repeats an earlier one" if count == 1 else f"{count:,} rows repeat earlier ones"
+    return [f"{shown}: {rows} of {len(records):,}, first {example.origin} (as {first[_digest(example)].origin})"]
+
+
+def _digest(record: Record) -> bytes:
+    """A row's content in 16 bytes: a hundred thousand rows are compared without being held twice."""
+    return hashlib.blake2b(record.content.encode(), digest_size=16).digest()
+
+
+def _division(train: list[Record], valid: list[Record], files: dict[Use, Path], root: Path | None) -> str:
     missing = f"{_shown(files['valid'], root)} is empty" if "valid" in files else "no validation file"
     if not valid:
         return f"{missing}, and too few different rows to keep any back: no validation"
@@ -92,23 +144,31 @@ def _division(train: list[Record], valid: list[Record], files: dict[str, Path], 
 
 
 def _repeated(train: list[Record], other: list[Record], shown: str) -> list[str]:
-    known = {record.content for record in train}
-    count = sum(record.content in known for record in other)
+    known = {_digest(record) for record in train}
+    count = sum(_digest(record) in known for record in other)
     return [f"{count:,} of {len(other):,} rows of {shown} are training rows too"] if count else []
 
 
-def _find(path: Path, root: Path | None) -> dict[str, Path]:
+def _find(path: Path, root: Path | None) -> dict[Use, Path]:
     """The files to read by use, `train` first."""
     if path.is_dir():
-        there = {use: path / f"{use}.jsonl" for use in ("train", "valid", "test")}
-        if not there["train"].is_file():
+        there = {use: found[0] for use in _USES if (found := _named(path, use))}
+        if "train" not in there:
             raise NotFound(f"no train.jsonl in {_shown(path, root)}", hint=_what_is_there(path, root))
-        return {use: file for use, file in there.items() if file.is_file()}
+        return there
+    if path.is_symlink() and not path.exists():
+        raise NotFound(
+            f"{_shown(path, root)} is a link to {str(path.readlink())!r}, which is not there",
+            hint="put the file there, or name the file itself with --data",
+        )
     if not path.is_file():
         raise NotFound(f"no data at {_shown(path, root)}", hint=_what_is_there(path.parent, root))
-    if path.suffix.lower() not in _SUFFIXES:
-        raise InvalidData(f"{_shown(path, root)} is not JSONL", hint="write it as JSONL: one object a line")
     return {"train": path}
+
+
+def _named(folder: Path, stem: str) -> list[Path]:
+    """The files of a folder that may hold the rows of one use, the one that is read first."""
+    return [file for ending in _ENDINGS if (file := folder / f"{stem}{ending}").is_file()]
 
 
 def _what_is_there(folder: Path, root: Path | None) -> str:
@@ -119,84 +179,24 @@ def _what_is_there(folder: Path, root: Path | None) -> str:
         for file in sorted(folder.glob(pattern))
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     ]
-    rows = [_shown(file, root) for file in near if file.suffix.lower() in _SUFFIXES]
+    rows = [_shown(file, root) for file in near if file.name.lower().endswith((".jsonl", ".ndjson", *GZIPPED))]
     if rows:
         return f"there is {', '.join(rows[:5])}{f' and {len(rows) - 5} more' if len(rows) > 5 else ''}"
-    foreign = [_shown(file, root) for file in near if file.suffix.lower() in _FOREIGN_SUFFIXES]
-    if foreign:
-        return f"there is {foreign[0]}; write it as JSONL: one object a line"
+    for file in near:
+        if file.suffix.lower() in _FOREIGN_SUFFIXES:
+            return f"there is {_shown(file, root)}; {_to_jsonl(file, _shown(file, root))}"
     return "--data takes a JSONL file, or a folder with train.jsonl"
 
 
-def _read_file(file: Path, shown: str, findings: _Findings) -> list[Record]:
+def _to_jsonl(file: Path, shown: str) -> str:
+    """The hint that makes rows of a file of another kind."""
     try:
         with file.open("rb") as stream:
-            return list(_read_lines(stream, shown, findings))
-    except OSError as error:
-        raise BadRequest(f"cannot read {shown}: {error.strerror}") from error
-
-
-def _read_lines(stream: Iterator[bytes], shown: str, findings: _Findings) -> Iterator[Record]:
-    is_first = True
-    for number, line in enumerate(stream, 1):
-        line = line.removeprefix(codecs.BOM_UTF8)
-        if not line.strip():
-            continue
-        origin = f"{shown}:{number}"
-        if is_first and (found := _other_file_type(line, shown)):
-            reason, hint = found
-            findings.problems.append(f"{origin}: {reason}")
-            findings.hints.append(hint)
-            return
-        is_first = False
-        try:
-            yield parse(_decode(line), origin)
-        except UnicodeDecodeError as error:
-            byte = f"byte 0x{line[error.start]:02X} at position {error.start + 1}"
-            findings.problems.append(f"{origin}: not UTF-8 ({byte}); Latin-1 or Windows-1252, perhaps")
-            findings.hints.append(_conversion("WINDOWS-1252", shown))
-        except Unusable as unusable:
-            findings.problems.append(f"{origin}: {unusable}")
-
-
-def _other_file_type(line: bytes, shown: str) -> tuple[str, str] | None:
-    """What a file is that is not JSONL, by its first line, and the hint for it."""
-    for mark, encoding in _BYTE_ORDER_MARKS:
-        if line.startswith(mark):
-            return f"the file is {encoding}, not UTF-8", _conversion(encoding, shown)
-    if b"\0" in line[:4]:  # JSON begins with an ASCII character, so this is a wide encoding without a mark
-        encoding = ("UTF-32" if b"\0\0" in line[:4] else "UTF-16") + ("BE" if line.startswith(b"\0") else "LE")
-        return f"the file is {encoding}, not UTF-8", _conversion(encoding, shown)
-    if line.lstrip().startswith(b"[") or line.strip() == b"{":
-        return "the file is one JSON value, not one object a line", "write it as JSONL: one object a line"
-    return None
-
-
-def _conversion(encoding: str, shown: str) -> str:
-    return f"iconv -f {encoding} -t UTF-8 {shlex.quote(shown)} > utf-8.jsonl"
-
-
-def _decode(line: bytes) -> object:
-    text = line.decode("utf-8").rstrip("\r\n")
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise Unusable(f"broken JSON: {error.msg} (column {error.colno})") from None
-    except RecursionError:
-        raise Unusable("broken JSON: nested too deeply") from None
-    except ValueError as error:
-        raise Unusable(f"broken JSON: {error}") from None
-    if "\\ud" in text.lower() and _has_lone_surrogate(row):
-        raise Unusable("broken text: half of a surrogate pair")
-    return row
-
-
-def _has_lone_surrogate(row: object) -> bool:
-    try:
-        json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
+            head = stream.read(file_types.HEAD)
+    except OSError:
+        head = b""
+    found = file_types.foreign(head, file, shown) or file_types.table(head, shown)
+    return found.hint if found else "write it as JSONL: one JSON object per line"
 
 
 def _shown(path: Path, root: Path | None) -> str:

@@ -12,7 +12,7 @@ import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mlxops.data.formats import Record, Unusable
 from mlxops.data.templates import ChatTemplate, NotStable, Spans, chat_template, writes_the_date
@@ -22,6 +22,7 @@ from mlxops.rows import TokenRow
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Use = Literal["training", "validation", "test"]
 Progress = Callable[[int, int], None]
 
 MASKING_RULES = 1
@@ -66,13 +67,15 @@ def tokenize(
     *,
     max_seq_length: int,
     mask_prompt: bool,
+    use: Use = "training",
     progress: Progress | None = None,
 ) -> Tokenized:
     """The records as token rows, in their order, each cut to `max_seq_length`.
 
     Trained are the assistant's turns with their end-of-turn tokens, or every token if `mask_prompt` is off; rows of
     text are trained whole and end with the end-of-text token. `progress` is told (done, total). Raises `InvalidData`
-    with every row that the model's chat template cannot show, or where nothing is left to train on.
+    with every row that the model's chat template cannot show, or where nothing is left of any row to train on. Rows
+    of another `use` are named by it, and may all be left out.
     """
     template = chat_template(tokenizer) if any(record.messages for record in records) else None
     rows: list[TokenRow] = []
@@ -91,13 +94,25 @@ def tokenize(
         if progress is not None:
             progress(min(done + _ROWS_AT_ONCE, len(records)), len(records))
     if problems:
-        needs_no_spans = any(isinstance(reason, NotStable) for _, reason in problems)
+        hint = "change or remove these rows, or train a model whose chat template takes them"
+        if use == "validation":
+            hint += "; `--val-batches 0` trains without validation"
+        if any(isinstance(reason, NotStable) for _, reason in problems):
+            hint = "`--no-mask-prompt` trains on whole rows"
         raise InvalidData(
-            f"{len(problems):,} of {len(records):,} rows cannot be used with this model",
+            f"{len(problems):,} of {len(records):,} {use} rows cannot be used with this model",
             [f"{origin}: {reason}" for origin, reason in problems],
-            hint="--no-mask-prompt trains on whole rows" if needs_no_spans else None,
+            hint=hint,
         )
-    return _cut(rows, max_seq_length, _notes(tokenizer, template, shortened, len(records)))
+    tokenized = _cut(rows, max_seq_length, _notes(tokenizer, template, shortened, len(records)))
+    if tokenized.left_out and not tokenized.rows and use == "training":
+        raise InvalidData(
+            f"within {max_seq_length:,} tokens no row has a word to train on; "
+            f"the longest has {tokenized.longest:,} tokens",
+            [f"{origin}: nothing to train on within {max_seq_length:,} tokens" for origin in tokenized.left_out],
+            hint=f"raise --max-seq-length, to {tokenized.longest} for all of every row",
+        )
+    return tokenized
 
 
 def identity(rows: Iterable[TokenRow]) -> str:
@@ -203,19 +218,12 @@ def _cut(rows: list[TokenRow], limit: int, notes: tuple[str, ...]) -> Tokenized:
             kept.append(row)
         else:
             left_out.append(row.origin)
-    longest = max((row.length for row in rows), default=0)
-    if rows and not kept:
-        raise InvalidData(
-            f"within {limit:,} tokens no row has a word to train on; the longest has {longest:,} tokens",
-            [f"{origin}: nothing to train on within {limit:,} tokens" for origin in left_out],
-            hint=f"raise --max-seq-length, to {longest} for all of every row",
-        )
     return Tokenized(
         rows=tuple(kept),
         total_tokens=sum(row.length for row in kept),
         trained_tokens=sum(row.trained for row in kept),
         truncated=sum(row.length > limit for row in rows),
-        longest=longest,
+        longest=max((row.length for row in rows), default=0),
         left_out=tuple(left_out),
         notes=notes,
     )

@@ -84,7 +84,7 @@ def test_rows_of_the_same_content_are_the_same_row_whatever_their_format():
         ({"messages": []}, "messages is empty"),
         ({"messages": ["hello"]}, "turn 1 is not an object but a text"),
         ({"messages": [{"content": "a"}]}, "turn 1 has neither 'role' nor 'from'; its keys are 'content'"),
-        ({"messages": [TURNS[0]]}, "no turn of the assistant, so nothing to train on"),
+        ({"messages": [TURNS[0]]}, "no turn of the assistant, so there is no answer"),
         ({"messages": [TURNS[0], {"role": "assistant", "content": " "}]}, "turn 2: the assistant says nothing"),
         ({"messages": [TURNS[0], {"role": "assistant"}]}, "turn 2: content is not text but null"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "turn 1: content has a part that is not"),

@@ -1,5 +1,6 @@
 """Files and folders become records, and all that is wrong with them is said at once."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -64,6 +65,155 @@ def test_paths_with_blanks_quotes_and_other_letters_work(tmp_path):
     assert read(file, root=tmp_path).train[0].origin == "mine 'and' yours/überräschung.jsonl:1"
 
 
+# ------------------------------------------------------------------ arrays, gzip, and names
+
+
+def said(path: Path) -> tuple[set[str], set[str]]:
+    splits = read(path)
+    return {record.content for record in splits.train}, {record.content for record in splits.valid}
+
+
+def test_an_array_of_rows_is_read_like_lines_of_rows(tmp_path):
+    rows = [{"instruction": f"do\n{number}", "input": "", "output": f"dön {number}"} for number in range(40)]
+    lines = write(tmp_path / "lines.jsonl", *rows)
+    (tmp_path / "alpaca.json").write_text("\ufeff" + json.dumps(rows, indent=4, ensure_ascii=False), encoding="utf-8")
+
+    assert said(tmp_path / "alpaca.json") == said(lines)
+    assert read(tmp_path / "alpaca.json", root=tmp_path).train[0].origin == "alpaca.json row 1"
+
+
+def test_problems_of_an_array_name_the_row_and_in_broken_json_the_line(tmp_path):
+    text = '[\n{"text": "a"},\n{"text": 1},\n{"text":\n "b",,},\n{"text": "c"}\n,\n{"text": "caf\u00e9"}]'
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+
+    assert problems(tmp_path / "a.json", tmp_path) == (
+        "a.json row 2: text is not text but a number",
+        "a.json row 3: broken JSON: Expecting property name enclosed in double quotes (line 5)",
+        "a.json row 5: not UTF-8 (byte 0xE9 at position 14); Latin-1 or Windows-1252, perhaps",
+    )
+
+
+def test_an_array_that_is_cut_off_is_told_with_the_row(tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "a"}, {"text": "b')
+
+    assert problems(tmp_path / "a.json", tmp_path) == (
+        "a.json row 2: broken JSON: the array has no end: the file is cut off, or a quote is missing",
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz", "a.gz", "a.JSONL.GZ", "a", "a.data"])
+def test_gzip_is_read_under_every_name_that_does_not_say_plain_text(tmp_path, name):
+    plain = write(tmp_path / "plain.jsonl", *map(row, range(40)))
+    (tmp_path / name).write_bytes(gzip.compress(plain.read_bytes()))
+
+    assert said(tmp_path / name) == said(plain)
+
+
+def test_gzip_that_is_called_jsonl_is_told_with_the_name_that_is_read(tmp_path):
+    file = tmp_path / "train.jsonl"
+    file.write_bytes(gzip.compress(write(file, *map(row, range(4))).read_bytes()))
+
+    with pytest.raises(InvalidData) as caught:
+        read(tmp_path, root=tmp_path)
+    file.rename(tmp_path / "train.jsonl.gz")
+
+    assert caught.value.problems == ("train.jsonl: the file is compressed with gzip, and its name does not say so",)
+    assert "`mv train.jsonl train.jsonl.gz`" in caught.value.hint
+    assert read(tmp_path, root=tmp_path).files == (tmp_path / "train.jsonl.gz",)
+
+
+@pytest.mark.parametrize("damage", [lambda packed: packed[:-30], lambda packed: packed[:60] + b"\0" * 9 + packed[69:]])
+def test_gzip_that_is_damaged_is_told(tmp_path, damage):
+    plain = write(tmp_path / "plain.jsonl", *({"text": os.urandom(99).hex()} for _ in range(40)))
+    (tmp_path / "a.jsonl.gz").write_bytes(damage(gzip.compress(plain.read_bytes())))
+
+    assert any(
+        "the gzip file is damaged or cut off" in problem for problem in problems(tmp_path / "a.jsonl.gz", tmp_path)
+    )
+
+
+@pytest.mark.parametrize(
+    ("inside", "what"),
+    [
+        (gzip.compress(b'{"text": "a"}'), "compressed with gzip"),
+        (b"prompt,completion\n", "a table (CSV), not JSON"),
+        (b'{\n"text": "a"}', "one JSON object over several lines, not one per line"),
+        ("{}".encode("utf-16"), "UTF-16, not UTF-8"),
+    ],
+    ids=["gzip", "table", "object", "encoding"],
+)
+def test_gzip_without_rows_inside_is_told(tmp_path, inside, what):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(inside))
+
+    assert problems(tmp_path / "a.jsonl.gz", tmp_path) == (f"a.jsonl.gz: what gzip unpacks is {what}",)
+
+
+@pytest.mark.parametrize("ending", [".ndjson", ".json", ".jsonl.gz", ".json.gz"])
+def test_a_folder_may_hold_its_rows_under_any_name_that_is_read(tmp_path, ending):
+    for number, use in enumerate(("train", "valid", "test")):
+        content = write(tmp_path / "plain", row(number)).read_bytes()
+        (tmp_path / f"{use}{ending}").write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+
+    splits = read(tmp_path, root=tmp_path)
+
+    assert [file.name for file in splits.files] == [f"train{ending}", f"valid{ending}", f"test{ending}"]
+    assert splits.notes == ()
+
+
+def test_of_two_files_for_one_use_the_lines_are_read_and_that_is_said(tmp_path):
+    for number, name in enumerate(("train.json", "train.jsonl", "valid.jsonl")):
+        write(tmp_path / name, row(number))
+
+    splits = read(tmp_path, root=tmp_path)
+
+    assert [file.name for file in splits.files] == ["train.jsonl", "valid.jsonl"]
+    assert splits.notes == ("train.json is not read: train.jsonl is",)
+
+
+# ------------------------------------------------------------------ what is told of rows that are used
+
+
+def test_duplicate_rows_are_told_with_the_first(tmp_path):
+    write(tmp_path / "train.jsonl", row(1), row(2), {"instruction": "question 1", "output": "answer 1"}, row(3), row(2))
+    write(tmp_path / "valid.jsonl", row(4), row(4))
+
+    assert read(tmp_path, root=tmp_path).notes == (
+        "train.jsonl: 2 rows repeat earlier ones of 5, first train.jsonl:3 (as train.jsonl:1)",
+        "valid.jsonl: 1 row repeats an earlier one of 2, first valid.jsonl:2 (as valid.jsonl:1)",
+    )
+
+
+def test_a_key_that_stands_twice_is_told_and_the_last_value_counts(tmp_path):
+    (tmp_path / "train.jsonl").write_text(
+        '{"prompt": "a", "completion": "b"}\n{"prompt": "a", "prompt": "c", "completion": "d"}\n'
+        '{"messages": [{"role": "user", "content": "x", "role": "assistant"}]}\n'
+    )
+    write(tmp_path / "valid.jsonl", row(1))
+
+    splits = read(tmp_path, root=tmp_path)
+
+    assert splits.train[1].messages[0]["content"] == "c"
+    assert splits.notes == (
+        "train.jsonl: 2 rows have a key twice, first train.jsonl:2 ('prompt'): the last value counts",
+    )
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ({"instruction": "a", "output": None}, "output is null"),
+        ({"prompt": "a", "completion": None}, "completion is null"),
+        ({"messages": None}, "messages is null"),
+        ({"text": None}, "text is null"),
+        ({"prompt": None, "completion": None}, "prompt and completion are null"),
+    ],
+)
+def test_a_null_in_place_of_an_answer_is_named(tmp_path, broken, reason):
+    write(tmp_path / "a.jsonl", row(1), broken)
+
+    assert problems(tmp_path / "a.jsonl", tmp_path) == (f"a.jsonl:2: {reason}",)
+
+
 # ------------------------------------------------------------------ the division of training rows
 
 
@@ -106,7 +256,7 @@ def test_rows_that_are_all_the_same_are_trained_without_validation_and_that_is_s
     splits = read(write(tmp_path / "a.jsonl", *[row(1)] * count))
 
     assert (len(splits.train), splits.valid) == (count, ())
-    assert splits.notes == ("no validation file, and too few different rows to keep any back: no validation",)
+    assert splits.notes[-1] == "no validation file, and too few different rows to keep any back: no validation"
 
 
 def test_an_empty_valid_file_counts_as_absent_and_that_is_said(tmp_path):
@@ -179,8 +329,8 @@ def test_wide_encodings_are_refused_by_name(tmp_path, encoding):
 
     with pytest.raises(InvalidData) as caught:
         read(file, root=tmp_path)
-    assert caught.value.problems[0].startswith(f"a b.jsonl:1: the file is {encoding[:6].upper()}")
-    assert "-t UTF-8 'a b.jsonl' >" in caught.value.hint
+    assert caught.value.problems[0].startswith(f"a b.jsonl: the file is {encoding[:6].upper()}")
+    assert "-t UTF-8 'a b.jsonl." in caught.value.hint
 
 
 def test_latin_1_is_refused_with_the_line_and_a_command(tmp_path):
@@ -191,7 +341,7 @@ def test_latin_1_is_refused_with_the_line_and_a_command(tmp_path):
     assert caught.value.problems == (
         "a.jsonl:2: not UTF-8 (byte 0xE9 at position 11); Latin-1 or Windows-1252, perhaps",
     )
-    assert caught.value.hint.startswith("iconv -f WINDOWS-1252 -t UTF-8 a.jsonl")
+    assert "iconv -f WINDOWS-1252 -t UTF-8 a.jsonl.windows-1252 > a.jsonl`" in caught.value.hint
 
 
 def test_half_a_surrogate_pair_is_no_text(tmp_path):
@@ -201,20 +351,20 @@ def test_half_a_surrogate_pair_is_no_text(tmp_path):
     assert problems(file, tmp_path) == ("a.jsonl:2: broken text: half of a surrogate pair",)
 
 
-@pytest.mark.parametrize("text", ['[{"text": "a"}]\n', '[\n  {"text": "a"}\n]\n', '{\n  "text": "a"\n}\n'])
-def test_a_single_json_value_is_told_from_lines_of_json(tmp_path, text):
-    (tmp_path / "a.jsonl").write_text(text)
+@pytest.mark.parametrize("text", ['{\n  "text": "a"\n}\n', '\n{ \n"data": [\n{"text": "a"}]}'])
+def test_an_object_over_several_lines_is_told_from_lines_of_json(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
 
-    assert problems(tmp_path / "a.jsonl", tmp_path) == ("a.jsonl:1: the file is one JSON value, not one object a line",)
+    assert problems(tmp_path / "a.json", tmp_path) == (
+        "a.json: the file is one JSON object over several lines, not one per line",
+    )
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet", "a.txt", "a"])
-def test_other_formats_are_to_be_written_as_jsonl(tmp_path, name):
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.txt", "a"])
+def test_what_is_in_a_file_counts_and_not_its_suffix(tmp_path, name):
     write(tmp_path / name, row(1))
 
-    with pytest.raises(InvalidData, match="is not JSONL") as caught:
-        read(tmp_path / name, root=tmp_path)
-    assert "write it as JSONL" in caught.value.hint
+    assert [record.origin for record in read(tmp_path / name, root=tmp_path).train] == [f"{name}:1"]
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"])
@@ -223,6 +373,34 @@ def test_an_empty_file_is_refused(tmp_path, text):
 
     with pytest.raises(InvalidData, match=r"^train\.jsonl has no rows$"):
         read(tmp_path, root=tmp_path)
+
+
+def test_files_that_are_not_needed_are_told_and_stop_nothing(tmp_path):
+    for name in ("train", "valid"):
+        write(tmp_path / f"{name}.jsonl", row(len(name)))
+    write(tmp_path / "test.jsonl", {"messages": []}, row(1), {"a": 1})
+
+    splits = read(tmp_path, root=tmp_path, needed=("train", "valid"))
+
+    assert splits.notes[0] == (
+        "test.jsonl has 2 problems, first test.jsonl:1: messages is empty; its rows are not needed here"
+    )
+    with pytest.raises(InvalidData):
+        read(tmp_path, root=tmp_path)
+
+
+def test_a_validation_file_that_is_not_needed_still_decides_that_no_training_rows_are_kept_back(tmp_path):
+    write(tmp_path / "train.jsonl", *map(row, range(40)))
+    (tmp_path / "valid.jsonl").write_text("{broken\n")
+
+    assert len(read(tmp_path, root=tmp_path, needed=("train",)).train) == 40
+
+
+def test_a_link_to_a_file_that_is_gone_is_told_with_where_it_leads(tmp_path):
+    (tmp_path / "a.jsonl").symlink_to(tmp_path / "gone" / "b.jsonl")
+
+    with pytest.raises(NotFound, match=r"^a\.jsonl is a link to '.*gone/b\.jsonl', which is not there$"):
+        read(tmp_path / "a.jsonl", root=tmp_path)
 
 
 def test_missing_data_is_told_with_what_there_is(tmp_path):
@@ -238,7 +416,15 @@ def test_a_folder_without_training_rows_is_told_with_what_there_is(tmp_path):
 
     with pytest.raises(NotFound, match=r"^no train\.jsonl in data$") as caught:
         read(tmp_path / "data", root=tmp_path)
-    assert caught.value.hint.startswith("there is data/train.csv; write it as JSONL")
+    assert caught.value.hint == "there is data/train.csv; write it as JSONL: one JSON object per line"
+
+
+def test_a_table_in_a_folder_without_training_rows_is_told_with_its_command(tmp_path):
+    (tmp_path / "train.csv").write_text("prompt,completion\na,b\n")
+
+    with pytest.raises(NotFound, match=r"^no train\.jsonl in ") as caught:
+        read(tmp_path, root=tmp_path)
+    assert caught.value.hint.startswith("there is train.csv; `python3 -c ")
 
 
 @pytest.mark.parametrize("hidden", [".mlxops/crash-1.txt", ".mlxops/rows.jsonl", ".notes.txt", "data/.rows.jsonl"])

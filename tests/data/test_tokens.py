@@ -195,11 +195,11 @@ def test_all_rows_that_the_template_refuses_are_collected():
     system = Record(origin="f:2", messages=({"role": "system", "content": "s"}, *chat("a", "b").messages))
     alone = Record(origin="f:3", messages=chat("a", "b").messages[1:])
 
-    with pytest.raises(InvalidData, match=r"^2 of 3 rows cannot be used with this model$") as caught:
+    with pytest.raises(InvalidData, match=r"^2 of 3 training rows cannot be used with this model$") as caught:
         rows(chat("a", "b"), system, alone, tokenizer=tiny_tokenizer(GEMMA))
     assert caught.value.problems[0] == "f:2: the model's chat template refuses it: System role not supported"
     assert caught.value.problems[1].startswith("f:3: the assistant speaks first")
-    assert caught.value.hint == "--no-mask-prompt trains on whole rows"
+    assert caught.value.hint == "`--no-mask-prompt` trains on whole rows"
 
 
 def test_words_that_the_template_leaves_out_are_mentioned():

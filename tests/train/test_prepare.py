@@ -1,5 +1,6 @@
 """Bad input gets one sentence and a hint before anything is made; odd names and small data work end to end."""
 
+import gzip
 import json
 import shlex
 import shutil
@@ -121,6 +122,24 @@ def other_encoding(root):
     return "--model tiny", "data/train.jsonl:1: not UTF-8"
 
 
+def validation_that_the_template_refuses(root):
+    turns = [{"role": "tool", "content": "42"}, {"role": "assistant", "content": "so"}]
+    (root / "data" / "valid.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    refuse = "{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    turn = "<|im_start|>{{ m.role }}\\n{{ m.content }}<|im_end|>\\n"
+    template = f"{{% for m in messages %}}{refuse}{turn}{{% endfor %}}"
+    (root / "models/tiny/chat_template.jinja").write_text(template)
+    return "--model tiny", "1 of 1 validation rows cannot be used with this model"
+
+
+def early_stopping_by_rows_that_are_cut_away(root):
+    (root / "data" / "valid.jsonl").write_text(long_question(1))
+    return (
+        "--model tiny --max-seq-length 64 --early-stopping 3",
+        "no validation row has anything to compare within 64 tokens",
+    )
+
+
 def unknown_role(root):
     (root / "data" / "train.jsonl").write_text('{"messages": [{"role": "robot", "content": "hi"}]}\n')
     return "--model tiny", "data/train.jsonl:1: turn 1 has the unknown role 'robot'"
@@ -214,6 +233,8 @@ BAD = [
     broken_json,
     broken_validation,
     other_encoding,
+    validation_that_the_template_refuses,
+    early_stopping_by_rows_that_are_cut_away,
     unknown_role,
     nobody_answers,
     every_row_too_long,
@@ -413,6 +434,59 @@ def test_only_what_is_in_the_data_counts_and_not_its_file(project):
 
     assert prepared(project, data="other.jsonl").data_identity == prepared(project).data_identity
     assert prepared(project).data_identity != first.data_identity
+
+
+def test_the_same_rows_in_another_file_format_are_the_same_data(project):
+    lines = (project / "data" / "train.jsonl").read_bytes()
+    rows = [json.loads(line) for line in lines.splitlines()]
+    (project / "rows.json").write_text(json.dumps(rows, indent=1))
+    (project / "rows.jsonl.gz").write_bytes(gzip.compress(lines))
+    (project / "data" / "valid.jsonl").unlink()
+    plain = prepared(project)
+
+    for name in ("rows.json", "rows.jsonl.gz"):
+        other = prepared(project, data=name)
+        assert (other.fingerprint, other.validation_identity) == (plain.fingerprint, plain.validation_identity)
+
+
+def long_question(number: int) -> str:
+    return json.dumps({"prompt": "long " * 200, "completion": f"short {number}"})
+
+
+def test_validation_rows_that_are_all_cut_away_cost_the_validation_and_not_the_training(project):
+    (project / "data" / "valid.jsonl").write_text(f"{long_question(1)}\n{long_question(2)}\n")
+
+    found = prepared(project, max_seq_length=64)
+
+    assert (len(found.train.rows), found.validation, found.validation_identity) == (8, None, None)
+    assert found.notes == (
+        "no validation: all 2 validation rows have nothing left to compare within 64 tokens; "
+        "--max-seq-length 842 takes all of every row",
+    )
+
+
+def test_a_validation_row_that_is_cut_away_is_told_as_one(project):
+    with (project / "data" / "valid.jsonl").open("a") as file:
+        file.write(long_question(1))
+
+    found = prepared(project, max_seq_length=64)
+
+    assert len(found.validation.rows) == 2
+    assert found.notes[-2:] == (
+        "1 validation row is longer than 64 tokens and was cut (the longest has 842; --max-seq-length)",
+        "1 validation row has nothing left to compare: data/valid.jsonl:3",
+    )
+
+
+@pytest.mark.parametrize(("file", "val_batches"), [("test.jsonl", 25), ("valid.jsonl", 0)])
+def test_rows_that_a_training_does_not_use_are_told_and_do_not_stop_it(project, file, val_batches):
+    before = prepared(project, val_batches=val_batches).fingerprint
+    (project / "data" / file).write_text("{broken\n")
+
+    found = prepared(project, val_batches=val_batches)
+
+    assert found.fingerprint == before
+    assert found.notes[0].startswith(f"data/{file} has 1 problem, first data/{file}:1: broken JSON")
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "config.json", "tokenizer.json"])

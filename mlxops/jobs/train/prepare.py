@@ -61,7 +61,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
     adopt.check_asked(config)
     _check_place(project, config)
     data_path = project.resolve(config.data)
-    splits = data.read(data_path, root=project.root)
+    splits = data.read(data_path, root=project.root, needed=("train", "valid") if config.val_batches else ("train",))
     folder = find_model(config.model, resolve=project.resolve, models_folder=project.models_folder)
     info = check_model(folder)
     adopted = adopt.adopt(project, config, info, folder) if config.adopt is not None else None
@@ -70,10 +70,10 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
 
     tokenizer = load_tokenizer(folder)
     tokenize = _Tokenize(tokenizer, config, progress)
-    train = tokenize(splits.train, "tokens")
+    train = tokenize(splits.train, "tokens", "training")
     _check_lengths(train, config)
-    validation = tokenize(splits.valid, "validation tokens") if splits.valid and config.val_batches else None
-    _check_validation(validation, config)
+    validation, validation_notes = _validation(splits, tokenize)
+    _check_validation(validation, splits, config)
     plan = batches.plan(train.rows, batch_size=config.batch_size, seed=config.seed)
     target = config.iters if config.epochs is None else config.epochs * len(plan)
 
@@ -97,7 +97,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
         settings=settings,
         fingerprint=fingerprint(settings),
         lines=_first_lines(config, train, validation, plan, target),
-        notes=(*splits.notes, *train.notes, *_cuts(train, config)),
+        notes=(*splits.notes, *train.notes, *_cuts(train, config.max_seq_length, "row"), *validation_notes),
     )
     if adopted is None:
         return prepared
@@ -122,12 +122,13 @@ class _Tokenize:
     config: LoraConfig
     progress: Progress
 
-    def __call__(self, records: Any, what: str) -> data.Tokenized:
+    def __call__(self, records: Any, what: str, use: data.Use) -> data.Tokenized:
         return data.tokenize(
             records,
             self.tokenizer,
             max_seq_length=self.config.max_seq_length,
             mask_prompt=self.config.mask_prompt,
+            use=use,
             progress=lambda done, total: self.progress(what, done, total),
         )
 
@@ -169,9 +170,33 @@ def _check_lengths(train: data.Tokenized, config: LoraConfig) -> None:
         )
 
 
-def _check_validation(validation: data.Tokenized | None, config: LoraConfig) -> None:
+def _validation(splits: data.Splits, tokenize: _Tokenize) -> tuple[data.Tokenized | None, list[str]]:
+    """The validation rows, None where there are none to compare, and what a person should know of them.
+
+    A set of rows that are all cut away costs the validation and not the training.
+    """
+    limit = tokenize.config.max_seq_length
+    if not splits.valid or not tokenize.config.val_batches:
+        return None, []
+    found = tokenize(splits.valid, "validation tokens", "validation")
+    if found.rows:
+        return found, _cuts(found, limit, "validation row")
+    rows = (
+        "the only validation row has"
+        if len(found.left_out) == 1
+        else f"all {len(found.left_out):,} validation rows have"
+    )
+    why = f"{rows} nothing left to compare within {limit:,} tokens"
+    return None, [f"no validation: {why}; --max-seq-length {found.longest} takes all of every row"]
+
+
+def _check_validation(validation: data.Tokenized | None, splits: data.Splits, config: LoraConfig) -> None:
     if config.early_stopping is not None and validation is None:
-        why = "--val-batches 0 makes none" if config.val_batches == 0 else "there are no rows for one"
+        why = "there are no rows for one"
+        if config.val_batches == 0:
+            why = "--val-batches 0 makes none"
+        elif splits.valid:
+            why = f"no validation row has anything to compare within {config.max_seq_length:,} tokens"
         raise BadRequest(f"--early-stopping goes by the validation loss, and {why}", hint="leave one of the two out")
 
 
@@ -189,14 +214,20 @@ def _first_lines(
     return (words, f"{rows}; {target:,} iterations are {epochs}")
 
 
-def _cuts(train: data.Tokenized, config: LoraConfig) -> list[str]:
+def _cuts(tokenized: data.Tokenized, limit: int, row: str) -> list[str]:
+    """Notes on what `--max-seq-length` cut of rows of one use; `row` is the word for one of them."""
     notes = []
-    if train.truncated:
-        notes.append(
-            f"{train.truncated:,} rows are longer than {config.max_seq_length:,} tokens and were cut "
-            f"(the longest has {train.longest:,}; --max-seq-length)"
+    if count := tokenized.truncated:
+        longer = (
+            f"1 {row} is longer than {limit:,} tokens and was"
+            if count == 1
+            else (f"{count:,} {row}s are longer than {limit:,} tokens and were")
         )
-    if train.left_out:
-        shown = ", ".join(train.left_out[:3]) + (", …" if len(train.left_out) > 3 else "")
-        notes.append(f"{len(train.left_out):,} rows have nothing left to train after the cut: {shown}")
+        notes.append(f"{longer} cut (the longest has {tokenized.longest:,}; --max-seq-length)")
+    if count := len(tokenized.left_out):
+        shown = ", ".join(tokenized.left_out[:3]) + (", …" if count > 3 else "")
+        left = f"1 {row} has nothing" if count == 1 else f"{count:,} {row}s have nothing"
+        notes.append(
+            f"{left} left to train after the cut: {shown}" if row == "row" else f"{left} left to compare: {shown}"
+        )
     return notes
