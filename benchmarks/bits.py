@@ -5,9 +5,9 @@
 Every setting is trained through the command line: each optimizer, dropout, accumulation, gradient checkpointing,
 clipping, schedules, DoRA, full and quantized fine-tuning, the types of numbers, with and without validation, an
 interruption and its resume, an extension. Settings named "across" are interrupted in the other tree and resumed in this
-one, as after an upgrade. The bytes of every adapter file, all metrics that are no wall-clock figures and the losses of
-every checkpoint have to be equal; ends with 1 where they are not. Arrays of the state files are compared too, and
-differences there are only named.
+one, as after an upgrade. The bytes of every array of every adapter file, all metrics that are no wall-clock figures and
+the losses of every checkpoint have to be equal; ends with 1 where they are not. Arrays of the state files, and the
+adapter files' order and metadata, are compared too; differences there are only named.
 """
 
 from __future__ import annotations
@@ -174,7 +174,9 @@ def compare(chosen: Sequence[Setting], other: Path, folder: Path) -> int:
             continue
         here, there = (result(folder / side / each.name) for side in ("here", "there"))
         different = [name for name in ("run", "adapters", "metrics", "checkpoints") if here[name] != there[name]]
-        note = "" if here["states"] == there["states"] else "  (arrays of the state files differ)"
+        named = {"states": "arrays of the state files", "files": "order or metadata of the adapter files"}
+        others = [words for name, words in named.items() if here[name] != there[name]]
+        note = f"  (also different: {', '.join(others)})" if others else ""
         said = f"DIFFERENT: {', '.join(different)}" if different else "equal"
         counts = f"{len(here['adapters']):3} adapter files, {len(here['metrics']):4} points"
         print(f"{each.name:{width}}  {counts}  {said}{note}", flush=True)
@@ -241,8 +243,6 @@ def failure(project: Path) -> Path:
 
 def result(project: Path) -> dict[str, Any]:
     """What a run left, without what a clock or the allocator says."""
-    import safetensors
-
     db = sqlite3.connect(project / "runs.db")
     marks = ", ".join("?" for _ in WALL_CLOCK)
     metrics = db.execute(
@@ -254,18 +254,27 @@ def result(project: Path) -> dict[str, Any]:
         WALL_CLOCK,
     ).fetchall()
     checkpoints = db.execute(
-        "SELECT iteration, adapter_sha256, train_loss, validation_loss, status FROM checkpoints ORDER BY iteration"
+        "SELECT iteration, train_loss, validation_loss, status FROM checkpoints ORDER BY iteration"
     ).fetchall()
     run = db.execute("SELECT status, iteration, trained_tokens, best_iteration, best_validation_loss FROM runs")
     folder = project / "adapters" / "run"
-    states = {path.name: safetensors.deserialize(path.read_bytes()) for path in folder.glob("*_state.safetensors")}
+    adapters = sorted(folder.glob("*adapters.safetensors"))
     return {
         "run": run.fetchall(),
         "metrics": metrics,
         "checkpoints": checkpoints,
-        "adapters": {path.name: path.read_bytes() for path in folder.glob("*adapters.safetensors")},
-        "states": {name: sorted((key, bytes(each["data"])) for key, each in found) for name, found in states.items()},
+        "adapters": {path.name: arrays(path) for path in adapters},
+        "files": {path.name: path.read_bytes() for path in adapters},
+        "states": {path.name: arrays(path) for path in folder.glob("*_state.safetensors")},
     }
+
+
+def arrays(path: Path) -> list[tuple[str, str, list[int], bytes]]:
+    """The arrays of a file by name, without its metadata and the array that seals a file with its hash."""
+    import safetensors
+
+    found = safetensors.deserialize(path.read_bytes())
+    return sorted((name, each["dtype"], each["shape"], bytes(each["data"])) for name, each in found if name != "sha256")
 
 
 # the worker: its process imports from the tree that is measured ------------------------------------------------------
