@@ -84,7 +84,7 @@ def settings() -> list[Setting]:
         "whole rows": {"--no-mask-prompt": None},
         "cut rows": {"--max-seq-length": "100"},
         "keep-last": {"--keep-last": "1"},
-        "early stopping": {"--early-stopping": "2", "--steps-per-eval": "1", "--learning-rate": "0.1"},
+        "early stopping": {"--early-stopping": "1", "--steps-per-eval": "1", "--learning-rate": "1"},
         "no validation": {"--val-batches": "0"},
         "all validation batches": {"--val-batches": "-1"},
         "epochs": {"--epochs": "2", "--iters": ""},
