@@ -4,6 +4,7 @@ The fields are the options of `inv`, the keys of a recipe and of `invoke.yaml`, 
 """
 
 from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
+from mlxops.config.eval import ChatConfig
 from mlxops.config.help import HelpConfig
 from mlxops.config.model import ImportConfig, ModelsConfig
 from mlxops.config.project import QuickstartConfig
@@ -22,6 +23,7 @@ from mlxops.config.run import (
 from mlxops.config.train import LoraConfig, MonitorConfig, StopConfig
 
 __all__ = [
+    "ChatConfig",
     "CheckpointsConfig",
     "CompareConfig",
     "DebugCheckpointsConfig",

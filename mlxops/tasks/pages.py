@@ -83,7 +83,7 @@ def _first_line(task: Any) -> str:
 def _typed(option: Option) -> str:
     if option.positional:
         return option.name.upper()
-    names = [option.flag, *(f"--{alias}" for alias in option.aliases)]
+    names = [option.flag, *map(flag_of, option.aliases)]
     if option.kind is bool:
         names[0] = f"--[no-]{option.flag[2:]}" if option.default is True else option.flag
         return ", ".join(names)
@@ -91,6 +91,11 @@ def _typed(option: Option) -> str:
         "CHOICE" if option.choices else "TEXT" if option.kind is list and not option.commas else _VALUES[option.kind]
     )
     return f"{', '.join(names)} {value}"
+
+
+def flag_of(alias: str) -> str:
+    """Another name of an option as it is typed: one letter has one dash."""
+    return f"-{alias}" if len(alias) == 1 else f"--{alias}"
 
 
 def _width_of(rows: Sequence[tuple[str, str]]) -> int:

@@ -35,6 +35,7 @@ _LORA = Spelling(
     flags={"-m": "--model", "-o": "--output", "-i": "--iters"},
     needless=frozenset({"--resume"}),
 )
+_CHAT = Spelling(positionals=("model",), flags={"-m": "--model"})
 _MONITOR = Spelling(flags={"-l": "--live", "-r": "--refresh"})
 # Left as it is, -f is Invoke's own for a settings file, and ends in a traceback.
 _MODELS = Spelling(flags={"-s": "--search", "-f": "--filter"})
@@ -49,6 +50,8 @@ _DEBUG_CHECKPOINTS = Spelling(flags={"-p": "--dir", "-i": "--target-iters"})
 SPELLINGS: Mapping[str, Spelling] = {
     "lora": _LORA,
     "train.lora": _LORA,
+    "chat": _CHAT,
+    "eval.chat": _CHAT,
     "monitor": _MONITOR,
     "train-monitor": _MONITOR,
     "train.monitor": _MONITOR,
@@ -140,7 +143,7 @@ def _flags(task: Any) -> dict[str, Option]:
     found = {}
     for option in getattr(task, "options", ()):
         found[option.flag] = option
-        found.update({f"--{alias}": option for alias in option.aliases})
+        found.update({(f"-{alias}" if len(alias) == 1 else f"--{alias}"): option for alias in option.aliases})
     return found
 
 

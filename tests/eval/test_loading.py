@@ -35,9 +35,9 @@ def here(tuned_project: Path, tmp_path: Path) -> Invocation:
 def test_a_run_names_its_model_and_one_of_its_adapters(here: Invocation, run: str, file: str) -> None:
     chosen = loading.choose(here, model=None, run=run)
 
-    assert chosen.folder == here.root / "models" / "tiny"
+    assert chosen.folder == here.project.root / "models" / "tiny"
     assert chosen.adapter is not None
-    assert chosen.adapter.adapter.file == here.root / "adapters" / "tuned" / file
+    assert chosen.adapter.adapter.file == here.project.root / "adapters" / "tuned" / file
     assert chosen.adapter.run_id == 1
 
 
@@ -45,7 +45,7 @@ def test_a_run_names_its_model_and_one_of_its_adapters(here: Invocation, run: st
 def test_an_adapters_folder_names_its_model(here: Invocation, path: str) -> None:
     chosen = loading.choose(here, model=None, adapter_path=path)
 
-    assert chosen.folder == here.root / "models" / "tiny"
+    assert chosen.folder == here.project.root / "models" / "tiny"
     assert chosen.adapter is not None
     assert chosen.adapter.adapter.run == "tuned"
 
@@ -74,7 +74,7 @@ def test_what_is_not_there_is_named(here: Invocation, asked: dict[str, str], wor
 
 
 def test_a_checkpoint_whose_file_is_gone_names_its_run(here: Invocation) -> None:
-    (here.root / "adapters" / "tuned" / "0000004_adapters.safetensors").unlink()
+    (here.project.root / "adapters" / "tuned" / "0000004_adapters.safetensors").unlink()
 
     with pytest.raises(NotFound, match="run 'tuned': there is no checkpoint of iteration 4 in"):
         loading.choose(here, model=None, run="tuned:4")
@@ -82,7 +82,9 @@ def test_a_checkpoint_whose_file_is_gone_names_its_run(here: Invocation) -> None
 
 def test_a_loaded_model_has_the_adapter_in_it(here: Invocation) -> None:
     tokens = mx.array([[1, 5, 9, 3]])
-    fresh, _ = utils.load(str(here.root / "models" / "tiny"), adapter_path=str(here.root / "adapters" / "tuned"))
+    fresh, _ = utils.load(
+        str(here.project.root / "models" / "tiny"), adapter_path=str(here.project.root / "adapters" / "tuned")
+    )
 
     loaded = loading.load(here, loading.choose(here, model=None, run="tuned"))
 
@@ -90,7 +92,7 @@ def test_a_loaded_model_has_the_adapter_in_it(here: Invocation) -> None:
 
 
 def test_an_adapter_of_another_model_is_refused_with_its_run(here: Invocation) -> None:
-    other = shutil.copytree(here.root / "models" / "tiny", here.root / "models" / "other")
+    other = shutil.copytree(here.project.root / "models" / "tiny", here.project.root / "models" / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "rope_theta": 5000.0}))
 
@@ -102,7 +104,7 @@ def test_an_adapter_of_another_model_is_refused_with_its_run(here: Invocation) -
 
 
 def test_an_adapter_without_settings_is_read_from_its_arrays(here: Invocation) -> None:
-    folder = here.root / "adapters" / "tuned"
+    folder = here.project.root / "adapters" / "tuned"
     said = loading.choose(here, model="tiny", adapter_path="adapters/tuned")
     (folder / "adapter_config.json").unlink()
 
@@ -116,7 +118,7 @@ def test_an_adapter_without_settings_is_read_from_its_arrays(here: Invocation) -
 
 
 def test_an_adapter_of_peft_is_named(here: Invocation) -> None:
-    folder = here.root / "peft"
+    folder = here.project.root / "peft"
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8}))
     (folder / "adapter_model.safetensors").write_bytes(b"")

@@ -1,0 +1,43 @@
+"""Options of the tasks that talk to a model and test it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from mlxops.config.bounds import HUGE
+from mlxops.options import option, settings
+
+
+@settings
+class ChatConfig:
+    """Settings of a chat."""
+
+    EXAMPLES: ClassVar = (
+        "chat --run latest",
+        'chat SmolLM2-135M-Instruct -p "What is the capital of France?"',
+    )
+    GROUPS: ClassVar = {
+        "model": "model",
+        "prompt": "what is said",
+        "max_tokens": "how tokens are chosen",
+        "thoughts": "output",
+    }
+
+    model: str | None = option("", "model folder, its name in models/, or hub id", positional=True, path=True)
+    adapter_path: str | None = option(None, "adapter folder, or one of its files", path=True)
+    run: str | None = option(None, "adapter of a run: RUN, RUN:ITERATION, RUN:best or RUN:last")
+    draft_model: str | None = option(None, "smaller model of the same tokenizer that proposes tokens", path=True)
+    prompt: str | None = option(None, "answer this one message and end; - reads it from standard input", aliases=["p"])
+    system: str | None = option(None, "system prompt")
+    max_tokens: int = option(256, "tokens of an answer at most", at_least=1, at_most=HUGE)
+    temperature: float = option(0.0, "sampling temperature; 0 is greedy", at_least=0, at_most=100, aliases=["temp"])
+    top_p: float = option(1.0, "sample from the most likely tokens of this probability", above=0, at_most=1)
+    top_k: int = option(0, "sample from so many most likely tokens; 0 for all", at_least=0, at_most=HUGE)
+    min_p: float = option(0.0, "leave out tokens below this share of the likeliest", at_least=0, at_most=1)
+    repetition_penalty: float = option(
+        1.0, "divide the logits of the last 20 tokens by this; 1 for none", above=0, at_most=100
+    )
+    seed: int = option(0, "seed of the sampling", at_least=0, at_most=2**63 - 1)
+    thoughts: Literal["dim", "hide", "show"] = option("dim", "how a model's thoughts are shown")
+    markdown: bool = option(True, "draw markdown in a terminal")
+    json: bool = option(False, "one JSON object for each answer")

@@ -1,0 +1,128 @@
+"""What chat and query have in common: settings of sampling, the prompt that fits, and an answer as events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mlxops.chat.events import Answered, Piece
+from mlxops.chat.thoughts import ThoughtSplitter
+from mlxops.errors import BadRequest
+
+if TYPE_CHECKING:
+    from mlxops.models.conversation import Message
+    from mlxops.models.generation import LoadedModel
+    from mlxops.models.prompt_cache import PromptCache
+    from mlxops.models.sampling import LogitsProcessor, Sampling
+
+
+class SamplingOptions(Protocol):
+    """The options that decide how tokens are chosen."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def min_p(self) -> float: ...
+    @property
+    def repetition_penalty(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What a model goes on from: the text, its tokens, and how many tokens of an answer fit behind it."""
+
+    text: str
+    tokens: Sequence[int]
+    room: int
+
+
+def sampling_of(options: SamplingOptions) -> Sampling:
+    """The options as the generation takes them."""
+    from mlxops.models.sampling import Sampling
+
+    return Sampling(
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        min_p=options.min_p,
+        repetition_penalty=options.repetition_penalty,
+        seed=options.seed,
+    )
+
+
+def prompt_of(loaded: LoadedModel, messages: Sequence[Message], max_tokens: int) -> Prompt:
+    """The prompt of a conversation. Raises `BadRequest` where the template refuses it; its room may be none."""
+    from mlxops.models.conversation import encode, prompt_text
+
+    text = prompt_text(loaded.tokenizer, messages)
+    tokens = encode(loaded.tokenizer, text)
+    context = loaded.context_length
+    return Prompt(text=text, tokens=tokens, room=max_tokens if context is None else context - len(tokens))
+
+
+def check_room(loaded: LoadedModel, prompt: Prompt) -> None:
+    """Raise `BadRequest` for a prompt that leaves no room for an answer."""
+    if prompt.room < 1:
+        raise BadRequest(
+            f"the message takes {len(prompt.tokens):,} tokens with all that belongs to it, and the context of "
+            f"the model has {loaded.context_length:,}",
+            hint="shorten it",
+        )
+
+
+def speak(
+    loaded: LoadedModel,
+    prompt: Prompt,
+    *,
+    question: str,
+    max_tokens: int,
+    sampling: Sampling,
+    row: int = 0,
+    cache: PromptCache | None = None,
+    processors: Sequence[LogitsProcessor] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    adapter: str | None = None,
+) -> Iterator[Piece | Answered]:
+    """One answer, piece by piece, thoughts told apart; the last event is the whole of it."""
+    from mlxops.models.generation import Stream
+
+    stream = Stream(
+        loaded=loaded,
+        prompt=prompt.tokens,
+        max_tokens=min(max_tokens, prompt.room),
+        sampling=sampling,
+        row=row,
+        cache=cache,
+        processors=processors,
+        should_stop=should_stop,
+    )
+    splitter = ThoughtSplitter(prompt.text)
+    said: dict[bool, list[str]] = {True: [], False: []}
+    for text in stream:
+        for part in splitter.feed(text):
+            said[part.is_thought].append(part.text)
+            yield Piece(text=part.text, is_thought=part.is_thought)
+    for part in splitter.finish():
+        said[part.is_thought].append(part.text)
+        yield Piece(text=part.text, is_thought=part.is_thought)
+    answer = stream.answer
+    yield Answered(
+        prompt=question,
+        answer="".join(said[False]).strip(),
+        thought="".join(said[True]).strip(),
+        finish_reason=answer.finish_reason,
+        prompt_tokens=answer.prompt_tokens,
+        cached_tokens=answer.cached_tokens,
+        generated_tokens=len(answer.tokens),
+        first_token_seconds=answer.first_token_seconds,
+        seconds=answer.seconds,
+        tokens_per_second=answer.tokens_per_second,
+        adapter=adapter,
+    )

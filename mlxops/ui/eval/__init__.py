@@ -1,0 +1,1 @@
+"""Drawings of the tasks that talk to a model and test it."""
