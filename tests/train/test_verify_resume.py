@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.util
 import shlex
 import shutil
 import signal
@@ -46,6 +47,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which temporary ones are made."""
     folder = tmp_path / "temporary"
     folder.mkdir()
+    multiprocessing.util.get_temp_dir()  # chosen once a process: the path of a socket in it must not be too long
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
