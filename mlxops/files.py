@@ -23,6 +23,14 @@ def expanded(path: str | Path) -> Path:
     return Path(text)
 
 
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths are one file or folder to the file system, however they are spelled; False if one is absent."""
+    try:
+        return os.path.samestat(one.stat(), other.stat())
+    except OSError:
+        return False
+
+
 def sync(path: Path) -> None:
     """Force a file's or a folder's content to the disk.
 

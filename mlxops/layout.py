@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from typing import Literal
 
 OFFERED = "adapters.safetensors"
 SETTINGS = "adapter_config.json"
 BEFORE = ".before"
 """What is put behind the name of an original that a run writes over."""
+
+
+CORRUPT = ".corrupt"
+"""What is put behind the name of a damaged file that is set aside; the second of one name has `.corrupt.2`."""
+
+
+def folded(name: str) -> str:
+    """A run's name as it is compared: names that some system takes for one folder are one name on every system.
+
+    >>> folded("Run") == folded("run"), folded("caf\u00e9") == folded("cafe\u0301")
+    (True, True)
+    """
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def known_spelling(name: str, known: Iterable[str]) -> str:
+    """The one of the known names that a name means: itself, else one that is the same once folded, else itself."""
+    known = list(known)
+    if name in known:
+        return name
+    return next((each for each in known if folded(each) == folded(name)), name)
 
 
 def adapter_name(iteration: int) -> str:
@@ -24,7 +47,11 @@ def state_name(iteration: int) -> str:
 Kind = Literal["weights", "state", "offered", "settings", "set aside", "half-written", "other"]
 _NAMES: tuple[tuple[re.Pattern[str], Kind, str], ...] = (
     (re.compile(r"\..*\.partial.*"), "half-written", "what a kill left half-written"),
-    (re.compile(r"(\d+)_(?:adapters|state)\.safetensors\.corrupt"), "set aside", "damaged, set aside by a resume"),
+    (
+        re.compile(r"(\d+)_(?:adapters|state)\.safetensors\.corrupt(?:\.\d+)?"),
+        "set aside",
+        "damaged, set aside by a resume",
+    ),
     (re.compile(r".+\.before"), "set aside", "the original of an adapter that was taken over"),
     (re.compile(r"(\d{7,})_adapters\.safetensors"), "weights", "NNNNNNN_adapters.safetensors: weights by iteration"),
     (re.compile(r"(\d{7,})_state\.safetensors"), "state", "NNNNNNN_state.safetensors: what else going on takes"),

@@ -46,9 +46,11 @@ def describes_itself(folder: Path) -> dict[str, Any] | None:
 
 
 def occupied_by(folder: Path) -> str | None:
-    """What stands in a folder that a new run was to have, None where it is free or a run's."""
-    if not folder.is_dir() or describes_itself(folder) is not None:
+    """What stands in a folder that a new run was to have, None where it is free."""
+    if not folder.is_dir():
         return None
+    if run := describes_itself(folder):
+        return f"holds the run {run['name']!r}"
     if (folder / layout.SETTINGS).exists() or any(folder.glob("*adapters*.safetensors")):
         return "holds an adapter that this toolkit did not make"
     if any(not path.name.startswith(".") for path in folder.iterdir()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,16 @@ class Project:
             if candidate.is_relative_to(self.root):
                 return candidate.relative_to(self.root).as_posix()
         return str(absolute)
+
+    def as_known(self, path: Path, known: Iterable[str]) -> Path:
+        """The path in the spelling of the stored one that is the same folder; the path itself where none is.
+
+        Where a file system ignores case or Unicode normalization, one folder can be typed in several ways.
+        """
+        if self.relative(path) in (known := list(known)):
+            return path
+        stored = map(self.from_root, known)
+        return next((each for each in stored if files.is_same(each, path)), path)
 
 
 def find(start: Path, *, registry: str | None = None, registry_setting: str | None = None) -> Project:

@@ -26,7 +26,7 @@ from mlxops.registry.imported import (
 )
 from mlxops.registry.metrics import intern, rebuild, record_best
 from mlxops.registry.names import check_name
-from mlxops.registry.runs import id_of, to_json
+from mlxops.registry.runs import check_is_free, id_of, to_json
 
 _BATCH = 5_000  # points gathered before they are written down
 
@@ -182,8 +182,8 @@ def _with_what_was_told(run: ImportedRun, known: ImportSource) -> ImportedRun:
 
 
 def _insert(db: Registry, run: ImportedRun) -> tuple[int, str]:
-    if run.name is not None and id_of(db, check_name(run.name)) is not None:
-        raise Refused(f"there is a run {run.name!r} already", hint="take another --name, or none")
+    if run.name is not None:
+        check_is_free(db, check_name(run.name))
     name = run.name or _free_name(db, run.short_name)
     inserted = db.tables["runs"].insert(
         {

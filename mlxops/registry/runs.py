@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypedDict
 
+from mlxops import layout
 from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.options import nearest
 from mlxops.registry.database import Registry
@@ -81,8 +82,8 @@ def create_run(
     with db.transaction():
         if name is None:
             name = new_name(db, model, day or datetime.now(UTC).date(), word_seed, avoid)
-        elif id_of(db, name) is not None:
-            raise Refused(f"there is a run {name!r} already", hint="take another --name, or none")
+        else:
+            check_is_free(db, name)
         path = f"adapters/{name}" if adapter_path is None else adapter_path
         inserted = db.tables["runs"].insert(
             {
@@ -108,7 +109,25 @@ def create_run(
 
 def new_name(db: Registry, model: str, day: date, word_seed: int | None, avoid: Collection[str] = ()) -> str:
     """A readable name that no run has; only within a transaction does it stay so."""
-    return readable_name(model, day, word_seed, lambda name: name in avoid or id_of(db, name) is not None)
+    taken = {layout.folded(name) for name in (*_names(db), *avoid)}
+    return readable_name(model, day, word_seed, lambda name: layout.folded(name) in taken)
+
+
+def check_is_free(db: Registry, name: str) -> None:
+    """Raise `Refused` for a name that a run has, in this spelling or in one that some system takes for the same."""
+    there = layout.known_spelling(name, names := _names(db))
+    if there in names:
+        why = "" if there == name else f", and {name!r} is the same folder on some systems"
+        raise Refused(f"there is a run {there!r} already{why}", hint="choose another --name, or give none")
+
+
+def is_free(db: Registry, name: str) -> bool:
+    """Whether no run has this name, nor one that some system takes for the same."""
+    return layout.known_spelling(name, names := _names(db)) not in names
+
+
+def _names(db: Registry) -> list[str]:
+    return [row["name"] for row in db.rows("SELECT name FROM runs ORDER BY id DESC")]
 
 
 _CHANGEABLE = ("model", "data", "config", "target_iterations", "adapter_path", "note")
@@ -226,7 +245,7 @@ def _order(db: Registry, order: str | None) -> str:
 
 
 def find_run(db: Registry, name: str) -> FoundRun:
-    """The run of that name; `latest` is the newest.
+    """The run of that name, in another case or Unicode spelling too; `latest` is the newest.
 
     The newest is one that was trained here, where there is any. Raises `NotFound` with the names most like it.
     """
@@ -237,7 +256,7 @@ def find_run(db: Registry, name: str) -> FoundRun:
         SELECT runs.*, (SELECT status FROM run_summary WHERE run_summary.id = runs.id) AS status
         FROM runs {where}
         """,
-        {"name": name},
+        {"name": layout.known_spelling(name, _names(db))},
         of=FoundRun,
     )
     if not found:
@@ -248,7 +267,7 @@ def find_run(db: Registry, name: str) -> FoundRun:
 
 
 def _no_run(db: Registry, name: str) -> NotFound:
-    names = [row["name"] for row in db.rows("SELECT name FROM runs ORDER BY id DESC")]
+    names = _names(db)
     if not names:
         return NotFound("there are no runs yet", hint="inv lora --model MODEL --data DATA starts the first")
     near = difflib.get_close_matches(name, names, n=3) or [each for each in names if name.lower() in each.lower()][:3]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mlxops import files, tensors
 from mlxops.errors import Failed
 from mlxops.events import Saved
-from mlxops.layout import OFFERED, adapter_name, state_name
+from mlxops.layout import CORRUPT, OFFERED, adapter_name, state_name
 from mlxops.training.state import Counters
 
 if TYPE_CHECKING:
@@ -301,13 +302,24 @@ def remove(folder: Path, *, states: Sequence[int], adapters: Sequence[int]) -> t
 
 
 def set_aside(folder: Path, iteration: int) -> list[str]:
-    """Rename a damaged checkpoint's files to `.corrupt`, so that nothing takes them for whole; returns their names."""
+    """Rename a damaged checkpoint's files to `.corrupt`, so that nothing takes them for whole; returns their names.
+
+    Those set aside before stay: the next of a name becomes `.corrupt.2`.
+    """
     names = []
     for name in (state_name(iteration), adapter_name(iteration)):
         if (folder / name).exists():
-            (folder / name).replace(folder / f"{name}.corrupt")
+            (folder / name).rename(_free(folder / f"{name}{CORRUPT}"))
             names.append(name)
     return names
+
+
+def _free(path: Path) -> Path:
+    number, found = 1, path
+    while os.path.lexists(found):
+        number += 1
+        found = path.with_name(f"{path.name}.{number}")
+    return found
 
 
 def sweep(folder: Path) -> None:

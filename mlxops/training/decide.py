@@ -259,6 +259,8 @@ def _beginning(request: Request) -> int:
 def _way_out(request: Request) -> str:
     """What to type where the folder of a new run holds something else."""
     others = "choose another --name or --adapter-path"
+    if request.occupied and request.occupied.startswith("holds the run"):
+        return f"`--adapter-path {shlex.quote(str(request.own_folder))}` resumes that run there; or {others}"
     if request.occupied and "adapter" in request.occupied:
         return f"--adopt {shlex.quote(str(request.own_folder))} goes on with it; or {others}"
     return others

@@ -328,12 +328,13 @@ def test_a_run_at_work_is_left_out_and_named(mlxops: Program, project: Path, fol
 def test_leftovers_of_kills_and_damaged_files_set_aside_go_too(mlxops: Program, project: Path, folder: Path) -> None:
     (folder / ".adapters.safetensors.partial.safetensors").write_bytes(b"half")
     (folder / f"{state_name(4)}.corrupt").write_bytes(b"damaged")
+    (folder / f"{state_name(4)}.corrupt.2").write_bytes(b"damaged again")
 
     _, _, asked = mlxops("checkpoints --prune --keep-last 99")
     code, _, _ = mlxops("checkpoints --prune --keep-last 99 --yes")
 
     assert f"damaged ones set aside: {state_name(4)}.corrupt" in asked
-    assert (code, sorted(folder.glob("*.corrupt")), sorted(folder.glob(".*partial*"))) == (0, [], [])
+    assert (code, sorted(folder.glob("*.corrupt*")), sorted(folder.glob(".*partial*"))) == (0, [], [])
     assert len(on_disk(folder)) == 12
 
 

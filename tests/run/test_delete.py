@@ -144,6 +144,7 @@ def test_what_is_not_the_runs_by_name_stays_and_its_folder_with_it(mlxops: Typed
 def test_half_written_and_set_aside_files_of_the_run_go_too_and_its_log(mlxops: Typed, heron: Path) -> None:
     (heron / ".0000012_state.safetensors.partial.safetensors").touch()
     (heron / "0000004_state.safetensors.corrupt").touch()
+    (heron / "0000004_state.safetensors.corrupt.2").touch()
     (heron / "train.log").touch()
 
     assert mlxops("run.delete heron --yes")[0] == 0

@@ -15,6 +15,7 @@ from small_trainings import adapter_bytes, after_step, rows, settings, train_sma
 
 from mlxops import files, layout, tensors
 from mlxops.errors import Failed
+from mlxops.layout import recognise
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint, Damaged
 from mlxops.training.state import Counters
@@ -289,6 +290,21 @@ def test_a_damaged_checkpoint_is_set_aside_under_another_name(folder):
     assert sorted(names) == ["0000004_adapters.safetensors", "0000004_state.safetensors"]
     assert (folder / "0000004_state.safetensors.corrupt").exists()
     assert checkpoints.iterations(folder) == [3]
+
+
+def test_a_second_damaged_checkpoint_of_one_iteration_leaves_the_first(folder):
+    for content in (b"first", b"second", b"third"):
+        write(folder, 4)
+        (folder / "0000004_state.safetensors").write_bytes(content)
+        checkpoints.set_aside(folder, 4)
+
+    there = {path.name: path.read_bytes() for path in folder.glob("*_state.*")}
+    assert there == {
+        "0000004_state.safetensors.corrupt": b"first",
+        "0000004_state.safetensors.corrupt.2": b"second",
+        "0000004_state.safetensors.corrupt.3": b"third",
+    }
+    assert {recognise(name)[0] for name in there} == {"set aside"}
 
 
 def test_sweeping_removes_what_a_kill_left_and_nothing_else(folder):

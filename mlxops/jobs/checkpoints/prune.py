@@ -132,7 +132,7 @@ def _plan_run(
     found, damaged = _plan_around_damage(run, folder, kept, config)
     promised_gone = _left_over(run.rows, sizes)
     left_overs = [each for each in contents.files if each.kind == "half-written" or each.name in promised_gone]
-    set_aside = [each for each in contents.of("set aside") if each.name.endswith(".corrupt")]
+    set_aside = [each for each in contents.of("set aside") if layout.CORRUPT in each.name]
     going = Going(
         run=run.row["name"],
         folder=run.row["adapter_path"],

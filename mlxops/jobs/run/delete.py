@@ -31,8 +31,10 @@ from mlxops.training import lock
 from mlxops.training.origin import origin_of
 
 _OWN_NAMES = {layout.OFFERED, layout.SETTINGS, lock.NAME, detach.LOG}
-_OWN_FILES = re.compile(r"\d{7,}_(adapters|state)\.safetensors(\.corrupt)?|\..+\.partial(\..+)?")
-_LEFT_OVER = re.compile(r"\d{7,}_(adapters|state)\.safetensors\.corrupt|\d{7,}_state\.safetensors|\..+\.partial(\..+)?")
+_SET_ASIDE = r"\d{7,}_(adapters|state)\.safetensors\.corrupt(\.\d+)?"
+_HALF_WRITTEN = r"\..+\.partial(\..+)?"
+_OWN_FILES = re.compile(rf"\d{{7,}}_(adapters|state)\.safetensors|{_SET_ASIDE}|{_HALF_WRITTEN}")
+_LEFT_OVER = re.compile(rf"\d{{7,}}_state\.safetensors|{_SET_ASIDE}|{_HALF_WRITTEN}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlxops import layout, registry
+from mlxops import files, layout, registry
 from mlxops.adapters import adapter_config, foreign
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, InvalidData, Refused, SettingsDiffer
@@ -109,7 +109,8 @@ def _again(project: Project, config: LoraConfig, path: Path, folder: Path, run: 
     asked = config.name or run["name"]
     place = folder if config.adapter_path is None else project.resolve(config.adapter_path)
     is_same = path == folder or (origin is not None and origin.file == path.name)
-    if origin is None or origin.kind != "warm" or asked != run["name"] or place != folder or not is_same:
+    is_named = layout.folded(asked) == layout.folded(run["name"]) and files.is_same(place, folder)
+    if origin is None or origin.kind != "warm" or not is_named or not is_same:
         raise Refused(
             f"{project.relative(folder)!r} is the folder of the run {run['name']!r}",
             hint=f"--branch --from {run['name']} begins from one of its checkpoints",
@@ -157,7 +158,7 @@ def _in_a_place_of_its_own(project: Project, config: LoraConfig, folder: Path, i
     if asked is None and config.name is None:
         return config
     place = project.adapters_folder / str(config.name) if asked is None else project.resolve(asked)
-    if _is_same(place, folder):
+    if files.is_same(place, folder):
         hint = (
             "another --name gives the new run a folder of its own"
             if asked is None
@@ -173,14 +174,7 @@ def _imported_from(project: Project, folder: Path) -> str | None:
         return None
     with opening.reading(project.registry_path) as db:
         known = registry.imports_of(db)
-    return next((run["name"] for run in known if _is_same(project.from_root(run["imported_from"]), folder)), None)
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
+    return next((run["name"] for run in known if files.is_same(project.from_root(run["imported_from"]), folder)), None)
 
 
 def _in_words(config: LoraConfig) -> str:

@@ -85,7 +85,8 @@ def named(project: Project, rows: Mapping[str, Row], prepared: Prepared) -> Row 
         return rows[str(config.name)]
     if config.adapter_path is None:
         return None
-    place = project.relative(project.resolve(config.adapter_path))
+    stored = [row["adapter_path"] for row in rows.values()]
+    place = project.relative(project.as_known(project.resolve(config.adapter_path), stored))
     return next((row for row in rows.values() if row["adapter_path"] == place), None)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlxops import data, registry
+from mlxops import data, layout, registry
 from mlxops.adapters import adapter_config
 from mlxops.errors import BadRequest
 from mlxops.jobs.train import branch, recover
@@ -39,13 +39,14 @@ def settle(project: Project, db: registry.Registry | None, prepared: Prepared) -
     for row in own_runs(db) if db else ():
         runs.rows[row["name"]] = row
         runs.candidates[row["name"]] = candidate(project, row)
-    for unknown in recover.unknown_folders(project, runs.rows.values(), folder_asked(project, prepared)):
+    asked = folder_asked(project, prepared, runs.rows.values())
+    for unknown in recover.unknown_folders(project, runs.rows.values(), asked):
         name = unknown.name or unknown.folder.name
         runs.rows[name] = {**unknown.run, "adapter_path": project.relative(unknown.folder), "id": None}
         known = {"name": name, "iteration": 0, "status": "", "target_iterations": unknown.run["target"]}
         runs.candidates[name] = candidate(project, {**runs.rows[name], **known})
-    prepared = _begun(project, db, runs, prepared)
-    request = _request(project, prepared)
+    prepared = _begun(project, db, runs, _as_known(runs, prepared))
+    request = _request(project, runs, prepared)
     while True:
         decision = decide(request, list(runs.candidates.values()))
         chosen = decision.run
@@ -58,6 +59,14 @@ def settle(project: Project, db: registry.Registry | None, prepared: Prepared) -
 def own_runs(db: registry.Registry) -> list[registry.CandidateRun]:
     """The runs that a training may go on with: not those that were imported, whose folders are another tool's."""
     return [row for row in registry.candidate_runs(db) if row["imported_from"] is None]
+
+
+def _as_known(runs: KnownRuns, prepared: Prepared) -> Prepared:
+    """The training with the name that the run has, where the one given is another spelling of it."""
+    if prepared.config.name is None:
+        return prepared
+    name = layout.known_spelling(prepared.config.name, runs.rows)
+    return replace(prepared, config=replace(prepared.config, name=name))
 
 
 def _begun(project: Project, db: registry.Registry | None, runs: KnownRuns, prepared: Prepared) -> Prepared:
@@ -132,14 +141,18 @@ def as_read(known: Candidate, row: Mapping[str, Any], newest: Checkpoint | None)
     )
 
 
-def folder_asked(project: Project, prepared: Prepared) -> Path | None:
+def folder_asked(project: Project, prepared: Prepared, rows: Iterable[Mapping[str, Any]]) -> Path | None:
+    """The folder that the command names, in the spelling of the run that is there."""
     asked = prepared.config.adapter_path
-    return None if asked is None else project.resolve(asked)
+    return None if asked is None else project.as_known(project.resolve(asked), (row["adapter_path"] for row in rows))
 
 
-def _request(project: Project, prepared: Prepared) -> Request:
-    config, asked = prepared.config, folder_asked(project, prepared)
-    own = asked or (project.adapters_folder / config.name if config.name is not None else None)
+def _request(project: Project, runs: KnownRuns, prepared: Prepared) -> Request:
+    config, asked = prepared.config, folder_asked(project, prepared, runs.rows.values())
+    own = asked
+    if own is None and config.name is not None:
+        stored = (row["adapter_path"] for row in runs.rows.values())
+        own = project.as_known(project.adapters_folder / config.name, stored)
     is_adopted = own is not None and prepared.to_adopt is not None and prepared.to_adopt.parent == own
     return Request(
         fingerprint=prepared.fingerprint,

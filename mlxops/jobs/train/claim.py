@@ -89,8 +89,8 @@ def claim(project: Project, db: registry.Registry, prepared: Prepared, command: 
         # two equal commands at once must not both find that there is no run yet
         with deciding(project, who):
             registry.close_dead_attempts(db)
-            asked = folder_asked(project, prepared)
-            for unknown in recover.unknown_folders(project, own_runs(db), asked):
+            rows = own_runs(db)
+            for unknown in recover.unknown_folders(project, rows, folder_asked(project, prepared, rows)):
                 recover.take(project, db, unknown)
             decision, runs, prepared = settle(project, db, prepared)
             _enforce(decision)
@@ -141,7 +141,7 @@ def _enforce(decision: Decision) -> None:
 
 
 def _new_row(project: Project, db: registry.Registry, prepared: Prepared, runs: KnownRuns) -> dict[str, Any]:
-    config, asked = prepared.config, folder_asked(project, prepared)
+    config, asked = prepared.config, folder_asked(project, prepared, runs.rows.values())
     origin = prepared.origin
     parent = runs.rows.get(origin.run) if origin and origin.run else None
     taken = {path.name for path in project.adapters_folder.iterdir()} if project.adapters_folder.is_dir() else set()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlxops import registry
+from mlxops import files, layout, registry
 from mlxops.adapters.adapter_config import describes_itself
 from mlxops.errors import Failed
 from mlxops.projects.project import Project
@@ -32,7 +32,7 @@ def unknown_folders(project: Project, rows: Iterable[Mapping[str, Any]], asked_f
     A copy of a run's folder counts only where it is asked for: going on in it is nobody's wish else.
     """
     by_name = {row["name"]: row for row in rows}
-    known = {row["adapter_path"] for row in by_name.values()}
+    known = {row["adapter_path"]: project.from_root(row["adapter_path"]) for row in by_name.values()}
     folders = sorted(project.adapters_folder.iterdir()) if project.adapters_folder.is_dir() else []
     if asked_for is not None:
         folders.append(asked_for)
@@ -40,7 +40,9 @@ def unknown_folders(project: Project, rows: Iterable[Mapping[str, Any]], asked_f
     for folder in folders:
         place = project.relative(folder)
         run = None if folder.is_symlink() or place in known or place in found else describes_itself(folder)
-        if run is None:
+        # under another spelling of its name it may be a folder that is known
+        others = (*known.values(), *(each.folder for each in found.values()))
+        if run is None or any(files.is_same(folder, each) for each in others):
             continue
         row = by_name.get(run["name"])
         if row is None:
@@ -48,9 +50,14 @@ def unknown_folders(project: Project, rows: Iterable[Mapping[str, Any]], asked_f
         elif not project.from_root(row["adapter_path"]).exists():
             found[place] = Unknown(folder, run, run["name"], row["id"])
         elif folder == asked_for:
-            found[place] = Unknown(folder, run, folder.name if folder.name not in by_name else None, None)
+            found[place] = Unknown(folder, run, _free_name(folder.name, by_name), None)
     parents = {each.run["name"]: _parent(each) for each in found.values()}
     return sorted(found.values(), key=lambda each: _generation(each.run["name"], parents))
+
+
+def _free_name(name: str, taken: Iterable[str]) -> str | None:
+    taken = list(taken)
+    return name if layout.known_spelling(name, taken) not in taken else None
 
 
 def _parent(unknown: Unknown) -> str | None:
@@ -77,7 +84,7 @@ def take(project: Project, db: registry.Registry, unknown: Unknown) -> None:
     origin = origin_of(run["config"])
     parent = registry.id_of(db, origin.run) if origin and origin.run else None
     # an imported run may have taken the name meanwhile
-    is_free = unknown.name is not None and registry.id_of(db, unknown.name) is None
+    is_free = unknown.name is not None and registry.is_free(db, unknown.name)
     made = registry.create_run(
         db,
         name=unknown.name if is_free else None,
