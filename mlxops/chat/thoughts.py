@@ -78,6 +78,18 @@ class ThoughtSplitter:
             yield Part(text=text, is_thought=self._close is not None)
 
 
+class Words:
+    """The null object of a `ThoughtSplitter`: all is said."""
+
+    def feed(self, text: str) -> Iterator[Part]:
+        """The text as it is."""
+        yield Part(text=text)
+
+    def finish(self) -> Iterator[Part]:
+        """Nothing is held back."""
+        yield from ()
+
+
 def _begun(text: str, marks: list[str]) -> int:
     """How many characters at the end of a text may be the beginning of a mark."""
     longest = max(map(len, marks)) - 1

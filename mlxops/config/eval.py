@@ -41,3 +41,38 @@ class ChatConfig:
     thoughts: Literal["dim", "hide", "show"] = option("dim", "how a model's thoughts are shown")
     markdown: bool = option(True, "draw markdown in a terminal")
     json: bool = option(False, "one JSON object for each answer")
+
+
+@settings
+class QueryConfig:
+    """Settings of a single question."""
+
+    EXAMPLES: ClassVar = (
+        'query SmolLM2-135M-Instruct -p "What is the capital of France?"',
+        "query --run latest --json < question.txt",
+    )
+    GROUPS: ClassVar = {
+        "model": "model",
+        "prompt": "what is asked",
+        "max_tokens": "how tokens are chosen",
+        "json": "output",
+    }
+
+    model: str | None = option("", "model folder, its name in models/, or hub id", positional=True, path=True)
+    adapter_path: str | None = option(None, "adapter folder, or one of its files", path=True)
+    run: str | None = option(None, "adapter of a run: RUN, RUN:ITERATION, RUN:best or RUN:last")
+    draft_model: str | None = option(None, "smaller model of the same tokenizer that proposes tokens", path=True)
+    prompt: str | None = option(None, "the question; - and a pipe read it from standard input", aliases=["p"])
+    interactive: bool = option(False, "ask again and again, each question by itself", aliases=["i"])
+    system: str | None = option(None, "system prompt")
+    schema: str | None = option(None, "JSON schema file; the answer is JSON that is valid by it", path=True)
+    max_tokens: int = option(512, "tokens of an answer at most", at_least=1, at_most=HUGE)
+    temperature: float = option(0.0, "sampling temperature; 0 is greedy", at_least=0, at_most=100, aliases=["temp"])
+    top_p: float = option(1.0, "sample from the most likely tokens of this probability", above=0, at_most=1)
+    top_k: int = option(0, "sample from so many most likely tokens; 0 for all", at_least=0, at_most=HUGE)
+    min_p: float = option(0.0, "leave out tokens below this share of the likeliest", at_least=0, at_most=1)
+    repetition_penalty: float = option(
+        1.0, "divide the logits of the last 20 tokens by this; 1 for none", above=0, at_most=100
+    )
+    seed: int = option(0, "seed of the sampling", at_least=0, at_most=2**63 - 1)
+    json: bool = option(False, "the answer and its counts as one JSON object")

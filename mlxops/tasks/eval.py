@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import ChatConfig
+from mlxops.config import ChatConfig, QueryConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -29,6 +29,25 @@ def chat(c: Context, config: ChatConfig) -> None:
     return chat_input.check(drawing.draw(talker.say(message), talker, out, err, tells_problems=False))
 
 
+@task
+def query(c: Context, config: QueryConfig) -> None:
+    """Ask a model one question: the answer goes to stdout, and nothing else.
+
+    A pipe is the question unless -p gives one. --schema makes the answer JSON that is valid by a JSON schema. -i asks
+    again and again, each question by itself.
+    """
+    from mlxops.jobs.eval import chat_input
+    from mlxops.jobs.eval import query as job
+    from mlxops.ui.eval import query as drawing
+    from mlxops.ui.terminal import console
+
+    question = job.question_of(config)
+    asked = job.open_query(house.invocation(c), config)
+    if question is None:
+        return drawing.ask_on(asked, console.make(), console.make(stderr=True))
+    return chat_input.check(drawing.answer(asked.ask(question), console.make(), as_json=config.json))
+
+
 COLLECTION = "eval"
-TASKS = (chat,)
-SHORT_NAMES = {"chat": chat}
+TASKS = (chat, query)
+SHORT_NAMES = {"chat": chat, "query": query}

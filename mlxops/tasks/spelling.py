@@ -52,6 +52,8 @@ SPELLINGS: Mapping[str, Spelling] = {
     "train.lora": _LORA,
     "chat": _CHAT,
     "eval.chat": _CHAT,
+    "query": _CHAT,
+    "eval.query": _CHAT,
     "monitor": _MONITOR,
     "train-monitor": _MONITOR,
     "train.monitor": _MONITOR,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mlxops.chat.events import Answered, Piece
-from mlxops.chat.thoughts import ThoughtSplitter
+from mlxops.chat.thoughts import ThoughtSplitter, Words
 from mlxops.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ def speak(
     processors: Sequence[LogitsProcessor] = (),
     should_stop: Callable[[], bool] = lambda: False,
     adapter: str | None = None,
+    may_think: bool = True,
 ) -> Iterator[Piece | Answered]:
-    """One answer, piece by piece, thoughts told apart; the last event is the whole of it."""
+    """One answer, piece by piece, thoughts told apart if there may be any; the last event is the whole of it."""
     from mlxops.models.generation import Stream
 
     stream = Stream(
@@ -103,7 +104,7 @@ def speak(
         processors=processors,
         should_stop=should_stop,
     )
-    splitter = ThoughtSplitter(prompt.text)
+    splitter = ThoughtSplitter(prompt.text) if may_think else Words()
     said: dict[bool, list[str]] = {True: [], False: []}
     for text in stream:
         for part in splitter.feed(text):
