@@ -21,7 +21,7 @@ def check(c: Context) -> None:
 
 @task
 def docs(c: Context) -> None:
-    """Write docs/sql.md and db/datasette.yaml anew, from db/ and the small registry of the tests."""
+    """Write docs/sql.md and db/datasette.yaml again, from db/ and the small registry of the tests."""
     for script in ("docs/sql.py", "docs/datasette_yaml.py"):
         c.run(f"'{sys.executable}' {script}", pty=sys.stdout.isatty())
 

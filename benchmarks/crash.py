@@ -5,7 +5,7 @@
 A training is killed at a random instant and started again by the same command, until it is finished. Every other kill
 falls inside the checkpoint writer, at one of its instants; the rest anywhere between the first step and the end.
 Then the adapters' bytes and all metrics that are no wall-clock figures have to be those of the uninterrupted run, and
-every start has to have gone on from the newest whole checkpoint. Ends with 1 where anything differs.
+every start has to have resumed from the newest whole checkpoint. Ends with 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def check(project: Path, case: Case, kills: int, chance: random.Random, options:
         went_on = [attempt["from_iteration"] for attempt in training_runs.attempts(project, name)]
         # one that was killed after its last checkpoint has nothing left to train
         if went_on != [start for start in starts if start < expected["run"]["iteration"]]:
-            count.faults.append(f"{name} went on from {went_on}, the newest checkpoints were at {starts}")
+            count.faults.append(f"{name} resumed from {went_on}, the newest checkpoints were at {starts}")
         count.runs += 1
         got = training_runs.result(project, name)
         count.exact += got == expected
@@ -138,7 +138,7 @@ def killing(
 ) -> Iterator[int]:
     """Start a run again and again, killing it while there are kills left, until it is finished.
 
-    Gives for each start where it has to go on: the newest checkpoint on disk before it.
+    Gives for each start where it has to continue: the newest checkpoint on disk before it.
     """
     while True:
         newest = training_runs.newest_checkpoint(project, name)

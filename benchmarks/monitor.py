@@ -38,6 +38,7 @@ from mlxops import registry
 from mlxops.events import Report
 from mlxops.jobs.train.monitor import Watch
 from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 from mlxops.registry.recorder import Recorder
 from mlxops.ui.terminal import console
 from mlxops.ui.train import monitor
@@ -112,7 +113,7 @@ def fill(path: Path, points: int) -> None:
 
 
 def begin(db: registry.Registry) -> tuple[int, int]:
-    """The first run goes on in this process; its last iteration and its attempt."""
+    """The first run continues in this process; its last iteration and its attempt."""
     (row,) = db.rows("SELECT max(last_iteration) AS last FROM series WHERE run_id = 1")
     attempt = registry.start_attempt(
         db, 1, start_kind="exact", from_iteration=row["last"], trained_tokens=0, target_iterations=10_000_000,
@@ -129,7 +130,7 @@ def report(iteration: int) -> Report:
 
 def frames(path: Path, width: int, height: int, count: int) -> tuple[float, list[float], list[float]]:
     """Milliseconds of the first frame of a monitor just opened, of those after it, and their processor time."""
-    invocation = Invocation(cwd=path.parent, root=path.parent, registry_path=path)
+    invocation = Invocation(project=Project(root=path.parent, cwd=path.parent, registry_path=path))
     with registry.open_registry(path) as db, Watch(invocation) as watch:
         iteration, attempt = begin(db)
         record = Recorder(db, 1, attempt, saved_at=0)
@@ -173,7 +174,7 @@ def taken_by_monitors(path: Path, seconds: float, processors: int) -> float:
 def watched(path: Path, pairs: int, processors: int) -> tuple[list[float], tuple[float, float]]:
     """Step times watched over step times alone, and the seconds of a report alone and watched.
 
-    Half of the pairs begin with the monitors, which draw at once when they go on and so more often than they would.
+    Half of the pairs begin with the monitors, which draw at once when they continue and so more often than they would.
     """
     ratios: list[float] = []
     reports: dict[bool, list[float]] = {False: [], True: []}

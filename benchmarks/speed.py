@@ -1,4 +1,4 @@
-"""Trained tokens a second against `mlx_lm.lora`: the same model, rows, batch size and layers, one epoch each.
+"""Trained tokens per second against `mlx_lm.lora`: the same model, rows, batch size and layers, one epoch each.
 
     python benchmarks/speed.py --model models/SmolLM2-135M-Instruct [--repeats 3] [--rows 48] [--layers 4]
 

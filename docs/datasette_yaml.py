@@ -171,7 +171,7 @@ COLUMNS = {
     "imported_from": "the log or folder of another tool that it was read from; empty for a training of mlxops",
     "is_best": "1 where the validation loss is the run's lowest",
     "is_offered": "1 where the run's adapter is a copy of it",
-    "is_resumable": "1 where a training can go on from it",
+    "is_resumable": "1 where a training can resume from it",
     "iteration": "iteration of the training",
     "kind": "what kind",
     "last_elapsed_ms": f"of the newest point, milliseconds {ELAPSED}",
@@ -215,7 +215,7 @@ COLUMNS = {
     "generation_tokens_per_second": "tokens generated a second",
     "python": "version of Python",
     "quantization": "bits a weight, where it is quantized",
-    "resumable": "how many a training can go on from",
+    "resumable": "how many a training can resume from",
     "revision": "revision on the hub",
     "row": "row of the data, from 1",
     "rows": "how many rows were asked",
@@ -230,7 +230,7 @@ COLUMNS = {
     "start_kind": "fresh, exact, inexact, warm (weights of another tool) or branch",
     "start_note": "what was not exact",
     "started_at": "when it started, in UTC",
-    "state_file": "what a training needs to go on",
+    "state_file": "what a training needs to continue",
     "state_pruned_at": "since when the weights alone are left",
     "state_sha256": "hash of the state's file",
     "status": "status",
@@ -241,14 +241,14 @@ COLUMNS = {
     "time_to_first_token": "seconds until the first token",
     "to_iteration": "the iteration it ended at; empty while it is at work",
     "token_latencies": "milliseconds of each token, as JSON",
-    "tokens_per_second": "tokens a second, the newest of the newest attempt",
-    "train_loss": "train loss in nats a token; empty where it was not finite",
+    "tokens_per_second": "tokens per second, the newest of the newest attempt",
+    "train_loss": "train loss in nats per token; empty where it was not finite",
     "trained_tokens": "tokens trained on",
     "trial": "number of the trial, from 1",
     "trials": "how many trials",
     "unit": "in which unit",
     "updated_at": "when it last changed, in UTC",
-    "validation_loss": "validation loss in nats a token; empty where it was not finite",
+    "validation_loss": "validation loss in nats per token; empty where it was not finite",
     "validation_standard_error": "how well the validation loss is known, over its rows",
     "value": "the value; empty where it was not finite",
     "verdict": "good or bad",
@@ -294,7 +294,7 @@ def main() -> int:
     if not options.check:
         options.file.write_text(text, encoding="utf-8")
     elif not options.file.is_file() or options.file.read_text(encoding="utf-8") != text:
-        print(f"{options.file.name} is not current: python docs/datasette_yaml.py writes it anew")
+        print(f"{options.file.name} is not current: python docs/datasette_yaml.py writes it again")
         return 1
     return 0
 

@@ -63,7 +63,7 @@ def on_terminal(*arguments: str, cwd: Path) -> list[str]:
 
 
 def what_changed(lines: list[str]) -> list[str]:
-    """Without the commands to go on with, which name folders of this machine."""
+    """Without the commands to resume, which name folders of this machine."""
     end = next(number for number, line in enumerate(lines) if "The prompts are" in line)
     return lines[: end - 1]
 

@@ -77,7 +77,7 @@ def main() -> int:
     if not options.check:
         options.page.write_text(text, encoding="utf-8")
     elif not options.page.is_file() or options.page.read_text(encoding="utf-8") != text:
-        print(f"{options.page.name} is not current: python docs/sql.py writes it anew")
+        print(f"{options.page.name} is not current: python docs/sql.py writes it again")
         return 1
     return 0
 

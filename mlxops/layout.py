@@ -54,7 +54,7 @@ _NAMES: tuple[tuple[re.Pattern[str], Kind, str], ...] = (
     ),
     (re.compile(r".+\.before"), "set aside", "the original of an adapter that was taken over"),
     (re.compile(r"(\d{7,})_adapters\.safetensors"), "weights", "NNNNNNN_adapters.safetensors: weights by iteration"),
-    (re.compile(r"(\d{7,})_state\.safetensors"), "state", "NNNNNNN_state.safetensors: what else going on takes"),
+    (re.compile(r"(\d{7,})_state\.safetensors"), "state", "NNNNNNN_state.safetensors: what else resuming takes"),
     (re.compile(r"adapters\.safetensors"), "offered", "adapters.safetensors: what programs load, its iteration open"),
     (re.compile(r"adapters\.npz"), "offered", "adapters.npz: what mlx-lm wrote before safetensors"),
     (re.compile(r"(\d+)_adapters\.npz"), "weights", "N_adapters.npz: weights by iteration, before safetensors"),

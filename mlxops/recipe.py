@@ -81,7 +81,7 @@ def _compose(file: Path) -> yaml.Node | None:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise NotFound(f"there is no recipe {str(file)!r}", hint="--config takes a YAML file") from None
+        raise NotFound(f"there is no recipe {str(file)!r}", hint="`--config` takes a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"the recipe {str(file)!r} cannot be read: {error}", hint="it is YAML in UTF-8") from None
     try:

@@ -350,7 +350,7 @@ def _others(db: Registry) -> None:
     ]:
         _insert(db, "profiles", run_id=IDS[run], attempt_id=attempt, part=part, seconds=seconds, count=count)
     for run, attempt, iteration, seconds, level, kind, message in [
-        ("heron", 2, 50, 140, "info", "resumed", "goes on from iteration 50"),
+        ("heron", 2, 50, 140, "info", "resumed", "resumes from iteration 50"),
         (
             "wren",
             4,

@@ -62,7 +62,7 @@ def model_of(folder: Path, config: LoraConfig) -> nn.Module:
 
 
 def work(source: Path, folder: Path, config: LoraConfig = SMALL, **changed: Any) -> Work:
-    """What `train` takes; goes on from the newest checkpoint in the folder if there is one."""
+    """What `train` takes; resumes from the newest checkpoint in the folder if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     trained = changed.pop("rows", None) or rows()
     validated = changed.pop("validation_rows", ())

@@ -76,9 +76,9 @@ def listed(c: Context, config: RunsConfig) -> None:
 
 
 ERRORS: dict[str, BaseException] = {
-    "not-found": errors.NotFound("no run 'x'", hint="inv runs shows the runs there are"),
+    "not-found": errors.NotFound("no run 'x'", hint="`inv runs` shows the runs there are"),
     "data": errors.InvalidData("the data cannot be used", [f"d.jsonl:{n}: no" for n in range(1, 26)]),
-    "differ": errors.SettingsDiffer("another run is there", [("lora_rank", 8, 16)], hint="--new starts another"),
+    "differ": errors.SettingsDiffer("another run is there", [("lora_rank", 8, 16)], hint="`--new` starts another"),
     "interrupted": errors.Interrupted(signal.SIGTERM, "saved at 4"),
     "ctrl-c": KeyboardInterrupt(),
     "bug": ZeroDivisionError("by zero\nand more"),
@@ -150,15 +150,15 @@ def test_a_task_can_be_called_with_its_dataclass(capsys: pytest.CaptureFixture[s
         (
             "paint w --tools --cots",
             2,
-            ["--tools takes a list, not the option '--cots'", "hint: did you mean --coats?"],
+            ["--tools takes a list, not the option '--cots'", "hint: did you mean `--coats`?"],
         ),
-        ("paint w --cotas 3", 2, ["paint has no option --cotas", "hint: did you mean --coats?"]),
-        ("paint w --zzz", 2, ["paint has no option --zzz", "hint: mlx-toolkit paint --help shows its options"]),
+        ("paint w --cotas 3", 2, ["paint has no option --cotas", "hint: did you mean `--coats`?"]),
+        ("paint w --zzz", 2, ["paint has no option --zzz", "hint: `mlx-toolkit paint --help` shows its options"]),
         ("paint w --coats 3 4", 2, ["--coats takes one value, and there is no task '4' after it", ...]),
         ("paint w --prime=no", 2, ["--prime takes no value, and there is no task 'no' after it", ...]),
         ("pain w", 2, ["there is no task 'pain'", "hint: did you mean 'paint'?"]),
-        ("paint", 2, ["paint needs WALL", "hint: mlx-toolkit paint --help explains it"]),
-        ("paint --cotas", 2, ["WALL takes a text, not the option '--cotas'", "hint: did you mean --coats?"]),
+        ("paint", 2, ["paint needs WALL", "hint: `mlx-toolkit paint --help` explains it"]),
+        ("paint --cotas", 2, ["WALL takes a text, not the option '--cotas'", "hint: did you mean `--coats`?"]),
     ],
 )
 def test_what_is_wrong_is_said_with_what_to_type(typed: Typed, command: str, code: int, lines: list[Any]) -> None:
@@ -302,9 +302,9 @@ def test_settings_say_where_a_command_works(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("name", "code", "first", "last"),
     [
-        ("not-found", 2, "no run 'x'", "hint: mlx-toolkit runs shows the runs there are"),
+        ("not-found", 2, "no run 'x'", "hint: `mlx-toolkit runs` shows the runs there are"),
         ("data", 2, "the data cannot be used", "  … and 5 more"),
-        ("differ", 3, "another run is there", "hint: --new starts another"),
+        ("differ", 3, "another run is there", "hint: `--new` starts another"),
         ("interrupted", 143, "saved at 4", "saved at 4"),
         ("exit", 7, "enough", "enough"),
     ],

@@ -77,7 +77,7 @@ def test_it_reads_the_settings_of_the_project_from_below(mlxops: Typed, monkeypa
 
     assert mlxops("runs")[2] == (
         "invoke.yaml: mlxops.runs: limit takes a whole number, not 'none'\n"
-        "hint: mlx-toolkit runs --help explains its options\n"
+        "hint: `mlx-toolkit runs --help` explains its options\n"
     )
 
 
@@ -288,7 +288,7 @@ def test_a_folder_that_was_removed_is_said() -> None:
         ("--list >&- 2>&-", 0, ""),
         ("runs --json >/dev/full", 1, "the output cannot be written: No space left on device\n"),
         ("sql 'select 1' >/dev/full", 1, "the output cannot be written: No space left on device\n"),
-        ("run.export >&-", 2, "stdout is closed\nhint: --output names a file\n"),
+        ("run.export >&-", 2, "stdout is closed\nhint: `--output` names a file\n"),
     ],
 )
 def test_an_output_that_takes_nothing_is_no_bug(command: str, code: int, said: str) -> None:

@@ -50,7 +50,7 @@ def test_bare_it_lists_the_tasks_and_those_of_the_project(inv: Inv) -> None:
     assert (code, err) == (0, "")
     assert "\ntrain\n  lora  " in out
     assert "  greet  Greet somebody" in out
-    assert out.splitlines()[-1] == "inv TASK --help explains a task and its options."
+    assert out.splitlines()[-1] == "`inv TASK --help` explains a task and its options."
 
 
 def test_it_works_below_the_folder_of_tasks_py(inv: Inv, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,12 +67,12 @@ def test_it_works_below_the_folder_of_tasks_py(inv: Inv, monkeypatch: pytest.Mon
         (
             "lora --iters abc",
             2,
-            "--iters takes a whole number, not 'abc'\nhint: inv lora --help explains its options\n",
+            "--iters takes a whole number, not 'abc'\nhint: `inv lora --help` explains its options\n",
         ),
-        ("lora --itres 3", 1, "lora has no option --itres\nhint: did you mean --iters?\n"),
+        ("lora --itres 3", 1, "lora has no option --itres\nhint: did you mean `--iters`?\n"),
         ("lroa", 1, "there is no task 'lroa'\nhint: did you mean 'lora'?\n"),
-        ("run.show", 1, "run.show needs NAME\nhint: inv run.show --help explains it\n"),
-        ("sql .nope", 2, "'.nope' is not known\nhint: inv sql .queries and inv sql .schema list what there is\n"),
+        ("run.show", 1, "run.show needs NAME\nhint: `inv run.show --help` explains it\n"),
+        ("sql .nope", 2, "'.nope' is not known\nhint: `inv sql .queries` and `inv sql .schema` list what there is\n"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_exit_code(inv: Inv, command: str, code: int, err: str) -> None:

@@ -1,5 +1,5 @@
 -- What can be deleted, and how much does that free?
--- Not the newest whole checkpoints of a run, the newest that it can go on from, its best, what its folder offers, where
+-- Not the newest whole checkpoints of a run, the newest that it can resume from, its best, what its folder offers, where
 -- a run branched off, nor those of a run at work or of one that was imported.
 -- :keep how many of the newest stay, a whole number from 1; 1 unless given
 WITH whole AS (

@@ -1,6 +1,6 @@
 -- How much work was lost to interruptions, and done again?
--- Of an attempt the iterations beyond those that a later one went on from, and their share of its time. Imported runs
--- are left out: where a log begins anew is not known to be an interruption.
+-- Of an attempt the iterations beyond those that a later one resumed from, and their share of its time. Imported runs
+-- are left out: where a log starts from iteration 0 is not known to be an interruption.
 WITH step AS (
     SELECT
         run_id,

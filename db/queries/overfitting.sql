@@ -1,4 +1,4 @@
--- Which runs went on after their best validation loss, and what did it cost?
+-- Which runs continued after their best validation loss, and what did it cost?
 SELECT
     name,
     best_iteration,

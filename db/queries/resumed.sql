@@ -1,5 +1,5 @@
 -- Which runs were resumed, how, and how did they do?
--- An attempt that found no checkpoint to go on from began anew. Imported runs are left out: their sources do not say.
+-- An attempt that found no checkpoint to resume from restarted. Imported runs are left out: their sources do not say.
 SELECT
     run_summary.name AS run,
     run_summary.status,

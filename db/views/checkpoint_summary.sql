@@ -1,4 +1,4 @@
--- One row a checkpoint: what it is, whether a run can go on from it, and what it takes on disk.
+-- One row a checkpoint: what it is, whether a run can resume from it, and what it takes on disk.
 CREATE VIEW checkpoint_summary AS
 SELECT
     runs.name AS run,

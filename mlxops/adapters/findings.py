@@ -90,11 +90,11 @@ def _halves(evidence: Evidence) -> Iterator[Finding]:
     weights = {each.iteration for each in evidence.numbered}
     states = {each.iteration for each in evidence.states}
     for iteration in sorted(states - weights):
-        message = f"iteration {iteration:,} has its state and not its weights: nothing can go on from it"
+        message = f"iteration {iteration:,} has its state and not its weights: nothing can resume from it"
         yield Finding(kind="state alone", level="error", message=message, iterations=(iteration,))
     alone = tuple(sorted(each for each in weights - states if each is not None))
     if alone and (states or (evidence.shape and evidence.shape.is_ours)):
-        message = f"{_iterations(alone)} {_has(alone)} weights alone, without the state that going on exactly takes"
+        message = f"{_iterations(alone)} {_has(alone)} weights alone, without the state that resuming exactly takes"
         yield Finding(kind="weights alone", level="info", message=message, iterations=alone)
 
 
@@ -138,14 +138,14 @@ def _contradiction(row: Recorded, weights: Weights | None, *, has_state: bool) -
 def _older_than_settings(evidence: Evidence) -> Iterator[Finding]:
     """mlx-lm writes its settings when it begins, so numbered files older than them are of an earlier training.
 
-    Ours writes them at every start, also when it goes on, and has fingerprints to tell.
+    Ours writes them at every start, also when it continues, and has fingerprints to tell.
     """
     shape = evidence.shape
     if shape is None or shape.is_ours or not shape.modified:
         return
     old = tuple(each.iteration or 0 for each in evidence.numbered if each.modified < shape.modified - 1)
     if old and all(each.modified < shape.modified - 1 for each in evidence.weights):
-        message = "all weights are older than adapter_config.json: it was changed later, or a training that began anew"
+        message = "all weights are older than adapter_config.json: it was changed later, or a training that restarted"
         yield Finding(kind="older", message=f"{message} ended before it saved anything", iterations=())
     elif old:
         message = f"{_iterations(old)} {_is(old)} older than adapter_config.json: left over from an earlier training"
@@ -175,7 +175,7 @@ def _out_of_order(evidence: Evidence) -> Iterator[Finding]:
         )
     )
     if early:
-        message = f"{_iterations(early)} {_is(early)} older than a lower iteration: the numbering began anew after it"
+        message = f"{_iterations(early)} {_is(early)} older than a lower iteration: the numbering restarted after it"
         yield Finding(kind="out of order", message=message, iterations=early)
 
 

@@ -53,7 +53,7 @@ def read(path: Path, *, layers: int) -> Adapter:
     names = _originals(folder)
     name = _choose(folder, names) if path.is_dir() else path.name
     if name not in names:
-        raise NotFound(f"there is no adapter {str(path)!r}", hint="a run that has begun goes on without --adopt")
+        raise NotFound(f"there is no adapter {str(path)!r}", hint="a run that has begun resumes without `--adopt`")
     settings = _settings(names)
     try:
         iteration, why = _iteration(name, names, settings)
@@ -119,7 +119,7 @@ def _originals(folder: Path) -> dict[str, Path]:
     except OSError as error:
         raise NotFound(
             f"the folder {str(folder)!r} cannot be read: {error.strerror}",
-            hint="--adopt takes a folder of mlx_lm.lora, or one of its files",
+            hint="`--adopt` takes a folder of mlx_lm.lora, or one of its files",
         ) from error
     found = {name: path for name, path in there.items() if not name.endswith(BEFORE)}
     return found | {name.removesuffix(BEFORE): path for name, path in there.items() if name.endswith(BEFORE)}
@@ -132,7 +132,8 @@ def _choose(folder: Path, names: Mapping[str, Path]) -> str:
     numbered = _numbered(names)
     if not numbered:
         raise NotFound(
-            f"there is no adapter in {str(folder)!r}", hint="--adopt takes a folder of mlx_lm.lora, or one of its files"
+            f"there is no adapter in {str(folder)!r}",
+            hint="`--adopt` takes a folder of mlx_lm.lora, or one of its files",
         )
     return max(numbered, key=lambda name: numbered[name])
 
@@ -211,7 +212,7 @@ def shape_of(
     if said.get("rank", rank) != rank:
         raise BadRequest(
             f"adapter_config.json says rank {said['rank']}, and the arrays of {name} have rank {rank}",
-            hint="the folder may hold files of two trainings: --adopt takes one file too",
+            hint="the folder may hold files of two trainings: `--adopt` takes one file too",
         )
     shape["lora_rank"] = rank
     if "scale" in said:
@@ -245,7 +246,7 @@ def _rank_of(arrays: Mapping[str, tuple[int, ...]], name: str) -> int:
     ranks = {shape[1] for each, shape in arrays.items() if each.endswith(".lora_a") and len(shape) > 1}
     if len(ranks) != 1:
         found = f"arrays of the ranks {', '.join(map(str, sorted(ranks)))}" if ranks else "no LoRA array"
-        raise BadRequest(f"{name} holds {found}", hint="--adopt takes what mlx_lm.lora writes")
+        raise BadRequest(f"{name} holds {found}", hint="`--adopt` takes what mlx_lm.lora writes")
     return ranks.pop()
 
 
@@ -257,7 +258,7 @@ def _layers_of(arrays: Mapping[str, tuple[int, ...]], name: str, layers: int) ->
         found = ", ".join(map(str, sorted(blocks))) or "none"
         raise BadRequest(
             f"{name} holds arrays of the layers {found}, which are not the last of the model's {layers}",
-            hint="--model names the model that it was trained on",
+            hint="`--model` names the model that it was trained on",
         )
     return layers - first
 

@@ -1,7 +1,7 @@
 """An adapter to put into a model: its file and shape, the run and the model that it comes from. No MLX here.
 
 It reads what is there to be used, ours or of mlx-lm; `foreign.py` reads what another program left for a training to
-go on from.
+resume from.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def value_at(curve: Curve, place: float) -> float | None:
 
 
 def _on(line: Curve, iteration: float) -> float:
-    """The value of a line that only rises; beyond its end it goes on as it did before."""
+    """The value of a line that only rises; beyond its end it continues as it did before."""
     value = value_at(line, iteration)
     if value is not None:
         return value

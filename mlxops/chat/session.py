@@ -81,7 +81,7 @@ class Session:
             raise BadRequest(f"{str(path)!r} cannot be written: {error.strerror}") from error
 
     def load(self, path: Path) -> None:
-        """Go on with a saved conversation, or with any JSON that has `messages`.
+        """Resume a saved conversation, or with any JSON that has `messages`.
 
         Raises `NotFound`, or `BadRequest` for a file without a conversation of alternating turns.
         """

@@ -25,7 +25,7 @@ class Part:
 class ThoughtSplitter:
     """Divides the text of one answer. A mark may come in several pieces; it is in neither part.
 
-    `prompt` is what the model goes on from: where that opens a thought, the answer begins inside it.
+    `prompt` is what the model resumes from: where that opens a thought, the answer begins inside it.
     """
 
     def __init__(self, prompt: str = "") -> None:

@@ -16,7 +16,7 @@ class CheckpointsConfig:
     debug: bool = option(False, "explain each step of the reasoning, as debug-checkpoints does")
     use: str | None = option(None, "best, last or an iteration: what the run offers from now on (with --run)")
     verify: bool = option(False, "read every checkpoint through and compare its hashes")
-    prune: bool = option(False, "show what would go; with --yes remove it")
+    prune: bool = option(False, "show what would be deleted; with --yes delete it")
     keep_last: int | None = option(None, "with --prune: keep this many of the newest", at_least=1, at_most=HUGE)
     keep_best: bool = option(False, "with --prune: keep nothing else but the best and the newest")
     keep_every: int | None = option(None, "with --prune: keep iterations divisible by this", at_least=1, at_most=HUGE)

@@ -166,7 +166,7 @@ class MonitorConfig:
         [], "name of the run, or several to lay over each other; the one at work, else the newest unless given"
     )
     once: bool = option(False, "print the state once (as happens where the output is no terminal)")
-    live: bool = option(False, "go on drawing until q or Ctrl-C (as happens in a terminal)")
+    live: bool = option(False, "keep drawing until q or Ctrl-C (as happens in a terminal)")
     refresh: float = option(1.0, "seconds between looks; busy processors draw less often", at_least=0.1, at_most=3600)
     last: int | None = option(None, "only the last iterations of the curves", at_least=2, at_most=HUGE)
     log_file: str | None = option(None, "a log of mlx_lm.lora to import first", path=True)
@@ -178,5 +178,5 @@ class StopConfig:
     """Settings of stopping a training."""
 
     run: str = option(None, "name of the run, or latest", positional=True)
-    now: bool = option(False, "kill it at once; the same command goes on from its newest checkpoint")
+    now: bool = option(False, "kill it at once; the same command resumes from its newest checkpoint")
     json: bool = option(False, "as JSON")

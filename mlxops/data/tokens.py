@@ -110,7 +110,7 @@ def tokenize(
             f"within {max_seq_length:,} tokens no row has a word to train on; "
             f"the longest has {tokenized.longest:,} tokens",
             [f"{origin}: nothing to train on within {max_seq_length:,} tokens" for origin in tokenized.left_out],
-            hint=f"raise --max-seq-length, to {tokenized.longest} for all of every row",
+            hint=f"raise `--max-seq-length`, to {tokenized.longest} for all of every row",
         )
     return tokenized
 

@@ -1,4 +1,4 @@
-"""The command that goes on with what is there, or trains it once more: it can be typed as it stands."""
+"""The command that resumes what is there, or trains it once more: it can be typed as it stands."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def program(invocation: Invocation) -> str:
 def going_on(
     invocation: Invocation, project: Project, run: Mapping[str, Any], *, folder: str, target: int
 ) -> tuple[str, list[str]]:
-    """The command that goes on with a run in its folder up to a target, and what it needs besides.
+    """The command that resumes a run in its folder up to a target, and what it needs besides.
 
     `run` has the columns of its row. Everything that decides the weights is in the command, or in the recipe it names.
     """

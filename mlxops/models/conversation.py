@@ -1,4 +1,4 @@
-"""A conversation as the token ids that a model goes on from, written by the model's own chat template. No MLX here."""
+"""A conversation as the token ids that a model resumes from, written by the model's own chat template. No MLX here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def prompt_text(
 ) -> str:
     """The text of a conversation up to where the assistant begins to speak.
 
-    Without a chat template it is the words alone, a line each: a base model goes on with them. Raises `BadRequest`
+    Without a chat template it is the words alone, a line each: a base model resumes them. Raises `BadRequest`
     with the template's own words where it refuses the conversation.
     """
     if not has_template(tokenizer):

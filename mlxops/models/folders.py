@@ -90,9 +90,9 @@ def find_model(
     `hub_cache` None is the hub's own folder. Nothing is downloaded: what is not here is `NotFound`.
     """
     there = _names_for_hints(models_folder)
-    choice = f"models/ has {', '.join(there)}" if there else "hf download ID --local-dir models/NAME fetches one"
+    choice = f"models/ has {', '.join(there)}" if there else "`hf download ID --local-dir models/NAME` fetches one"
     if text is None:
-        raise BadRequest("no model given", hint=f"--model takes a folder or a name; {choice}")
+        raise BadRequest("no model given", hint=f"`--model` takes a folder or a name; {choice}")
     folder = resolve(text)
     with readable(folder):
         _refuse_dangling(folder, models_folder / text)
@@ -105,7 +105,7 @@ def find_model(
         if cached is not None:
             return cached
     if "/" in text and _HUB_ID.fullmatch(text):
-        choice = f"hf download {text} --local-dir models/{text.rpartition('/')[2]} fetches it from the hub"
+        choice = f"`hf download {text} --local-dir models/{text.rpartition('/')[2]}` fetches it from the hub"
     elif near := nearest(text, there):
         choice = f"did you mean {near!r}? {choice}"
     raise NotFound(f"no model {text!r}", hint=choice)
@@ -126,7 +126,7 @@ def _refuse_dangling(*places: Path) -> None:
 
 def _hint_for_file(file: Path) -> str:
     if file.suffix == ".gguf":
-        return "inv model.import makes a model folder of a GGUF file"
+        return "`inv model.import` makes a model folder of a GGUF file"
     return "name the folder that holds config.json"
 
 
@@ -146,7 +146,7 @@ def check_model(folder: Path, *, trust_remote_code: bool = False) -> ModelInfo:
     """
     with readable(folder):
         if not folder.is_dir():
-            raise NotFound(f"no folder {str(folder)!r}", hint="inv models shows those there are")
+            raise NotFound(f"no folder {str(folder)!r}", hint="`inv models` shows those there are")
         _check_files(folder)
         config = _read_config(folder)
         _check_architecture(config, folder, trust_remote_code)
@@ -201,7 +201,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         hint = f"its model is {base!r}" if base else "give the model that it was trained on"
         raise BadRequest(f"{str(folder)!r} holds an adapter, not a model", hint=hint)
     if gguf_files := sorted(folder.glob("*.gguf")):
-        hint = f"inv model.import makes a model folder of {gguf_files[0].name}"
+        hint = f"`inv model.import` makes a model folder of {gguf_files[0].name}"
         raise BadRequest(f"{str(folder)!r} has no config.json", hint=hint)
     raise BadRequest(f"{str(folder)!r} has no config.json", hint="name the folder that holds the model's own files")
 

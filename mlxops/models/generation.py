@@ -109,7 +109,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            raise BadRequest("the prompt is empty", hint="give the model at least one token to go on from")
+            raise BadRequest("the prompt is empty", hint="give the model at least one token to continue from")
 
     @property
     def answer(self) -> Answer:

@@ -103,7 +103,7 @@ def _load_draft(
         if not can_be_rewound(each):
             raise BadRequest(
                 f"{name!r} cannot take tokens back (a recurrent state or a sliding window), as a draft model needs it",
-                hint="leave out --draft-model",
+                hint="leave out `--draft-model`",
             )
     draft.eval()
     return draft

@@ -103,7 +103,7 @@ def _fetch(source: Source, folder: Path, download: Download, progress: Callable[
         except _Damaged as damage:
             raise Failed(
                 f"the sample model came damaged twice: {damage}",
-                hint="try again, or from another index; inv quickstart --tiny does without",
+                hint="try again, or from another index; `inv quickstart --tiny` does without",
             ) from damage
 
 
@@ -115,7 +115,7 @@ def _download(source: Source, folder: Path, download: Download, *, use_cache: bo
     except Failed as error:
         if _DAMAGE.search(error.message):
             raise _Damaged(error.message) from error
-        tiny = "inv quickstart --tiny does without, with a model that is made on the spot"
+        tiny = "`inv quickstart --tiny` does without, with a model that is made on the spot"
         raise Failed(
             f"the sample model could not be downloaded: {error.message}",
             hint=f"{error.hint}; or {tiny}" if error.hint else tiny,

@@ -68,7 +68,7 @@ def check_room(folder: Path, weights: Sequence[Weight]) -> None:
     if needed > free:
         raise Failed(
             f"the model needs {needed / 1e9:,.1f} GB of disk, and {str(there)!r} has {free / 1e9:,.1f} GB free",
-            hint="--dtype keep or float16 takes less, --output takes another disk",
+            hint="`--dtype keep` or float16 takes less, `--output` takes another disk",
         )
 
 
@@ -138,7 +138,7 @@ def _write_index(folder: Path, names: Sequence[str], groups: Sequence[Sequence[W
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """A disk that is full or fails is nobody's bug."""
+    """A disk that is full or fails is no bug."""
     from safetensors import SafetensorError
 
     try:

@@ -82,9 +82,9 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What to do about a folder, and why: nothing, install into it, make it anew, or leave it to its owner."""
+    """What to do about a folder, and why: nothing, install into it, make it again, or leave it to its owner."""
 
-    action: Literal["nothing", "fill", "anew", "refuse"]
+    action: Literal["nothing", "fill", "remake", "refuse"]
     reason: str = ""
 
 
@@ -123,12 +123,12 @@ def decide(found: Found, wanted: Wanted, definition: str) -> Decision:
         others = found.packages - _BROUGHT_ALONG - {_name_of(wanted.project)}
         if misfit and (found.has_more or others):
             return Decision(action="refuse", reason=misfit)
-        # Whose it is, nobody says; while it holds nothing of value, a broken one is nobody's loss.
-        return Decision(action="anew" if misfit else "fill", reason=misfit or "")
+        # Whose it is, nobody says; while it holds nothing of value, a broken one is no loss.
+        return Decision(action="remake" if misfit else "fill", reason=misfit or "")
     if misfit is not None:
-        return Decision(action="anew" if found.stamp["is_ours"] else "refuse", reason=misfit)
+        return Decision(action="remake" if found.stamp["is_ours"] else "refuse", reason=misfit)
     if found.is_damaged and found.stamp["is_ours"]:
-        return Decision(action="anew", reason="an installation was cut off")
+        return Decision(action="remake", reason="an installation was cut off")
     is_complete = (
         found.stamp["state"] == "complete"
         and found.stamp["definition"] == definition
@@ -259,9 +259,9 @@ def _make_locked(wanted: Wanted, lock: int | None, log: Log) -> None:
             hint="move it away or remove it, then give the command again",
         )
     extras = wanted.extras | set(found.stamp.get("extras", ()))
-    if decision.action == "anew":
+    if decision.action == "remake":
         if decision.reason and (found.stamp or found.packages):
-            log(f"{folder.name} is made anew: {decision.reason}")
+            log(f"{folder.name} is made again: {decision.reason}")
         _make_anew(folder, wanted.python or own_python(), lock, log)
     _fill(wanted, extras, lock, log)
 
@@ -282,7 +282,7 @@ def _make_anew(folder: Path, python: Path, lock: int | None, log: Log) -> None:
 
 
 def own_python() -> Path:
-    """The Python at work, or the one its environment was made with: the environment may be the one made anew."""
+    """The Python at work, or the one its environment was made with: the environment may be the one made again."""
     return Path(getattr(sys, "_base_executable", sys.executable))
 
 

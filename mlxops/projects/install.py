@@ -28,7 +28,7 @@ usage: ./install.sh quickstart [options]   set everything up, then fine-tune a s
 What is installed goes into .venv beside this script, about 0.5 GB, and nowhere else. The second time is quick, and an
 interrupted one is completed. The options are those of mlx-toolkit quickstart and of pytest.
 
-A .venv that this script made is mended or made anew where it must be. One that you made is used if its Python is 3.11
+A .venv that this script made is mended or made again where it must be. One that you made is used if its Python is 3.11
 or newer, and never removed.
 
 PYTHON=python3.13           another Python than the one found
@@ -75,7 +75,7 @@ def _set_up_and_become(checkout: Path, verb: str, arguments: Sequence[str]) -> N
     if verb not in _EXTRAS:
         nearest = difflib.get_close_matches(verb, _EXTRAS, n=1, cutoff=0.5)
         words = f"; do you mean {nearest[0]}?" if nearest else ""
-        raise BadRequest(f"there is no {verb!r} here{words}", hint="./install.sh --help")
+        raise BadRequest(f"there is no {verb!r} here{words}", hint="`./install.sh --help`")
     wanted = environment.Wanted(
         folder=checkout / ".venv",
         project=checkout,

@@ -72,7 +72,7 @@ def misfit(python: Interpreter) -> Failed | None:
 
 def _wrong_machine(python: Interpreter) -> Failed | None:
     if python.system not in ("darwin", "linux"):
-        return Failed("MLX runs on macOS and on Linux", hint="on Windows, WSL has a Linux: wsl --install")
+        return Failed("MLX runs on macOS and on Linux", hint="on Windows, WSL has a Linux: `wsl --install`")
     if python.bits != 64:
         return Failed(f"{python.path} is a {python.bits}-bit Python, and MLX needs one of 64 bits")
     if python.system == "darwin":

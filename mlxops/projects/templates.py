@@ -34,7 +34,7 @@ def link_environment(folder: Path) -> None:
     """Make `.venv` point at the environment of this process, so that any `inv` finds mlxops in the project.
 
     Nothing happens outside a virtual environment, or where there is a `.venv`; a link to nowhere, as a moved project
-    has it, is made anew.
+    has it, is made again.
     """
     link = folder / ".venv"
     if sys.prefix == sys.base_prefix or link.exists():

@@ -161,4 +161,4 @@ def attempts_of(db: Registry, run_id: int) -> list[AttemptRow]:
 
 def _check_run(db: Registry, run_id: int) -> None:
     if not db.connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchall():
-        raise NotFound(f"no run has the id {run_id}", hint="inv runs shows the runs there are")
+        raise NotFound(f"no run has the id {run_id}", hint="`inv runs` shows the runs there are")

@@ -85,7 +85,7 @@ def mark_checkpoint(db: Registry, run_id: int, iteration: int, status: str) -> N
             {"run": run_id, "iteration": iteration, "status": status},
         )
         if not marked.rowcount:
-            raise NotFound(f"the run has no checkpoint at iteration {iteration}", hint="inv checkpoints lists them")
+            raise NotFound(f"the run has no checkpoint at iteration {iteration}", hint="`inv checkpoints` lists them")
         mark_best(connection, run_id)
 
 
@@ -159,7 +159,7 @@ def offer_checkpoint(db: Registry, run_id: int, iteration: int, *, message: str)
             {"run": run_id, "iteration": iteration},
         )
         if not chosen.rowcount:
-            raise NotFound(f"the run has no checkpoint at iteration {iteration}", hint="inv checkpoints lists them")
+            raise NotFound(f"the run has no checkpoint at iteration {iteration}", hint="`inv checkpoints` lists them")
         connection.execute(
             "INSERT INTO events (run_id, iteration, kind, message) VALUES (?, ?, 'offered', ?)",
             (run_id, iteration, message),

@@ -23,15 +23,15 @@ _COUNTS = f"""
 """
 
 _DESCENDANTS = f"""
-    WITH RECURSIVE going (id) AS (
+    WITH RECURSIVE leaving (id) AS (
         SELECT value FROM json_each(:runs)
         UNION
-        SELECT child.id FROM runs AS child CROSS JOIN going ON child.parent_id = going.id
+        SELECT child.id FROM runs AS child CROSS JOIN leaving ON child.parent_id = leaving.id
     )
     SELECT child.name, parent.name AS parent
     FROM runs AS child
     CROSS JOIN runs AS parent ON parent.id = child.parent_id
-    WHERE child.id IN (SELECT id FROM going) AND child.id NOT {_THESE}
+    WHERE child.id IN (SELECT id FROM leaving) AND child.id NOT {_THESE}
     ORDER BY child.id
 """
 _NAMES = f"SELECT name FROM runs WHERE id {_THESE} ORDER BY id"
@@ -50,7 +50,7 @@ def check_removable(db: Registry, run_ids: Sequence[int]) -> None:
         more = f" and {len(children) - 1} more" if len(children) > 1 else ""
         raise Refused(
             f"the run {child!r}{more} branched from {parent!r}, which would be gone",
-            hint=f"inv run.delete {','.join(all_names)} takes them together",
+            hint=f"`inv run.delete {','.join(all_names)}` takes them together",
         )
     at_work = db.rows(
         f"""
@@ -63,7 +63,7 @@ def check_removable(db: Registry, run_ids: Sequence[int]) -> None:
     if at_work:
         raise Busy(
             f"the run {at_work[0]['name']!r} is being worked on at {at_work[0]['host']}",
-            hint="inv monitor shows it; stop it first",
+            hint="`inv monitor` shows it; stop it first",
         )
 
 

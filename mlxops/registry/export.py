@@ -19,7 +19,7 @@ _PIECE = 10_000
 # what SQLite cannot say of a view's expressions
 _TYPES = {
     "status": "TEXT", "progress": "REAL", "tokens_per_second": "REAL", "seconds": "REAL", "eta_seconds": "REAL",
-    "attempts": "INTEGER", "checkpoints": "INTEGER", "parent": "TEXT", "tags": "TEXT",
+    "attempts": "INTEGER", "is_target_known": "INTEGER", "checkpoints": "INTEGER", "parent": "TEXT", "tags": "TEXT",
 }  # fmt: skip
 
 _POINTS = """

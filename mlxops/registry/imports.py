@@ -122,7 +122,7 @@ def record_import(
             run_id, name = known["id"], known["name"]
             if run.name is not None and run.name != name:
                 raise Refused(
-                    f"{run.source!r} is the run {name!r} already", hint="leave --name out, and what is new is added"
+                    f"{run.source!r} is the run {name!r} already", hint="leave `--name` out, and what is new is added"
                 )
             if is_log_gone := run.begins is None and _has_points(connection, run_id):
                 run = _with_what_was_told(run, known)

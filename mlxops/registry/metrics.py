@@ -16,7 +16,7 @@ _POINT = """
     ON CONFLICT DO UPDATE SET value = excluded.value, elapsed_ms = excluded.elapsed_ms
 """
 
-# The WHERE leaves a curve alone when its point is not a new last one; the caller then reads that curve anew.
+# The WHERE leaves a curve alone when its point is not a new last one; the caller then reads that curve again.
 _SUMMARY = """
     INSERT INTO series VALUES (?1, ?2, 1, ?4 IS NULL, ?3, ?3, ?4, ?5, ?4, iif(?4 IS NULL, NULL, ?3), ?4,
         iif(?4 IS NULL, NULL, ?3))
@@ -176,13 +176,13 @@ def _elapsed_ms(db: Registry, run_id: int) -> int:
             "SELECT (julianday(created_at) - 2440587.5) * 86400000 FROM runs WHERE id = ?", (run_id,)
         ).fetchall()
         if not found:
-            raise NotFound(f"no run has the id {run_id}", hint="inv runs shows the runs there are")
+            raise NotFound(f"no run has the id {run_id}", hint="`inv runs` shows the runs there are")
         db.created_ms[run_id] = found[0][0]
     return max(0, round(time.time() * 1000 - db.created_ms[run_id]))
 
 
 def rebuild(connection: sqlite3.Connection, run_id: int, name_ids: Iterable[int]) -> None:
-    """Read these curves of a run anew for their summary rows, within the caller's transaction."""
+    """Read these curves of a run again for their summary rows, within the caller's transaction."""
     keys = [(run_id, name_id) for name_id in name_ids]
     connection.executemany("DELETE FROM series WHERE run_id = ? AND name_id = ?", keys)
     connection.executemany(_REBUILD, keys)

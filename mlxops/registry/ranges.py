@@ -66,7 +66,7 @@ class Ranges:
     def read(self, db: Registry, since: int = 0) -> list[Range]:
         """Rows of iteration (the mean one), mean, low, low_iteration, high, high_iteration, finite and count.
 
-        They begin with the range that holds the iteration `since`; where it goes back, the curve is read anew. Ranges
+        They begin with the range that holds the iteration `since`; where it goes back, the curve is read again. Ranges
         without a point are left out; in one without a finite value mean, low and high are None.
         """
         if since < self._since:

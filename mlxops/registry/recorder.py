@@ -7,13 +7,13 @@ from mlxops.events import Event, Notice, Report, Saved, Skipped, Stopped, Valida
 
 
 def diverged_before(db: registry.Registry, run_id: int) -> list[Notice]:
-    """What to say where a run's last attempt diverged: going on is right only if something outside it was to blame."""
+    """What to say where a run's last attempt diverged: resuming is right only if something outside it was to blame."""
     attempts = registry.attempts_of(db, run_id)
     if not attempts or attempts[-1]["end_reason"] != "diverged":
         return []
     message = (
         f"it diverged when it last came this way, and the same settings lead there again: {attempts[-1]['error']}; "
-        "--branch or --new with a smaller --learning-rate or other rows leads elsewhere"
+        "`--branch` or `--new` with a smaller `--learning-rate` or other rows leads elsewhere"
     )
     return [Notice(kind="diverged before", message=message, level="warning")]
 

@@ -118,7 +118,7 @@ def check_is_free(db: Registry, name: str) -> None:
     there = layout.known_spelling(name, names := _names(db))
     if there in names:
         why = "" if there == name else f", and {name!r} is the same folder on some systems"
-        raise Refused(f"there is a run {there!r} already{why}", hint="choose another --name, or give none")
+        raise Refused(f"there is a run {there!r} already{why}", hint="choose another `--name`, or give none")
 
 
 def is_free(db: Registry, name: str) -> bool:
@@ -269,9 +269,9 @@ def find_run(db: Registry, name: str) -> FoundRun:
 def _no_run(db: Registry, name: str) -> NotFound:
     names = _names(db)
     if not names:
-        return NotFound("there are no runs yet", hint="inv lora --model MODEL --data DATA starts the first")
+        return NotFound("there are no runs yet", hint="`inv lora --model MODEL --data DATA` starts the first")
     near = difflib.get_close_matches(name, names, n=3) or [each for each in names if name.lower() in each.lower()][:3]
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "inv runs shows the runs there are"
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`inv runs` shows the runs there are"
     return NotFound(f"no run {name!r}", hint=hint)
 
 

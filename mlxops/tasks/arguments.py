@@ -78,7 +78,7 @@ class OptionArgument(Argument):
             near = nearest(text, self.flags)
             raise BadRequest(
                 f"{self.label} takes {self.option.takes}, not the option {text!r}",
-                hint=f"did you mean {near}?" if near else None,
+                hint=f"did you mean `{near}`?" if near else None,
             )
         return self.option.parse(text)
 
@@ -148,7 +148,7 @@ def _explain_unknown(machine: Any, word: str) -> str:
         flags = [*context.flags, *context.flags.aliases, *context.inverse_flags, *machine.initial.flags]
         sentence = f"{name or 'the program'} has no option {word}"
         near = nearest(word, flags)
-        hint = f"did you mean {near}?" if near else f"inv {name} --help shows its options" if name else None
+        hint = f"did you mean `{near}`?" if near else f"`inv {name} --help` shows its options" if name else None
     else:
         names = [*machine.contexts, *machine.contexts.aliases]
         sentence = f"there is no task {word!r}"
@@ -156,13 +156,13 @@ def _explain_unknown(machine: Any, word: str) -> str:
             taken = "no value" if argument.option.kind is bool else "one value"
             sentence = f"{argument.label} takes {taken}, and {sentence} after it"
         near = nearest(word, names)
-        hint = f"did you mean {near!r}?" if near else "inv --list shows the tasks there are"
+        hint = f"did you mean {near!r}?" if near else "`inv --list` shows the tasks there are"
     return failures.in_words(BadRequest(sentence, hint=hint))
 
 
 def _explain_missing(task: str, missing: Iterable[Argument]) -> str:
     names = " and ".join(str(each.name).upper() for each in missing)
-    return failures.in_words(BadRequest(f"{task} needs {names}", hint=f"inv {task} --help explains it"))
+    return failures.in_words(BadRequest(f"{task} needs {names}", hint=f"`inv {task} --help` explains it"))
 
 
 ParseMachine.error = _explain  # type: ignore[assignment, method-assign]

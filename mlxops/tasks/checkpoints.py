@@ -38,7 +38,7 @@ def checkpoints(c: Context, config: CheckpointsConfig) -> None:
 
 @task(name="debug-checkpoints")
 def debug_checkpoints(c: Context, config: DebugCheckpointsConfig) -> None:
-    """Explain an adapter folder, and what going on there does.
+    """Explain an adapter folder, and what resuming there does.
 
     Everything is read through and nothing written. Below another folder, every adapter folder is explained.
     """

@@ -38,7 +38,7 @@ def in_words(error: MlxopsError, task: str | None = None) -> str:
     if isinstance(error, SettingsDiffer):
         lines += [f"  {setting}: was {there}, now {asked}" for setting, there, asked in error.differences]
     if error.hint is None and task and isinstance(error, BadRequest) and not isinstance(error, InvalidData):
-        lines.append(f"hint: {program()} {task} --help explains its options")
+        lines.append(f"hint: `{program()} {task} --help` explains its options")
     if error.hint:
         lines.append(f"hint: {_with_this_program(error.hint)}")
     return "\n".join(lines)
@@ -55,7 +55,7 @@ def _with_this_program(hint: str) -> str:
     if started_as := os.environ.get("MLXOPS_STARTED_AS"):
         hint = hint.replace("inv quickstart", f"{started_as} quickstart")
     words = hint.split(" ")
-    return " ".join(program() if word == "inv" else word for word in words)
+    return " ".join(word.replace("inv", program()) if word in ("inv", "`inv") else word for word in words)
 
 
 def exit_for_a_bug(error: BaseException, folders: Iterable[Path]) -> Exit:

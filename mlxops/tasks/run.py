@@ -106,7 +106,7 @@ def note(c: Context, config: NoteConfig) -> None:
 def delete(c: Context, config: DeleteConfig) -> None:
     """Remove runs: their rows and their files.
 
-    It says what would go, and asks. What is not the run's by name stays, and so does a folder that holds such things.
+    It says what would be deleted, and asks. Files that do not belong to the run stay, and so does their folder.
     """
     from mlxops.jobs.run import delete
     from mlxops.ui.run import annotate
@@ -148,7 +148,7 @@ def export(c: Context, config: ExportConfig) -> None:
     from mlxops.ui.terminal import console, tables
 
     if sys.__stdout__ is None and config.output is None:
-        raise BadRequest("stdout is closed", hint="--output names a file")
+        raise BadRequest("stdout is closed", hint="`--output` names a file")
     files = export.export(house.invocation(c), config, sys.stdout.buffer, is_terminal=sys.stdout.isatty())
     if config.json:
         tables.json_out(files, console.make())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @task
 def lora(c: Context, config: LoraConfig) -> None:
-    """Fine-tune a model; the same command again goes on exactly.
+    """Fine-tune a model; the same command again resumes exactly.
 
     Every run is a row of the registry. Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal.
     --preview says what would happen and starts nothing; --detach trains in the background.
@@ -62,7 +62,7 @@ def work(run: Begun, screen: Console) -> None:
 
 
 def verify(training: Training, screen: Console, *, as_json: bool) -> None:
-    """Show whether a training of these settings that is killed and goes on ends as one that is not."""
+    """Show whether a training of these settings that is killed and resumed ends as one that is not."""
     from mlxops.jobs.train import verify_resume
     from mlxops.ui.terminal import console, progress
     from mlxops.ui.train import outcome
@@ -98,7 +98,7 @@ def monitor(c: Context, config: MonitorConfig) -> None:
 def stop(c: Context, config: StopConfig) -> None:
     """Have a running training save and stop; --now kills it.
 
-    It works from any terminal, and the same command then goes on. Ctrl-C leaves the training to end by itself.
+    It works from any terminal, and the same command then resumes. Ctrl-C leaves the training to end by itself.
     """
     from mlxops.jobs.train import stop
     from mlxops.ui.terminal import console, progress

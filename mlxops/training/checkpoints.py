@@ -1,7 +1,7 @@
 """Checkpoints on disk: written so that they are whole or absent, and verified without MLX before they are used.
 
 A checkpoint is two files. `NNNNNNN_adapters.safetensors` holds the weights and is what mlx-lm reads;
-`NNNNNNN_state.safetensors` holds what else is needed to go on: the optimizer's state, gradients accumulated and not
+`NNNNNNN_state.safetensors` holds what else is needed to continue: the optimizer's state, gradients accumulated and not
 yet applied, and in its metadata the counters, the fingerprint, the run's settings and the SHA-256 of the adapter file.
 The state file is renamed into place last, so where it stands, its adapter file is complete. One iteration can be
 written twice: closed at a target, and as the longer run has it. Each of the two adapters goes with the closed state,
@@ -35,7 +35,7 @@ FORMAT = "mlxops-state-2"
 """The state is sealed (see `tensors`)."""
 
 _FIRST_FORMAT = "mlxops-state-1"
-"""Its metadata has the hash of the rest of it; runs that began then go on."""
+"""Its metadata has the hash of the rest of it; runs that began then continue."""
 _OWN = "weights."
 
 _NUMBERED = re.compile(r"^(\d{7,})_(adapters|state)\.safetensors$")
@@ -45,7 +45,7 @@ _NUMBERED = re.compile(r"^(\d{7,})_(adapters|state)\.safetensors$")
 class Checkpoint:
     """A whole checkpoint: both files read through and equal to their hashes.
 
-    `counters` are those to go on with; the losses belong to the weights, which a closing update can be ahead of them.
+    `counters` are those to resume from; the losses belong to the weights, which a closing update can be ahead of them.
     `has_closing` tells that the weights or the losses are those of a target off a grid.
     """
 
@@ -148,7 +148,7 @@ def write(
             path.unlink(missing_ok=True)
         raise Failed(
             f"the checkpoint of iteration {iteration} could not be written to {str(folder)!r}: {error}",
-            hint="make room there; the same command then goes on from the checkpoint before it",
+            hint="make room there; the same command then resumes from the checkpoint before it",
         ) from error
     finally:
         syncing.shutdown()
@@ -329,7 +329,7 @@ def sweep(folder: Path) -> None:
 
 
 def load(checkpoint: Checkpoint) -> tuple[dict[str, mx.array], dict[str, mx.array], dict[str, mx.array]]:
-    """The arrays to go on with, by name: weights, optimizer state, accumulated gradients."""
+    """The arrays to resume from, by name: weights, optimizer state, accumulated gradients."""
     import mlx.core as mx
 
     parts: dict[str, dict[str, mx.array]] = {"weights": {}, "optimizer": {}, "accumulated": {}}

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from mlxops.training.fingerprint import value_of
 from mlxops.training.origin import Origin
 
+NO_SUCH_RUN = "no run with these settings exists"
+
 Kind = Literal["new", "resume", "extend", "finished", "refuse"]
 
 
@@ -106,8 +108,8 @@ def decide(request: Request, candidates: Sequence[Candidate]) -> Decision:
     if stretched is not None:
         found = differences(stretched.settings, request.settings)
         return _refuse(
-            f"the run {stretched.name!r} of {stretched.target:,} iterations cannot go on to {request.target:,}",
-            hint=f"{_why_not(found)}; --new starts one",
+            f"the run {stretched.name!r} of {stretched.target:,} iterations cannot be extended to {request.target:,}",
+            hint=f"{_why_not(found)}; `--new` starts one",
             differences=found,
         )
     # the newest tells: where a newer one has the rows of today, an older one has been left behind knowingly
@@ -118,11 +120,11 @@ def decide(request: Request, candidates: Sequence[Candidate]) -> Decision:
     if request.origin is not None:
         return _new(request, request.origin.kind_in_words)
     if not unfinished:
-        return Decision(kind="new", reason="no run of these settings is there")
+        return Decision(kind="new", reason=NO_SUCH_RUN)
     similar = min(unfinished, key=lambda each: len(differences(each.settings, request.settings)))
     return Decision(
         kind="new",
-        reason="no run of these settings is there",
+        reason=NO_SUCH_RUN,
         similar=similar.name,
         differences=differences(similar.settings, request.settings),
     )
@@ -174,25 +176,27 @@ def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision
     if by_name and request.folder is not None and by_name.folder != request.folder:
         return _refuse(
             f"the run {by_name.name!r} is in {by_name.folder!r}, not in {request.folder!r}",
-            hint="leave out --adapter-path, or choose another --name",
+            hint="leave out `--adapter-path`, or choose another `--name`",
         )
     if by_folder and request.name is not None and by_folder.name != request.name:
         return _refuse(
             f"{request.folder!r} is the folder of the run {by_folder.name!r}, not of {request.name!r}",
-            hint="leave out --name, or choose another --adapter-path",
+            hint="leave out `--name`, or choose another `--adapter-path`",
         )
     there = by_name or by_folder
     if there is None:
         theirs = next((each for each in candidates if each.folder == request.own_folder), None)
         if theirs:
-            return _refuse(f"{theirs.folder!r} is the folder of the run {theirs.name!r}", hint="choose another --name")
+            return _refuse(
+                f"{theirs.folder!r} is the folder of the run {theirs.name!r}", hint="choose another `--name`"
+            )
         if request.occupied:
             return _refuse(f"{request.own_folder!r} {request.occupied}", hint=_way_out(request))
         return _new(request, request.origin.kind_in_words if request.origin else "nothing is there yet")
     if request.new:
         return _refuse(
             f"the run {there.name!r} is there already, in {there.folder!r}",
-            hint="another --name or --adapter-path starts a new run; without --new this one goes on",
+            hint="another `--name` or `--adapter-path` starts a new run; without `--new` this one resumes",
         )
     if there.fingerprint != request.fingerprint:
         if _differ_in_rows_alone(there, request) and (why := _why_other_rows(there, request)):
@@ -200,7 +204,7 @@ def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision
         found = differences(there.settings, request.settings)
         return _refuse(
             f"the run {there.name!r} in {there.folder!r} has other settings",
-            hint=_why_not(found) or "give its settings to go on with it, or another --name to start a new run",
+            hint=_why_not(found) or "give its settings to resume it, or another `--name` to start a new run",
             differences=found,
         )
     if not there.has_folder:
@@ -232,20 +236,19 @@ def _go_on(request: Request, there: Candidate) -> Decision:
             kind="finished",
             run=there.name,
             iteration=there.iteration,
-            reason=f"stopped early at iteration {there.iteration:,} of {request.target:,}: "
-            f"no real improvement in {times}",
-            hint="a larger --early-stopping, or none, goes on",
+            reason=f"stopped early at iteration {there.iteration:,} of {request.target:,}: no improvement in {times}",
+            hint="raise `--early-stopping`, or leave it out, to continue",
         )
     if there.is_finished:
         return Decision(
             kind="extend",
             run=there.name,
             iteration=there.iteration,
-            reason=f"finished at {there.target:,}, goes on to {request.target:,}",
+            reason=f"finished at {there.target:,}, extends to {request.target:,}",
         )
     where = f"from its checkpoint at iteration {there.iteration:,}" if there.iteration else "from the beginning"
     iteration = there.iteration or _beginning(request)
-    return Decision(kind="resume", run=there.name, iteration=iteration, reason=f"goes on {where}")
+    return Decision(kind="resume", run=there.name, iteration=iteration, reason=f"resumes {where}")
 
 
 def _new(request: Request, reason: str) -> Decision:
@@ -262,7 +265,7 @@ def _way_out(request: Request) -> str:
     if request.occupied and request.occupied.startswith("holds the run"):
         return f"`--adapter-path {shlex.quote(str(request.own_folder))}` resumes that run there; or {others}"
     if request.occupied and "adapter" in request.occupied:
-        return f"--adopt {shlex.quote(str(request.own_folder))} goes on with it; or {others}"
+        return f"`--adopt {shlex.quote(str(request.own_folder))}` continues it; or {others}"
     return others
 
 
@@ -274,6 +277,6 @@ def _why_not(found: tuple[tuple[str, Any, Any], ...]) -> str | None:
     if [name for name, _, _ in found] == ["schedule_iterations"]:
         return (
             "its learning rate runs over the whole training, so another length is another run: "
-            "give the schedule its own length in a recipe, or another --name"
+            "give the schedule its own length in a recipe, or another `--name`"
         )
     return None

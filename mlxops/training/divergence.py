@@ -1,4 +1,4 @@
-"""When training cannot go on: noticing weights that are spoilt, going back to a good checkpoint, and saying why."""
+"""When training cannot continue: noticing weights that are spoilt, going back to a good checkpoint, and saying why."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_spoilt(trainer: Trainer, *, is_tried: bool) -> bool:
 
 
 def give_up(trainer: Trainer, emit: Callable[[Event], None], why: str) -> Diverged:
-    """End a training that cannot go on: the newest good checkpoint is what the folder offers. Returns what to raise.
+    """End a training that cannot continue: the newest good checkpoint is what the folder offers. Returns what to raise.
 
     A checkpoint is good if the last batch learnt from can be learnt from with its weights; newer ones are set aside.
     Where rows and not the weights are to blame, that is the newest.
@@ -69,7 +69,9 @@ def _go_back(trainer: Trainer, batch: Batch | None, emit: Callable[[Event], None
 def _diverged(why: str, rows: list[str], good: int, *, is_to_blame: bool) -> Diverged:
     named = ", ".join(rows[:_SHOWN]) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")
     where = f"goes back to iteration {good}, the last good checkpoint" if good else "has no checkpoint from before"
-    smaller = f"a smaller --learning-rate, --warmup or --max-grad-norm 1 with --new{' or --branch' if good else ''}"
+    smaller = (
+        f"a smaller `--learning-rate`, `--warmup` or `--max-grad-norm 1` with `--new`{' or `--branch`' if good else ''}"
+    )
     return Diverged(
         f"{why} (rows {named}); the run {where}",
         hint=smaller if is_to_blame else f"look at {rows[0]} and the rows beside it; or {smaller}",

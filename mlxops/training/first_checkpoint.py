@@ -1,6 +1,6 @@
 """The first checkpoint of a run that begins with another's weights, written before its first step.
 
-From then on the run goes on from a checkpoint like any other, so a kill at any instant costs nothing of what it is.
+From then on the run resumes from a checkpoint like any other, so a kill at any instant costs nothing of what it is.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def misfits(found: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[in
 def write(
     work: Work, weights: Mapping[str, mx.array], optimizer: Arrays | None, *, iteration: int, trained_tokens: int
 ) -> tuple[Saved, bool]:
-    """Write the checkpoint at which a run begins; also says whether the optimizer's state goes on.
+    """Write the checkpoint at which a run begins; also says whether the optimizer's state is kept.
 
     It does where its arrays are those that this run's optimizer has. `weights` have to fit the model.
     """

@@ -59,7 +59,7 @@ def prepare(model: nn.Module, config: LoraConfig) -> nn.Module:
     if config.num_layers > count:
         raise BadRequest(
             f"--num-layers {config.num_layers} is more than the {count} layers of the model",
-            hint=f"--num-layers {count} or -1 trains all of them",
+            hint=f"`--num-layers {count}` or -1 trains all of them",
         )
     mx.random.seed(config.seed % 2**64)
     if config.fine_tune_type == "full":
@@ -91,7 +91,7 @@ def _unfreeze(model: nn.Module, layers: int) -> None:
     ):
         raise BadRequest(
             "a quantized model cannot be trained in full: its weights have no gradient",
-            hint="--fine-tune-type lora trains an adapter on it, or take the unquantized model",
+            hint="`--fine-tune-type lora` trains an adapter on it, or take the unquantized model",
         )
     for layer in chosen:
         layer.unfreeze()
@@ -118,7 +118,7 @@ def _adapt(model: nn.Module, config: LoraConfig) -> None:
     except ValueError as error:
         raise BadRequest(
             f"the model's layers cannot be adapted: {error}",
-            hint="--lora-keys chooses the layers, e.g. self_attn.q_proj",
+            hint="`--lora-keys` chooses the layers, e.g. self_attn.q_proj",
         ) from error
 
 
@@ -133,7 +133,7 @@ def _recompute(layer: nn.Module) -> None:
     """Make this layer keep its input alone and compute the rest again in the backward pass.
 
     Parameters and dropout keys go in as arguments: what `mx.checkpoint` does not see as an argument gets no gradient
-    or is drawn anew.
+    or is drawn again.
     """
     plain: Callable[..., Any] = type(layer).__call__
     masked = dropouts(layer)

@@ -92,5 +92,5 @@ def busy(path: Path, what: str) -> Busy:
     words = f"process {said['pid']} on {said['host']} since {said['since']}" if is_known else "another process"
     return Busy(
         f"{what} is being worked on by {words}",
-        hint="inv monitor shows it; --new with no --name or --adapter-path of its own starts another run",
+        hint="`inv monitor` shows it; `--new` with no `--name` or `--adapter-path` of its own starts another run",
     )

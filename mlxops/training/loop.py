@@ -1,4 +1,4 @@
-"""The training loop: set up, go on, close. It emits events and knows neither the database nor the screen."""
+"""The training loop: set up, train, close. It emits events and knows neither the database nor the screen."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
     if work.start and was_due and not counters.validation_due and counters.iteration < work.target:
         emit(trainer.save())  # these weights are on the disk, without the validation that a stop had left out
 
-    # ---- go on --------------------------------------------------------------------------------------------------
+    # ---- train --------------------------------------------------------------------------------------------------
     while counters.iteration < work.target and not stop and not is_stalled():
         clock.start()
         iteration = counters.iteration = counters.iteration + 1
@@ -121,14 +121,14 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         if (is_lowest or is_due) and iteration < work.target:
             save()
 
-    # ---- stop short: what is saved is where to go on --------------------------------------------------------------
+    # ---- stop short: what is saved is where to continue --------------------------------------------------------------
     if counters.iteration < work.target:
         if counters.iteration not in (0, saved_at):
             save()
         return _stopped_early(emit, counters) if is_stalled() else _stopped(emit, counters.iteration, stop)
 
     # ---- close: a report, an update and a validation off their grids are for this target alone, and a longer run
-    # ---- goes on from before them ---------------------------------------------------------------------------------
+    # ---- resumes from before them ---------------------------------------------------------------------------------
     if counters.closed_at is None:
         go_on = trainer.snapshot()
         if counters.iteration % config.steps_per_report and counters.window.positions:
@@ -166,7 +166,7 @@ def _stopped(emit: Callable[[Event], None], iteration: int, stop: StopRequest) -
 
 def _stopped_early(emit: Callable[[Event], None], counters: Counters) -> Stopped:
     shown = counters.improvement
-    message = f"stops early: no real improvement in {_validations(shown.since)}"
+    message = f"stops early: no improvement in {_validations(shown.since)}"
     if shown.lowest_at == 0:
         message += "; the model was best before it was trained"
     elif shown.lowest is not None:

@@ -27,7 +27,7 @@ _OURS: dict[str, dict[str, Any]] = {
 
 
 def make(config: LoraConfig) -> optim.Optimizer:
-    """The optimizer with `optimizer_config`'s arguments for it; its learning rate is set anew at every update.
+    """The optimizer with `optimizer_config`'s arguments for it; its learning rate is set again at every update.
 
     Raises `BadRequest` for an argument it does not have or cannot take.
     """

@@ -16,8 +16,8 @@ _DECIDING = ("start_iteration", "start_adapter_sha256", "start_state_sha256")
 class Origin:
     """The weights a run begins with, and the iteration from which it counts on.
 
-    `state_sha256` is that of the state file whose optimizer goes on, None where it begins anew. `run` is the parent of
-    a branch, and `asked` its `--from` as typed. `folder` is as the registry stores it.
+    `state_sha256` is that of the state file whose optimizer state is kept, None where it starts fresh. `run` is the
+    parent of a branch, and `asked` its `--from` as typed. `folder` is as the registry stores it.
     """
 
     kind: Literal["branch", "warm"]

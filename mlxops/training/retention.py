@@ -14,7 +14,7 @@ from mlxops.config import LoraConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A checkpoint that is on disk. `has_state` tells that a run can go on from it."""
+    """A checkpoint that is on disk. `has_state` tells that a run can resume from it."""
 
     iteration: int
     has_state: bool
@@ -38,8 +38,8 @@ def plan(
 ) -> Plan:
     """What goes when this is to be kept; without any wish nothing does.
 
-    The best, the newest that a run can go on from, the newest of all and branch points never go. `keep_every` keeps
-    the weights of the iterations it divides: nothing goes on from an old state, and it is the larger part.
+    The best, the newest that a run can resume from, the newest of all and branch points never go. `keep_every` keeps
+    the weights of the iterations it divides: nothing resumes from an old state, and it is the larger part.
     """
     if keep_last is None and keep_every is None and not keep_best:
         return Plan()

@@ -1,4 +1,4 @@
-"""What training needs to go on: one dataclass of counters, which a checkpoint stores beside the arrays."""
+"""What training needs to continue: one dataclass of counters, which a checkpoint stores beside the arrays."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ class Trainer:
         )
 
     def save(self, go_on: Snapshot | None = None) -> Saved:
-        """Write a checkpoint of the weights as they are; `go_on` is where to go on, if that is not here."""
+        """Write a checkpoint of the weights as they are; `go_on` is where to continue, if that is not here."""
         here = self.snapshot()
         there = go_on or here
         return self._write(here, there, None if there.counters.updates == here.counters.updates else there.weights)
@@ -275,7 +275,7 @@ class Trainer:
             }:
                 raise Failed(
                     f"the {what} of {start.state_path.name} do not fit this model",
-                    hint="inv lora --new starts a run of its own",
+                    hint="`inv lora --new` starts a run of its own",
                 )
         self.model.load_weights(list(weights.items()), strict=False)
         self.optimizer.state = tree_unflatten(list(optimizer.items()))

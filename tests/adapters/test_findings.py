@@ -88,7 +88,7 @@ STATES: dict[str, tuple[Evidence, list[tuple[str, tuple[int, ...]]]]] = {
         mlx_lm(weights(100), weights(400), weights(500)),
         [("beyond", (400, 500))],
     ),
-    "numbering that began anew": (
+    "numbering that restarted": (
         mlx_lm(weights(100, written=900.0), weights(200, written=500.0), shape=None),
         [("out of order", (200,))],
     ),

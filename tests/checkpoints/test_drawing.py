@@ -40,7 +40,7 @@ def group(*items: dict[str, Any], **changed: Any) -> dict[str, Any]:
         "iteration": 200,
         "target": 1000,
         "items": list(items),
-        "next": "a resume goes on from 200, the newest",
+        "next": "a resume resumes from 200, the newest",
         "seconds_kept": 60.0,
         "seconds_left": 240.0,
         "problem": None,
@@ -64,7 +64,7 @@ def test_one_checkpoint_is_a_block() -> None:
         "a-run  interrupted  200 of 1,000  adapters/a-run",
         "iter    at     size       age  train  valid  state",
         " 200  20 %  12.3 MB  2 m 00 s  2.250  2.500  whole  best next",
-        "  a resume goes on from 200, the newest; 1 m 00 s of work is kept, about 4 m 00 s is left",
+        "  a resume resumes from 200, the newest; 1 m 00 s of work is kept, about 4 m 00 s is left",
     ]
 
 
@@ -114,7 +114,7 @@ def test_pruning_of_nothing_says_so() -> None:
 
     listing.pruning([], console.make(file=stream), is_done=False)
 
-    assert stream.getvalue() == "nothing would go\n"
+    assert stream.getvalue() == "nothing would be deleted\n"
 
 
 def test_many_iterations_that_go_are_counted() -> None:

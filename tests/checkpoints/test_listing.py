@@ -97,7 +97,7 @@ def test_the_list_fits_80_columns_and_says_what_a_resume_takes(
     code, out, _ = mlxops("checkpoints")
 
     assert code == 0
-    assert "a resume goes on from 10, the newest" in out or "a resume goes on from 8, the newest" in out
+    assert "a resume resumes from 10, the newest" in out or "a resume resumes from 8, the newest" in out
     rows = [line for line in out.splitlines() if " whole" in line]
     assert max(map(len, rows)) <= 80
     assert rows[-1].endswith("next")
@@ -122,7 +122,7 @@ def test_a_finished_run_is_said_to_be_finished(mlxops: Program, project: Path) -
 
     (group,) = groups(mlxops)
 
-    assert (group["status"], group["next"]) == ("completed", "finished; a larger --iters goes on from 13")
+    assert (group["status"], group["next"]) == ("completed", "finished; raise `--iters` to train beyond 13")
 
 
 def test_a_run_at_work_is_said_to_be_at_work(mlxops: Program, project: Path, folder: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_run_whose_folder_is_gone_says_so(mlxops: Program, project: Path, fold
     (group,) = groups(mlxops)
 
     assert {item["state"] for item in group["items"]} == {"missing"}
-    assert group["next"] == "its folder is gone: it would begin anew"
+    assert group["next"] == "its folder is gone: it would start from iteration 0"
 
 
 def test_folders_that_no_row_points_to_are_found_and_told_apart(mlxops: Program, project: Path, folder: Path) -> None:
@@ -202,8 +202,8 @@ program.run()
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("checkpoints", "a resume goes on from"),
-        ("debug-checkpoints", "goes on: goes on from its checkpoint"),
+        ("checkpoints", "a resume resumes from"),
+        ("debug-checkpoints", "continues: resumes from its checkpoint"),
         ("checkpoints --verify", "nothing of this is recorded"),
     ],
 )
@@ -302,7 +302,7 @@ def test_everything_that_was_looked_at_is_shown(mlxops: Program, project: Path, 
         assert (path.name in out) == (path.name != ".lock")
     assert f"says iteration {newest}" in out
     assert "all numbers finite" in out
-    assert "goes on: goes on from its checkpoint at iteration" in out
+    assert "continues: resumes from its checkpoint at iteration" in out
 
 
 def test_without_a_folder_all_of_the_project_are_explained(mlxops: Program, project: Path, folder: Path) -> None:

@@ -433,7 +433,7 @@ def test_hidden_files_and_folders_are_not_proposed(tmp_path, hidden):
 
     with pytest.raises(NotFound) as caught:
         read(tmp_path / "missing", root=tmp_path)
-    assert caught.value.hint == "--data takes a JSONL file, or a folder with train.jsonl"
+    assert caught.value.hint == "`--data` takes a JSONL file, or a folder with train.jsonl"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -181,7 +181,7 @@ def test_nothing_to_train_on_at_all_is_refused_with_the_option_to_raise():
         rows(chat("a?", "b", origin="f:1"), chat("a?", "b", origin="f:2"), limit=10)
 
     assert caught.value.problems[1] == "f:2: nothing to train on within 10 tokens"
-    assert caught.value.hint.startswith("raise --max-seq-length, to ")
+    assert caught.value.hint.startswith("raise `--max-seq-length`, to ")
 
 
 def test_no_records_are_no_rows():

@@ -123,7 +123,7 @@ def test_json_that_is_cut_is_not_written(query: Query, schema: Path) -> None:
     code, out, err = query(f"tiny -p Hello --schema {schema.name} --max-tokens 3")
 
     assert (code, out) == (1, "")
-    assert err == "the JSON was not complete after 3 tokens\nhint: --max-tokens allows more\n"
+    assert err == "the JSON was not complete after 3 tokens\nhint: `--max-tokens` allows more\n"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def tiny_gguf(tiny_model: Path) -> Path:
 def test_a_name_never_leaves_models(name: str, mlxops: Callable[..., Ended]) -> None:
     code, _, err = mlxops(f"model.import nothing.gguf {shlex.quote(f'--name={name}')}")
 
-    assert (code, "cannot be the name of a model" in err, "hint: --name takes a name" in err) == (2, True, True)
+    assert (code, "cannot be the name of a model" in err, "hint: `--name` takes a name" in err) == (2, True, True)
     assert list(Path.cwd().iterdir()) == []
 
 
@@ -31,7 +31,7 @@ def test_a_name_never_leaves_models(name: str, mlxops: Callable[..., Ended]) -> 
 def test_a_name_is_one_that_every_command_takes(name: str, tiny_gguf: Path, mlxops: Callable[..., Ended]) -> None:
     code, _, err = mlxops(f"model.import tiny.gguf {shlex.quote(f'--name={name}')}")
 
-    assert (code, "cannot be the name of a model" in err, "hint: --name takes a name" in err) == (2, True, True)
+    assert (code, "cannot be the name of a model" in err, "hint: `--name` takes a name" in err) == (2, True, True)
     assert not Path("models").exists()
 
 

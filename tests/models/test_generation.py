@@ -252,7 +252,7 @@ def test_no_prompts_are_no_answers(loaded: LoadedModel) -> None:
 
 
 def continued(prompt: list[int], answer: tuple[int, ...], more: int = 6) -> list[int]:
-    """A prompt that goes on from an answer."""
+    """A prompt that resumes from an answer."""
     return [*prompt, *answer, *range(20, 20 + more)]
 
 

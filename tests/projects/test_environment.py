@@ -104,7 +104,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("found", BROKEN.values(), ids=BROKEN)
 def test_a_broken_environment_of_ours_is_made_anew(found: Found) -> None:
-    assert action(found) == "anew"
+    assert action(found) == "remake"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BROKEN if not kind.endswith(("cut off", "killed", "pip is gone"))])
@@ -126,7 +126,7 @@ def test_a_folder_that_is_no_environment_is_left_alone() -> None:
 
 @pytest.mark.parametrize("packages", [set(), {"pip", "setuptools"}, {"pip", "mlxops"}], ids=["none", "pip", "ours"])
 def test_a_broken_environment_without_packages_is_nobodys_loss(packages: set[str]) -> None:
-    assert action(replace(EMPTY, packages=frozenset(packages))) == "anew"
+    assert action(replace(EMPTY, packages=frozenset(packages))) == "remake"
 
 
 @pytest.mark.parametrize("state", [None, [], "making", "filling", "complete", "of a later version"], ids=str)

@@ -342,7 +342,7 @@ def test_an_unknown_verb_names_the_nearest(install: Checkout) -> None:
     assert install("quikstart") == (
         2,
         "",
-        "there is no 'quikstart' here; do you mean quickstart?\nhint: ./install.sh --help\n",
+        "there is no 'quikstart' here; do you mean quickstart?\nhint: `./install.sh --help`\n",
     )
 
 
@@ -412,8 +412,8 @@ def test_a_moved_checkout_is_set_up_anew_and_completed_when_that_was_killed(inst
 
     code, out, err = moved("quickstart")
 
-    assert f".venv is made anew: it was made in {install.folder}/.venv\n" in said
-    assert ".venv is made anew: making it was cut off" in err
+    assert f".venv is made again: it was made in {install.folder}/.venv\n" in said
+    assert ".venv is made again: making it was cut off" in err
     assert (code, told(out)["prefix"]) == (0, str(moved.folder / ".venv"))
 
 
@@ -439,7 +439,7 @@ def test_a_package_left_half_there_is_not_taken_for_installed(install: Checkout)
     code, _, err = install("test")
 
     assert code == 0, err
-    assert ".venv is made anew: an installation was cut off" in err
+    assert ".venv is made again: an installation was cut off" in err
 
 
 def test_ctrl_c_is_one_sentence_and_the_next_run_goes_on(install: Checkout) -> None:

@@ -97,7 +97,7 @@ def test_metadata_that_is_not_current_is_noticed_and_written_anew() -> None:
     ours.write_text(FILE.read_text(encoding="utf-8").replace("ORDER BY", "order by", 1), encoding="utf-8")
 
     code, out, _ = run_python(SCRIPT, "--check", "--file", str(ours))
-    assert (code, out) == (1, "datasette.yaml is not current: python docs/datasette_yaml.py writes it anew\n")
+    assert (code, out) == (1, "datasette.yaml is not current: python docs/datasette_yaml.py writes it again\n")
     run_python(SCRIPT, "--file", str(ours))
     assert ours.read_bytes() == FILE.read_bytes()
 

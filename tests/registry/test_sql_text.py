@@ -84,7 +84,7 @@ def test_sql_may_begin_with_a_comment(mlxops: Typed, path: Path) -> None:
     [
         ("'select :runn' --param run=1", "the query has no parameter 'run'\nhint: did you mean 'runn'?\n"),
         ("'select 1' --param run=1", "the query has no parameter 'run'\nhint: the query takes none\n"),
-        ("'select :a, :b' --param a=1", "the query needs a value for b\nhint: --param b=VALUE\n"),
+        ("'select :a, :b' --param a=1", "the query needs a value for b\nhint: `--param b=VALUE`\n"),
         (
             "'select :a' --param a=1 --param a=2",
             "the parameter 'a' stands there twice\nhint: give each one value\n",

@@ -332,10 +332,13 @@ def test_a_long_curve_keeps_its_spike(mlxops: Typed, db: Registry) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ("heron", "run.compare takes 2 to 8 runs, not 1\nhint: mlx-toolkit run.compare heron,otter\n"),
-        ("a,b,c,d,e,f,g,h,i", "run.compare takes 2 to 8 runs, not 9\nhint: mlx-toolkit run.compare heron,otter\n"),
+        ("heron", "run.compare takes 2 to 8 runs, not 1\nhint: `mlx-toolkit run.compare heron,otter`\n"),
+        ("a,b,c,d,e,f,g,h,i", "run.compare takes 2 to 8 runs, not 9\nhint: `mlx-toolkit run.compare heron,otter`\n"),
         ("heron,heron", "the run 'heron' stands there twice\nhint: name each run once\n"),
-        ("heron,latest", "heron and latest are not different runs\nhint: mlx-toolkit runs shows the runs there are\n"),
+        (
+            "heron,latest",
+            "heron and latest are not different runs\nhint: `mlx-toolkit runs` shows the runs there are\n",
+        ),
         ("heron,herom", "no run 'herom'\nhint: did you mean 'heron'?\n"),
     ],
 )

@@ -96,8 +96,8 @@ def test_where_nobody_can_be_asked_it_shows_what_would_go_and_does_nothing(
     code, out, err = mlxops("run.delete heron")
 
     assert (code, out) == (3, "")
-    assert err.splitlines()[0] == "would go: heron"
-    assert err.splitlines()[-1] == "hint: --yes does it without asking"
+    assert err.splitlines()[0] == "would be deleted: heron"
+    assert err.splitlines()[-1] == "hint: add `--yes`"
     assert names(db) == {"heron", "otter"}
     assert len(list(heron.iterdir())) == 7
 
@@ -228,7 +228,7 @@ def test_a_run_that_others_branch_from_goes_only_with_them(mlxops: Typed, db: Re
     assert refused[0] == 3
     assert refused[2] == (
         "the run 'wren' and 1 more branched from 'heron', which would be gone\n"
-        "hint: mlx-toolkit run.delete heron,wren,ibis takes them together\n"
+        "hint: `mlx-toolkit run.delete heron,wren,ibis` takes them together\n"
     )
     assert together[0] == 0
     assert names(db) == set()

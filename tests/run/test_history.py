@@ -154,7 +154,7 @@ def test_a_saved_query_takes_its_parameters(mlxops: Typed, runs: Invocation) -> 
 @pytest.mark.parametrize(
     ("text", "code", "err"),
     [
-        ("@settings", 2, "@settings needs a value for one, other\nhint: --param one=VALUE --param other=VALUE\n"),
+        ("@settings", 2, "@settings needs a value for one, other\nhint: `--param one=VALUE` `--param other=VALUE`\n"),
         (
             "@attempts --param ran=x",
             2,
@@ -164,12 +164,13 @@ def test_a_saved_query_takes_its_parameters(mlxops: Typed, runs: Invocation) -> 
         (
             "'select 1' --param x",
             2,
-            "--param takes name=value, not 'x'\nhint: mlx-toolkit sql --help explains its options\n",
+            "--param takes name=value, not 'x'\nhint: `mlx-toolkit sql --help` explains its options\n",
         ),
         (
             ".shema",
             2,
-            "'.shema' is not known\nhint: mlx-toolkit sql .queries and mlx-toolkit sql .schema list what there is\n",
+            "'.shema' is not known\n"
+            "hint: `mlx-toolkit sql .queries` and `mlx-toolkit sql .schema` list what there is\n",
         ),
     ],
 )

@@ -162,7 +162,7 @@ def test_every_task_that_shows_runs_shows_an_imported_one(project: Path, mlxops:
     assert {typed: code for typed, (code, _, _) in shown.items() if code} == {}
     assert "completed, imported" in shown["runs"][1]
     assert "imported from" in shown["run.show old"][1]
-    assert "--adopt old goes on with it" in shown["checkpoints"][1]
+    assert "--adopt old continues it" in shown["checkpoints"][1]
 
 
 def files_of(path: Path) -> dict[str, tuple[bytes, int]]:
@@ -790,7 +790,7 @@ def test_a_folder_of_ours_is_named_and_not_imported(heron: Path, mlxops: Typed) 
 
 def test_a_log_of_ours_is_named_wherever_it_is(heron: Path) -> None:
     (heron / "train.log").write_text("iteration 10/12  loss 5.929\n")
-    printed = "run {} in adapters/heron: a new run, no run of these settings is there\niteration 10/12  loss 5.929\n"
+    printed = "run {} in adapters/heron: new run\niteration 10/12  loss 5.929\n"
 
     assert take(heron / "train.log")["name"] == "heron"
     assert take(write("nohup.out", printed.format("heron"))) == {

@@ -127,7 +127,7 @@ def test_the_page_of_a_run_has_its_evaluations_and_answers(mlxops: Typed) -> Non
     shown = mlxops("run.show heron")[1]
 
     assert ": test, 1 rows of data/test.jsonl\n  perplexity 4.250 ± 0.125, without the adapter 9.500\n" in shown
-    assert "   asked What?\nexpected That.\n without No idea.\nanswered That\\nit is.\n" in shown
+    assert "   asked What?\nexpected That.\nbase model No idea.\nanswered That\\nit is.\n" in shown
 
 
 def test_a_run_that_began_with_other_weights_begins_with_them_again() -> None:

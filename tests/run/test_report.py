@@ -141,7 +141,7 @@ def test_a_file_of_that_name_is_replaced_and_a_missing_folder_made(mlxops: Typed
         ("run.report heron,heron", "the run 'heron' stands there twice"),
         (
             f"run.report {','.join('abcdefghi')}",
-            "run.report takes 1 to 8 runs, not 9\nhint: mlx-toolkit run.report heron,otter\n",
+            "run.report takes 1 to 8 runs, not 9\nhint: `mlx-toolkit run.report heron,otter`\n",
         ),
     ],
 )
@@ -207,7 +207,7 @@ def test_the_page_of_a_run_tells_all_of_it() -> None:
         "Completed: 100 iterations in 2 m 50 s; validation loss from 2.600 to 1.800 ± 0.040, its lowest.",
         "the first one",
         "identity of models/small",
-        "goes on from iteration 50",
+        "resumes from iteration 50",
         "perplexity 6.000 ± 0.250 14.000",
         "without the adapter I do not know.",
         "swift from iteration 50, interrupted at 60 of 100",
@@ -595,7 +595,7 @@ def test_equal_runs_share_the_lowest_loss(db: Registry) -> None:
 
     assert "heron and otter share the lowest validation loss, 2.200 ± 0.100. The settings are the same" in equal
     assert "chance" not in equal.partition("Losses")[0]
-    assert "share the lowest validation loss, 2.200 ± 0.100; wren is above it by more than chance." in with_another
+    assert "share the lowest validation loss, 2.200 ± 0.100; wren is significantly worse." in with_another
 
 
 def test_what_is_not_known_of_one_run_is_not_said_to_be_the_same(db: Registry) -> None:

@@ -21,7 +21,7 @@ def test_a_page_that_is_not_current_is_noticed_and_written_anew() -> None:
     page.write_text(PAGE.replace("heron", "herom", 1), encoding="utf-8")
 
     code, out, _ = run_python(SCRIPT, "--check", "--page", str(page))
-    assert (code, out) == (1, "sql.md is not current: python docs/sql.py writes it anew\n")
+    assert (code, out) == (1, "sql.md is not current: python docs/sql.py writes it again\n")
     run_python(SCRIPT, "--page", str(page))
     assert page.read_text(encoding="utf-8") == PAGE
 

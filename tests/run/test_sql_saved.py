@@ -316,10 +316,10 @@ def test_a_run_may_be_called_latest(mlxops: Typed, path: Path) -> None:
         ("@attempts --param run=herom", "no run 'herom'\nhint: did you mean 'heron'?\n"),
         ("@attempts --param ran=x", "@attempts has no parameter 'ran'\nhint: did you mean 'run'?\n"),
         ("@disk --param run=x", "@disk has no parameter 'run'\nhint: @disk takes none\n"),
-        ("@time_to_loss", "@time_to_loss needs a value for loss\nhint: --param loss=VALUE\n"),
+        ("@time_to_loss", "@time_to_loss needs a value for loss\nhint: `--param loss=VALUE`\n"),
         (
             "@settings --param one=heron",
-            "@settings needs a value for other\nhint: --param other=VALUE\n",
+            "@settings needs a value for other\nhint: `--param other=VALUE`\n",
         ),
         ("@best_run", "no saved query 'best_run'\nhint: did you mean 'best_runs'?\n"),
     ],

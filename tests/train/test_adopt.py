@@ -1,4 +1,4 @@
-"""Folders of mlx_lm.lora and of the older toolkit: what is read of them, and that a run goes on in them exactly."""
+"""Folders of mlx_lm.lora and of the older toolkit: what is read of them, and that a run continues in them exactly."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_folder_of_mlx_lm_is_refused_without_adopt_and_the_hint_names_it(proje
     ended = lora(project, *SETTINGS, "--num-layers", "2", "--adapter-path", "old")
 
     assert (ended.code, training_runs.contents(project / "old")) == (3, before)
-    assert "hint: --adopt old goes on with it" in ended.said
+    assert "hint: `--adopt old` continues it" in ended.said
 
 
 @slow
@@ -109,7 +109,7 @@ def test_the_start_is_recorded_as_warm_with_what_was_taken(straight: Path) -> No
     (attempt,) = attempts(straight, "run")
 
     assert (attempt["start_kind"], attempt["from_iteration"], attempt["to_iteration"]) == ("warm", 10, 16)
-    assert attempt["start_note"] == "began with old/adapters.safetensors as iteration 10, its optimizer anew"
+    assert attempt["start_note"] == "began with old/adapters.safetensors as iteration 10, with a fresh optimizer"
 
 
 @slow
@@ -268,7 +268,7 @@ def test_another_base_model_is_said(project: Path) -> None:
 
     ended = lora(project, *SETTINGS, "--adopt", "old", "--preview")
 
-    assert "the adapter was trained on 'models/other', and goes on with 'models/tiny'" in ended.said
+    assert "the adapter was trained on 'models/other', and resumes 'models/tiny'" in ended.said
 
 
 @slow
@@ -278,7 +278,7 @@ def test_the_folder_of_a_run_of_ours_is_not_adopted(project: Path) -> None:
     ended = lora(project, *SETTINGS, "--adopt", "adapters/mine")
 
     assert ended.code == 3
-    assert "hint: --branch --from mine" in ended.said
+    assert "hint: `--branch` `--from` mine" in ended.said
 
 
 def without_states(folder: Path) -> dict[str, bytes]:

@@ -110,7 +110,7 @@ def test_a_run_ends_after_that_many_validations_without_a_real_improvement(tiny_
     assert heard.stopped == Stopped(iteration=4, reason="early stopping")
     assert checkpoints.newest(tmp_path)[0].iteration == 4
     (said,) = heard.of(Notice)
-    assert said.message.startswith("stops early: no real improvement in 2 validations; the lowest loss is 5.88")
+    assert said.message.startswith("stops early: no improvement in 2 validations; the lowest loss is 5.88")
 
 
 def test_an_early_stop_between_the_grids_is_a_full_checkpoint(tiny_model, tmp_path):
@@ -192,8 +192,8 @@ def test_a_stalled_run_is_finished_for_those_who_would_have_it_stop_there():
         **dict.fromkeys((2, 3), "finished"),
         **dict.fromkeys((4, None), "resume"),
     }
-    assert decided[3].reason == "stopped early at iteration 20 of 50: no real improvement in 3 validations"
-    assert decided[3].hint == "a larger --early-stopping, or none, goes on"
+    assert decided[3].reason == "stopped early at iteration 20 of 50: no improvement in 3 validations"
+    assert decided[3].hint == "raise `--early-stopping`, or leave it out, to continue"
 
 
 def test_a_run_that_is_not_over_goes_before_a_stalled_one():
@@ -259,7 +259,7 @@ def test_an_early_stop_is_a_completed_run_that_says_where_the_best_is(project: P
     stop, best = expected["run"]["iteration"], expected["run"]["best_iteration"]
     assert ended.code == 0
     assert expected["run"]["status"] == "completed"
-    assert "stops early: no real improvement in 2 validations; the lowest loss is " in ended.said
+    assert "stops early: no improvement in 2 validations; the lowest loss is " in ended.said
     assert f"at iteration {best}\n" in ended.said
     assert f"run: stopped early at iteration {stop} of 60" in ended.said
     assert [each["end_reason"] for each in attempts(project, "run")] == ["early stopping"]
@@ -278,8 +278,8 @@ def test_the_same_command_after_an_early_stop_says_so_and_writes_nothing(project
 
     assert (first.code, again.code, preview.code) == (0, 0, 0)
     assert "run: already stopped early at iteration" in again.said
-    assert "the same command with a larger --early-stopping, or without it, goes on" in again.said
-    assert "no real improvement in 2 validations" in " ".join(preview.said.split())
+    assert "the same command with a larger `--early-stopping`, or without it, continues" in again.said
+    assert "no improvement in 2 validations" in " ".join(preview.said.split())
     assert training_runs.contents(project / "adapters" / "run") == before
     assert (training_runs.steps_trained(project), len(attempts(project, "run"))) == (steps, 1)
 

@@ -85,7 +85,7 @@ def test_a_child_records_its_parent_and_the_iteration_at_which_it_left_it(straig
 
     assert (rows["child"]["parent_id"], rows["child"]["branch_iteration"]) == (rows["run"]["id"], 8)
     assert (attempt["start_kind"], attempt["from_iteration"], attempt["to_iteration"]) == ("branch", 8, 13)
-    assert attempt["start_note"] == "a branch of run at iteration 8; its optimizer goes on"
+    assert attempt["start_note"] == "a branch of run at iteration 8; its optimizer state is kept"
 
 
 @slow
@@ -107,7 +107,7 @@ def test_another_optimizer_begins_anew_and_says_so(project: Path) -> None:
     ended = lora(project, *SETTINGS, "--branch", "--from", "run:8", "--optimizer", "sgd", "--iters", "10")
 
     assert ended.code == 0, ended.said
-    assert "a branch of run at iteration 8; the optimizer begins anew" in ended.said
+    assert "a branch of run at iteration 8; the optimizer starts fresh" in ended.said
 
 
 @slow
@@ -208,7 +208,7 @@ def test_a_child_goes_on_by_its_name_alone_and_is_extended(straight: Path, tmp_p
     ended = lora(project, *SETTINGS, "--name", "child", "--seed", "7", "--iters", "15")
 
     assert ended.code == 0, ended.said
-    assert "finished at 13, goes on to 15" in ended.said
+    assert "finished at 13, extends to 15" in ended.said
 
 
 @slow
@@ -244,7 +244,7 @@ def test_a_child_whose_parent_is_deleted_still_goes_on(straight: Path, tmp_path:
     ended = lora(project, *CHILD, "--iters", "15")
 
     assert ended.code == 0, ended.said
-    assert "finished at 13, goes on to 15" in ended.said
+    assert "finished at 13, extends to 15" in ended.said
 
 
 @slow
@@ -302,14 +302,14 @@ def test_a_checkpoint_without_its_state_gives_its_weights(project: Path) -> None
     ended = lora(project, *CHILD)
 
     assert ended.code == 0, ended.said
-    assert "a branch of run at iteration 8; the optimizer begins anew" in ended.said
+    assert "a branch of run at iteration 8; the optimizer starts fresh" in ended.said
     assert same(tensors(project, "child", 8), tensors(project, "run", 8))
 
 
 def test_from_belongs_to_branch(mlxops: Any, tiny_model: Path) -> None:
     code, _, err = mlxops(f"lora --model '{tiny_model}' --from run:8")
 
-    assert (code, "give --branch with it" in err) == (2, True)
+    assert (code, "give `--branch` with it" in err) == (2, True)
 
 
 # deciding -----------------------------------------------------------------------------------------------------------

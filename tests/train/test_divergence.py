@@ -1,4 +1,4 @@
-"""A training that cannot go on says why, names the rows, and leaves its last good checkpoint behind."""
+"""A training that cannot continue says why, names the rows, and leaves its last good checkpoint behind."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_weights_so_large_that_the_model_only_guesses_are_noticed_though_the_los
     assert {each.reason for each in heard.of(Skipped)} == {"the gradient was zero"}
     assert [each.in_a_row for each in heard.of(Skipped)] == [1, 2, 3, 4, 5]
     assert "the gradient was zero 5 times in a row, up to iteration" in diverged.message
-    assert "--learning-rate" in diverged.hint
+    assert "`--learning-rate`" in diverged.hint
     assert "look at" not in diverged.hint
 
 
@@ -165,7 +165,7 @@ def test_an_absurd_learning_rate_ends_with_a_sentence_and_a_finite_adapter(proje
     assert status == {1: "whole", 2: "whole", 3: "corrupt"}
     assert "(rows data/train.jsonl:" in ended.said
     assert "the run goes back to iteration 2, the last good checkpoint" in ended.said
-    assert "hint: a smaller --learning-rate" in ended.said
+    assert "hint: a smaller `--learning-rate`" in ended.said
     assert [each["iteration"] for each in events if each["kind"] == "skipped"] == [4, 5, 6, 7, 8]
     assert (folder / "adapters.safetensors").read_bytes() == adapter_bytes(folder, 2)
     assert all(np.isfinite(each).all() for each in offered(folder).values())

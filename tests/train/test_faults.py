@@ -1,4 +1,4 @@
-"""Faults of every kind at every step of saving: after each the same command goes on, and loses nothing.
+"""Faults of every kind at every step of saving: after each the same command resumes, and loses nothing.
 
 A training that was killed in step 11 is started again and again, each time with the fault
 one call later, until it ends without one. Then it has to be, bit for bit, the training that nothing befell. How many
@@ -59,7 +59,7 @@ def copy(tmp_path: Path, killed: Path) -> Callable[[], Path]:
 def endure(copy: Callable[[], Path], fault: Fault, code: int, expected: dict[str, Any], most: int | None = None) -> int:
     """Give the command again and again, with a fault at every call in turn, and return how many struck.
 
-    It goes on in one project while there is anything left to train, then in a new copy.
+    It continues in one project while there is anything left to train, then in a new copy.
     """
     project, is_new, struck = copy(), True, 0
     for call in count(1) if most is None else range(1, most + 1):

@@ -63,7 +63,7 @@ def said(draw: Any, value: Mapping[str, Any], **options: Any) -> str:
             {},
             [
                 "heron: killed; the last it told was iteration 1,234 of 5,000",
-                "goes on from  iteration 1,200",
+                "resumes from  iteration 1,200",
                 "with          inv lora --name heron",
             ],
         ),
@@ -73,7 +73,7 @@ def said(draw: Any, value: Mapping[str, Any], **options: Any) -> str:
             [
                 "heron: ended with an error at iteration 1,234 of 5,000",
                 "error         the disk is full",
-                "goes on from  iteration 1,200",
+                "resumes from  iteration 1,200",
             ],
         ),
         (
@@ -81,7 +81,7 @@ def said(draw: Any, value: Mapping[str, Any], **options: Any) -> str:
             [
                 "heron: its process was lost at iteration 1,234 of 5,000",
                 "last seen     2026-01-02T03:04:05.000Z on ibis",
-                "goes on from  iteration 1,200",
+                "resumes from  iteration 1,200",
             ],
         ),
         (
@@ -96,7 +96,7 @@ def test_how_a_training_ended_is_said_with_where_it_goes_on(changed: dict[str, A
 
 def test_a_verdict_says_of_each_part_how_far_it_is_apart() -> None:
     assert said(outcome.verified, VERDICT).splitlines() == [
-        "A training of 20 iterations, killed after 10 and gone on, differs from one without a stop",
+        "A training of 20 iterations, killed after 10 and resumed, differs from one without a stop",
         "counters               equal (3 compared)",
         "accumulated gradients  equal (there are none)",
         "adapter                differs by up to 0.500, relative 0.250: a, b, c …",

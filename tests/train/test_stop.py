@@ -66,7 +66,7 @@ def change_attempt(project: Path, **columns: Any) -> None:
 
 
 def wait_in(project: Path, place: str, call: int) -> Command:
-    """A training that has reached a call and goes on from there when it is asked to stop."""
+    """A training that has reached a call and resumes from there when it is asked to stop."""
     reached, _ = training_runs.gates()
     command = Command(project, RUN, partial(training_runs.wait_for_a_signal, reached.set, place, call))
     reached.wait()
@@ -83,7 +83,7 @@ def test_a_running_training_saves_and_stops(project: Path, tiny_model: Path, mlx
     lora(project, *RUN)
 
     assert (code, training.wait().code) == (0, 128 + signal.SIGTERM)
-    assert out.splitlines()[:2] == ["run: stopped at iteration 7 of 13", "goes on from  iteration 7"]
+    assert out.splitlines()[:2] == ["run: stopped at iteration 7 of 13", "resumes from  iteration 7"]
     assert f"'run' (process {training.pid}) was asked to save and stop" in err
     assert training_runs.steps_trained(project) == 13
     assert_exact(project, straight(tiny_model, *RUN))
@@ -188,7 +188,7 @@ def test_now_kills_a_training_and_says_where_it_goes_on(project: Path, tiny_mode
     assert (code, training.wait().code) == (0, -signal.SIGKILL)
     assert out.splitlines()[:2] == [
         "run: killed; the last it told was iteration 6 of 13",
-        "goes on from  iteration 4",
+        "resumes from  iteration 4",
     ]
     assert training_runs.attempts(project, "run")[-1]["from_iteration"] == 4
     assert_exact(project, straight(tiny_model, *RUN))
@@ -264,7 +264,7 @@ def test_a_training_on_another_machine_is_named_with_the_command_for_it(
 
     assert code == 3
     assert f"the run 'run' is trained by process {bystander.pid} on ibis, and this is {registry.this_host()}\n" in err
-    assert f"hint: ssh ibis 'cd {recorded} && mlx-toolkit train.stop run'\n" in err
+    assert f"hint: ssh ibis 'cd {recorded} && `mlx-toolkit train.stop` run'\n" in err
     assert bystander.poll() is None
 
 

@@ -78,7 +78,7 @@ def test_without_a_whole_checkpoint_it_begins_anew_and_says_so(project: Path, fo
 
     ended = lora(project, *RUN)
 
-    assert "goes on from the beginning" in ended.said
+    assert "resumes from the beginning" in ended.said
     assert attempts(project, "run")[-1]["start_kind"] == "fresh"
     assert_exact(project, straight(tiny_model, *RUN))
 

@@ -59,7 +59,7 @@ def test_a_copy_of_a_runs_folder_goes_on_as_a_run_of_its_own(project: Path) -> N
     ended = lora(project, *SETTINGS, "--adapter-path", "adapters/copy", "--iters", "9")
 
     assert ended.code == 0
-    assert "goes on to 9" in ended.said
+    assert "extends to 9" in ended.said
     assert run_names(project) == ["copy", "run"]
     assert files(project / "adapters" / "run") == before
 

@@ -1,4 +1,4 @@
-"""Which run a command goes on with, extends, leaves alone or refuses, and what happens when several work at once."""
+"""Which run a command resumes, extends, leaves alone or refuses, and what happens when several work at once."""
 
 from __future__ import annotations
 

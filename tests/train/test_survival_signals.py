@@ -75,7 +75,7 @@ def test_a_stopped_run_says_where_it_is_and_how_to_go_on(project: Path) -> None:
     stopped = lora(project, *RUN, first=partial(signal_before, signal.SIGTERM, STEP, 7))
     attempt = training_runs.attempts(project, "run")[-1]
 
-    assert "stopped by SIGTERM at iteration 7 of 13\nhint: the same command goes on from there" in stopped.said
+    assert "stopped by SIGTERM at iteration 7 of 13\nhint: the same command resumes from there" in stopped.said
     assert (attempt["end_reason"], attempt["to_iteration"]) == ("SIGTERM", 7)
 
 
@@ -118,7 +118,7 @@ def test_ctrl_c_that_also_ends_the_compiler_of_mlx_is_no_failure(project: Path, 
     stopped = lora(project, *RUN, first=partial(_compile_with, project))
     lora(project, *RUN)
 
-    assert (stopped.code, stopped.said.splitlines()[-1]) == (130, "hint: the same command goes on from there")
+    assert (stopped.code, stopped.said.splitlines()[-1]) == (130, "hint: the same command resumes from there")
     assert_exact(project, straight(tiny_model, *RUN))
 
 
@@ -130,7 +130,7 @@ exit 1
 
 
 def _compile_with(folder: Path) -> None:
-    """Have MLX compile its kernels anew, by the g++ in this folder, in a group of processes as a terminal makes it."""
+    """Have MLX compile its kernels again, by the g++ in this folder, in a group of processes as a terminal makes it."""
     os.setpgid(0, 0)
     os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
     os.environ["TMPDIR"] = str(folder)

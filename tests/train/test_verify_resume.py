@@ -91,15 +91,15 @@ def test_the_verdict_stands_in_the_history_of_the_run_and_nothing_else_of_it_cha
     assert (code, verdict["run"], verdict["equal"]) == (0, "run", True)
     assert (verdict["iterations"], verdict["interrupted_after"], verdict["device"]) == (5, 2, "cpu")
     assert {part["part"]: part["compared"] > 0 for part in verdict["parts"]} == {
-        "goes on from 2": True,
+        "resumes from 2": True,
         "adapter": True,
-        "weights to go on with": True,
+        "weights to resume from": True,
         "optimizer state": True,
         "accumulated gradients": True,
         "counters": True,
         "metrics": True,
     }
-    assert err.splitlines() == ["without a stop: 5", "killed after 2: 5", "going on: 5"]
+    assert err.splitlines() == ["without a stop: 5", "killed after 2: 5", "resuming: 5"]
     assert [event["detail"] for event in events(project)] == [{k: v for k, v in verdict.items() if k != "run"}]
     assert training_runs.contents(project / "adapters" / "run") == before
     assert training_runs.attempts(project, "run") == trained
@@ -113,7 +113,7 @@ def test_without_a_run_the_verdict_waits_for_the_first_of_these_settings(project
 
     assert code == 0
     assert out.startswith(
-        "A training of 2 iterations, killed after 1 and gone on, ends as one without a stop, bit for bit\n"
+        "A training of 2 iterations, killed after 1 and resumed, ends as one without a stop, bit for bit\n"
     )
     assert out.endswith("on the cpu; the verdict waits for the first run of these settings\n")
     (event,) = events(project)
@@ -125,19 +125,19 @@ def test_without_a_run_the_verdict_waits_for_the_first_of_these_settings(project
 
 
 def test_another_state_to_go_on_with_is_found_out_and_measured(project: Path, temporary: Path) -> None:
-    tamper = when(("going on", 0), lambda: _change_the_optimizer(*temporary.glob("*/cut/adapters/trial")))
+    tamper = when(("resuming", 0), lambda: _change_the_optimizer(*temporary.glob("*/cut/adapters/trial")))
 
     verdict = verify_resume.verify(training(project), tamper)
 
     parts = {part["part"]: part for part in verdict["parts"]}
     assert (verdict["equal"], verdict["repeats_without_a_stop"]) == (False, True)
     assert [name for name, part in parts.items() if part["equal"]] == [
-        "goes on from 1",
+        "resumes from 1",
         "accumulated gradients",
     ]
     assert 0 < parts["adapter"]["largest_absolute_difference"] < 1
     assert 0 < parts["adapter"]["largest_relative_difference"] <= 2
-    with pytest.raises(Failed, match=r"in: adapter, weights to go on with, optimizer state, counters, metrics$"):
+    with pytest.raises(Failed, match=r"in: adapter, weights to resume from, optimizer state, counters, metrics$"):
         verify_resume.check(verdict)
 
 
@@ -163,7 +163,7 @@ def _change_the_optimizer(folder: Path) -> None:
 
 def test_a_training_that_begins_anew_proves_nothing(project: Path, temporary: Path, mlxops: Toolkit) -> None:
     forget = when(
-        ("going on", 0), lambda: [path.unlink() for path in temporary.glob("*/cut/adapters/trial/*_state.safetensors")]
+        ("resuming", 0), lambda: [path.unlink() for path in temporary.glob("*/cut/adapters/trial/*_state.safetensors")]
     )
 
     verdict = verify_resume.verify(training(project), forget)

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent, is verified before it is used, and holds all that is needed to go on."""
+"""A checkpoint is whole or absent, is verified before it is used, and holds all that is needed to continue."""
 
 import json
 import resource

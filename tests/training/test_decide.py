@@ -117,7 +117,7 @@ def test_a_named_run_without_its_folder_starts_from_the_beginning_and_says_so():
 
 
 def test_no_run_at_all_is_a_new_run():
-    assert decide(ASKED, []) == Decision(kind="new", reason="no run of these settings is there")
+    assert decide(ASKED, []) == Decision(kind="new", reason="no run with these settings exists")
 
 
 def test_the_newest_unfinished_run_of_these_settings_goes_on():
@@ -163,7 +163,7 @@ def test_a_target_below_what_is_done_is_finished_and_says_where_it_is(there):
 def test_a_run_without_a_checkpoint_starts_from_the_beginning():
     decision = decide(ASKED, [replace(RUN, iteration=0)])
 
-    assert (decision.kind, decision.iteration, decision.reason) == ("resume", 0, "goes on from the beginning")
+    assert (decision.kind, decision.iteration, decision.reason) == ("resume", 0, "resumes from the beginning")
 
 
 def test_other_settings_are_a_new_run_that_names_the_most_similar_unfinished_one():

@@ -198,7 +198,7 @@ def test_a_stop_in_the_last_batch_of_a_validation_does_not_lose_it(tiny_model, t
     assert [each[0] for each in validations(heard)] == [0, 2]
 
 
-# stopping and going on ----------------------------------------------------------------------------------------------
+# stopping and resuming ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("iteration", range(1, 7))

@@ -269,7 +269,7 @@ def _of_ours(
             invocation, project, row, folder=commands.path_of(project, folder), target=max(target, decision.iteration)
         )
     if decision.kind == "finished":
-        notes.append("that command does nothing; a larger --iters goes on from there")
+        notes.append("that command does nothing; raise `--iters` to train further")
     return Explanation(
         what=what,
         target=target,
@@ -282,7 +282,7 @@ def _of_ours(
 
 
 def _request(project: Project, folder: Path, row: Mapping[str, Any], target: int) -> Request:
-    """The request to go on with this run in its folder, as `inv lora` makes it of the same settings."""
+    """The request to resume this run in its folder, as `inv lora` makes it of the same settings."""
     deciding = dict(row["config"].get("deciding", {}))
     is_same = row["target_iterations"] == target
     if deciding.get("schedule_iterations") is not None:

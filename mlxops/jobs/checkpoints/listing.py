@@ -52,7 +52,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """The checkpoints of one folder. `next` says what going on there would do; seconds are None where unmeasured."""
+    """The checkpoints of one folder. `next` says what resuming there would do; seconds are None where unmeasured."""
 
     run: str | None
     folder: str
@@ -103,7 +103,7 @@ def check(config: CheckpointsConfig) -> None:
         raise BadRequest(f"--{asked[0]} and --{asked[1]} are two things: one at a time")
     kept = [f"--{name.replace('_', '-')}" for name in ("keep_last", "keep_best", "keep_every") if getattr(config, name)]
     if kept and not config.prune:
-        raise BadRequest(f"{kept[0]} says what --prune keeps", hint=f"inv checkpoints --prune {kept[0]}")
+        raise BadRequest(f"{kept[0]} says what --prune keeps", hint=f"`inv checkpoints --prune {kept[0]}`")
 
 
 def listing(invocation: Invocation, config: CheckpointsConfig) -> Listing:
@@ -127,7 +127,7 @@ def listing(invocation: Invocation, config: CheckpointsConfig) -> Listing:
 
 
 def imported(project: Project, run: Mapping[str, Any]) -> Refused:
-    """The error of a command that would change or go on with the files of an imported run."""
+    """The error of a command that would change or resume the files of an imported run."""
     return Refused(
         f"{run['name']!r} was imported from {run['imported_from']!r}, where nothing is changed",
         hint=_adopting(project, run["imported_from"]),
@@ -136,8 +136,8 @@ def imported(project: Project, run: Mapping[str, Any]) -> Refused:
 
 def _adopting(project: Project, source: str) -> str:
     if not project.from_root(source).is_dir():
-        return "a log alone has no checkpoints to go on from"
-    return f"inv lora --adopt {shlex.quote(source)} goes on with it in a run of its own"
+        return "a log alone has no checkpoints to resume from"
+    return f"inv lora --adopt {shlex.quote(source)} continues it in a run of its own"
 
 
 def known_runs(invocation: Invocation, name: str | None = None, *, with_imported: bool = False) -> list[Known]:
@@ -168,7 +168,7 @@ def folder_asked(project: Project, path: str | None) -> Path | None:
     except OSError as error:
         raise BadRequest(f"{path!r} cannot be looked into: {error.strerror}", hint="name a folder of yours") from error
     if not is_there:
-        raise NotFound(f"there is no folder {path!r}", hint="inv checkpoints shows those there are")
+        raise NotFound(f"there is no folder {path!r}", hint="`inv checkpoints` shows those there are")
     if not is_folder:
         raise BadRequest(f"{path!r} is a file, and a folder is wanted", hint=f"its folder is {str(folder.parent)!r}")
     return _real(folder)
@@ -313,12 +313,12 @@ def _going_on(
         return "a process is at work on it now"
     if contents.problem is not None:
         gone = contents.problem == "is gone"
-        return f"its folder {contents.problem}" + (": it would begin anew" if gone else "")
+        return f"its folder {contents.problem}" + (": it would start from iteration 0" if gone else "")
     if chosen is None:
-        return "there is nothing to go on from: it would begin anew"
+        return "there is nothing to resume from: it would start from iteration 0"
     if row["status"] == "completed" and (chosen.iteration or 0) >= row["target_iterations"]:
-        return f"finished; a larger --iters goes on from {chosen.iteration:,}"
-    return f"a resume goes on from {chosen.iteration:,}, {_why(items, chosen)}"
+        return f"finished; raise `--iters` to train beyond {chosen.iteration:,}"
+    return f"a resume resumes from {chosen.iteration:,}, {_why(items, chosen)}"
 
 
 def _why(items: Sequence[Item], chosen: Item) -> str:
@@ -330,7 +330,7 @@ def _why(items: Sequence[Item], chosen: Item) -> str:
 
 
 def _times(run: Known, chosen: Item | None, *, is_held: bool) -> tuple[float | None, float | None]:
-    """The seconds of work that going on keeps, and those that are left, at the newest rate of this run."""
+    """The seconds of work that resuming keeps, and those that are left, at the newest rate of this run."""
     if run.rate is None or chosen is None:
         return None, None
     reached = run.row["iteration"] if is_held else chosen.iteration or 0
@@ -363,7 +363,7 @@ def _of_folder(project: Project, contents: Contents) -> Group:
             next="no run of this toolkit: inv debug-checkpoints explains what can be done with it",
         )
     chosen = next_item(items)
-    where = "begins anew there" if chosen is None else f"goes on from {chosen.iteration:,} there"
+    where = "starts from iteration 0 there" if chosen is None else f"resumes from {chosen.iteration:,} there"
     return Group(
         run=run["name"],
         folder=place,

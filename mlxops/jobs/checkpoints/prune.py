@@ -52,19 +52,19 @@ def prune(
 ) -> list[Going]:
     """Plan, have it agreed to unless told `--yes`, and do it; returns what went.
 
-    `agree` is shown what would go; None from it means that nobody could be asked, which raises `Refused`.
+    `agree` is shown what would be deleted; None from it means that nobody could be asked, which raises `Refused`.
     """
     planned = plan(invocation, config)
     if all(going.is_nothing for going in planned):
         return planned
     is_agreed = config.yes or agree([asdict(going) for going in planned])
     if is_agreed is None:
-        raise Refused("nothing was removed: nobody is here to be asked", hint="--yes removes it without asking")
+        raise Refused("nothing was deleted: no terminal to confirm on", hint="add `--yes`")
     return _act(invocation, config, planned) if is_agreed else []
 
 
 def plan(invocation: Invocation, config: CheckpointsConfig) -> list[Going]:
-    """What would go of every run, of one, or of those below a folder. Removes and records nothing.
+    """What would be deleted of every run, of one, or of those below a folder. Removes and records nothing.
 
     Before anything is planned to go, the newest checkpoint of its run is read through: what stays has to be whole.
     """
@@ -80,7 +80,7 @@ def plan(invocation: Invocation, config: CheckpointsConfig) -> list[Going]:
 
 
 def _act(invocation: Invocation, config: CheckpointsConfig, planned: Sequence[Going]) -> list[Going]:
-    """Do what was planned, each run planned anew under its lock."""
+    """Do what was planned, each run planned again under its lock."""
     project, done = invocation.project, []
     names = {going.run for going in planned if not going.is_nothing}
     who = claim.holder(invocation.command or "")

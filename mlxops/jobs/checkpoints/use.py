@@ -22,13 +22,13 @@ def use(invocation: Invocation, config: CheckpointsConfig) -> dict[str, Any]:
     while the run trains.
     """
     if config.run is None:
-        raise BadRequest("--use needs the run whose checkpoint it is", hint="inv checkpoints --use best --run NAME")
+        raise BadRequest("--use needs the run whose checkpoint it is", hint="`inv checkpoints --use best --run NAME`")
     project = invocation.project
     wanted = config.use or ""
     if wanted not in ("best", "last") and not wanted.isdecimal():
         raise BadRequest(f"--use takes best, last or an iteration, not {wanted!r}")
     if not invocation.project.registry_path.exists():
-        raise NotFound("there are no runs yet", hint="inv lora --model MODEL --data DATA starts the first")
+        raise NotFound("there are no runs yet", hint="`inv lora --model MODEL --data DATA` starts the first")
     with registry.open_registry(invocation.project.registry_path) as db:
         run = registry.find_run(db, config.run)
         name, folder = run["name"], project.from_root(run["adapter_path"])
@@ -55,7 +55,7 @@ def use(invocation: Invocation, config: CheckpointsConfig) -> dict[str, Any]:
 
 
 def _chosen(rows: Sequence[Mapping[str, Any]], wanted: str, name: str) -> Mapping[str, Any]:
-    hint = f"inv checkpoints --run {name} --all lists what there is"
+    hint = f"`inv checkpoints --run {name} --all` lists what there is"
     there = [row for row in rows if row["status"] == "whole"]
     if wanted == "best":
         found = next((row for row in there if row["is_best"]), None)
@@ -89,7 +89,7 @@ def _check(folder: Path, row: Mapping[str, Any], name: str) -> None:
     if problem:
         raise Refused(
             f"{row['adapter_file']} of the run {name!r} {problem}",
-            hint=f"inv checkpoints --verify --run {name} tells which are whole",
+            hint=f"`inv checkpoints --verify --run {name}` tells which are whole",
         )
 
 

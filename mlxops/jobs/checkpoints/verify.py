@@ -38,7 +38,7 @@ class Verified:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """All that was read, the bytes of it, and what damage means for going on, a sentence a run.
+    """All that was read, the bytes of it, and what damage means for resuming, a sentence a run.
 
     `is_recorded` is False where the registry cannot be written.
     """
@@ -85,7 +85,7 @@ def check(found: Verification) -> None:
     if found.damaged:
         raise Failed(
             f"{len(found.damaged):,} of {len(found.checkpoints):,} checkpoints cannot be used",
-            hint="inv debug-checkpoints FOLDER explains each; inv lora sets damaged ones aside when it goes on",
+            hint="`inv debug-checkpoints FOLDER` explains each; `inv lora` sets damaged ones aside when it continues",
         )
 
 
@@ -168,7 +168,7 @@ def _record(invocation: Invocation, group: Group, results: list[Verified]) -> li
 
 
 def _consequence(group: Group, results: list[Verified]) -> list[str]:
-    """What damage to the newest checkpoints means for going on."""
+    """What damage to the newest checkpoints means for resuming."""
     bad = {each.iteration: each for each in results if each.result in ("damaged", "missing")}
     left = [item.iteration or 0 for item in group.items if item.state == "whole" and item.iteration not in bad]
     newer = [each for each in bad.values() if each.iteration is not None and each.iteration > max(left, default=0)]

@@ -279,7 +279,7 @@ class Chat:
         if name not in _CHANGEABLE:
             near = nearest(name, _CHANGEABLE)
             raise BadRequest(
-                f"there is no setting {name!r}", hint=f"did you mean {near}?" if near else "/set lists the settings"
+                f"there is no setting {name!r}", hint=f"did you mean `{near}`?" if near else "`/set` lists the settings"
             )
         if value.strip():
             self.config = replace(self.config, **{name: chat_input.parse_setting(name, value.strip())})
@@ -302,7 +302,7 @@ class Chat:
                     self._loaded.slot.put_in(loading.spec_of(before.adapter))
                 raise
             self.adapter = chosen
-        yield Note(text=f"now {self.label}; the conversation goes on")
+        yield Note(text=f"now {self.label}; the conversation continues")
 
     def _compare(self, argument: str) -> Iterator[Event]:
         adapter, slot = self.adapter, self._loaded.slot

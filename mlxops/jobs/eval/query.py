@@ -98,7 +98,7 @@ class Query:
                 if event.finish_reason != "stop":
                     raise Failed(
                         f"the JSON was not complete after {event.generated_tokens:,} tokens",
-                        hint="--max-tokens allows more",
+                        hint="`--max-tokens` allows more",
                     )
                 yield Piece(text=event.answer)
                 yield event
@@ -108,6 +108,6 @@ def _read_schema(file: Path) -> object:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise NotFound(f"no file {str(file)!r}", hint="--schema takes a JSON schema") from None
+        raise NotFound(f"no file {str(file)!r}", hint="`--schema` takes a JSON schema") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BadRequest(f"{str(file)!r} is no JSON schema: {error}") from error

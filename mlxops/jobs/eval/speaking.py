@@ -36,7 +36,7 @@ class SamplingOptions(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """What a model goes on from: the text, its tokens, and how many tokens of an answer fit behind it."""
+    """What a model resumes from: the text, its tokens, and how many tokens of an answer fit behind it."""
 
     text: str
     tokens: Sequence[int]

@@ -95,8 +95,8 @@ def _checked_name(name: str) -> str:
         reason = ": it stands for the sample model" if name == _SAMPLE else ""
         raise BadRequest(
             f"{name!r} cannot be the name of a model{reason}",
-            hint="--name takes a name that begins with a letter or digit, without slashes and commas; "
-            "--output takes a folder",
+            hint="`--name` takes a name that begins with a letter or digit, without slashes and commas; "
+            "`--output` takes a folder",
         )
     return name
 

@@ -64,7 +64,7 @@ def set_up(invocation: Invocation, config: QuickstartConfig, say: Callable[[str]
         templates.write_data(folder / "data", _DATA)
     except OSError as error:
         raise Failed(
-            f"{str(folder)!r} cannot be written: {error.strerror or error}", hint="--dir names another"
+            f"{str(folder)!r} cannot be written: {error.strerror or error}", hint="`--dir` names another"
         ) from error
     project = Project.at(folder)
     if invocation.registry_is_given:
@@ -96,7 +96,7 @@ def compare(trial: Trial, run: Begun, progress: Progress) -> dict[str, Any]:
 
 
 def commands(trial: Trial, *, cwd: Path) -> list[str]:
-    """What to go on with, as it can be typed in the shell that this was started from."""
+    """What to resume, as it can be typed in the shell that this was started from."""
     inv = _inv(trial.folder)
     is_elsewhere = trial.invocation.registry_is_given
     question = "select iteration, train_loss, validation_loss from loss_curve order by iteration"
@@ -113,10 +113,10 @@ def commands(trial: Trial, *, cwd: Path) -> list[str]:
 def _take(folder: Path, model: str) -> None:
     """Make the folder and mark it as ours, or find that it is; the same folder tries one model."""
     if folder.exists() and not folder.is_dir():
-        raise BadRequest(f"{str(folder)!r} is a file", hint="--dir names a folder; it is made if it is not there")
+        raise BadRequest(f"{str(folder)!r} is a file", hint="`--dir` names a folder; it is made if it is not there")
     if not (folder / _MARK).is_file():
         if folder.is_dir() and any(each.name != _MARK.parent.name for each in folder.iterdir()):
-            hint = "--dir names another folder; it is made if it is not there"
+            hint = "`--dir` names another folder; it is made if it is not there"
             raise Refused(f"{str(folder)!r} holds other things", hint=hint)
         _mark(folder, None)
     there = _marked(folder / _MARK)
@@ -124,7 +124,7 @@ def _take(folder: Path, model: str) -> None:
         add_or_leave = "add --tiny" if there == "tiny" else "leave out --tiny"
         raise Refused(
             f"{str(folder)!r} was begun with the model {there}, not {model}",
-            hint=f"{add_or_leave}, or try the other with another --dir",
+            hint=f"{add_or_leave}, or try the other with another `--dir`",
         )
 
 
@@ -137,7 +137,7 @@ def _marked(mark: Path) -> Any:
     try:
         return json.loads(mark.read_text(encoding="utf-8"))["model"]
     except (ValueError, KeyError, TypeError):
-        raise Failed(f"{str(mark)!r} is damaged", hint="remove it with its folder, or name another --dir") from None
+        raise Failed(f"{str(mark)!r} is damaged", hint="remove it with its folder, or name another `--dir`") from None
 
 
 def _as_yaml(config: LoraConfig) -> str:
@@ -175,7 +175,7 @@ def _check_room(folder: Path) -> None:
     if free < _DISK:
         raise Failed(
             f"this takes about {_DISK / 1e9:.1f} GB in {str(folder.parent)!r}, and {free / 1e9:.1f} GB are free",
-            hint="--dir names a folder on another disk",
+            hint="`--dir` names a folder on another disk",
         )
 
 

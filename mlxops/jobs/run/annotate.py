@@ -18,7 +18,9 @@ def tag(invocation: Invocation, config: TagConfig) -> list[dict[str, Any]]:
     """Add tags to runs and take others away; returns `run` and `tags` of each. Without either nothing is written."""
     names = [name.strip() for name in config.name.split(",") if name.strip()]
     if not names:
-        raise BadRequest(f"run.tag takes the name of a run, not {config.name!r}", hint="inv run.tag latest --add good")
+        raise BadRequest(
+            f"run.tag takes the name of a run, not {config.name!r}", hint="`inv run.tag latest --add good`"
+        )
     if not (config.add or config.remove):
         with reading(invocation.project.registry_path) as db:
             return [{"run": run["name"], "tags": run["tags"]} for run in find_runs(db, names)]

@@ -56,12 +56,14 @@ def compare(invocation: Invocation, config: CompareConfig) -> dict[str, Any]:
         raise BadRequest(f"the run {twice!r} stands there twice", hint="name each run once")
     if not FEWEST <= len(names) <= MOST:
         raise BadRequest(
-            f"run.compare takes {FEWEST} to {MOST} runs, not {len(names)}", hint="inv run.compare heron,otter"
+            f"run.compare takes {FEWEST} to {MOST} runs, not {len(names)}", hint="`inv run.compare heron,otter`"
         )
     with reading(invocation.project.registry_path) as db:
         found = find_runs(db, names)
         if len(found) < len(names):
-            raise BadRequest(f"{' and '.join(names)} are not different runs", hint="inv runs shows the runs there are")
+            raise BadRequest(
+                f"{' and '.join(names)} are not different runs", hint="`inv runs` shows the runs there are"
+            )
         runs = [_read(db, row, config.by) for row in found]
     rows = _settings(runs)
     return {
@@ -270,7 +272,7 @@ def _evaluations(runs: Sequence[_Run]) -> list[dict[str, Any]]:
 
 
 def _speed(run: _Run) -> dict[str, Any]:
-    """The median of the tokens a second that an attempt reported: figures of different attempts are never mixed."""
+    """The median of the tokens per second that an attempt reported: figures of different attempts are never mixed."""
     rows = []
     for number, attempt in enumerate(run.attempts):
         later = run.attempts[number + 1 :]

@@ -1,4 +1,4 @@
-"""Removing runs: what would go, and removing exactly that.
+"""Removing runs: what would be deleted, and removing exactly that.
 
 Only what is a run's by name goes, and only out of its own folder: no link is followed, what else is there stays, and
 the folder goes only when it is empty. Files go before rows: a removal that was interrupted is completed by the same
@@ -39,7 +39,7 @@ _LEFT_OVER = re.compile(rf"\d{{7,}}_state\.safetensors|{_SET_ASIDE}|{_HALF_WRITT
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """A run's folder: the files that would go, with their sizes; what stays there; why all of it stays, if it does.
+    """A run's folder: the files that would be deleted, with sizes; what stays there; why all of it stays, if it does.
 
     `restored` are files of a folder of mlx_lm.lora that the run took over, which get back what they held before it.
     """
@@ -69,7 +69,7 @@ class Removal:
 
     @property
     def bytes(self) -> int:
-        """The size of all files that would go."""
+        """The size of all files that would be deleted."""
         return sum(sum(folder.files.values()) for folder in self.folders)
 
     def as_data(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Removal:
 
 
 def plan(invocation: Invocation, config: DeleteConfig) -> Removal:
-    """What would go. Raises `Refused` for a run that others branch from, `Busy` for one that is worked on."""
+    """What would be deleted. Raises `Refused` for a run that others branch from, `Busy` for one that is worked on."""
     if not config.runs:
         raise BadRequest("run.delete takes the name of a run, or several with commas between them")
     with reading(invocation.project.registry_path) as db:
@@ -103,7 +103,7 @@ def plan(invocation: Invocation, config: DeleteConfig) -> Removal:
 def remove(invocation: Invocation, planned: Removal) -> dict[str, Any]:
     """Remove what was planned, and point `adapters/latest` at the newest run there is; returns what went and stayed.
 
-    Raises `Refused`, with nothing removed, where what would go is something else by now, and `Failed` where a file
+    Raises `Refused`, with nothing removed, where what would be deleted has changed since, and `Failed` where a file
     cannot be removed: then the rows are still there.
     """
     project = invocation.project
@@ -126,7 +126,7 @@ def _plan(project: Project, db: Registry, names: Sequence[str], *, keep_files: b
         path = project.from_root(run["adapter_path"]) / lock.NAME
         if lock.is_held(path):
             message = lock.busy(path, f"the run {run['name']!r}").message
-            raise Busy(message, hint="inv monitor shows it; stop it first")
+            raise Busy(message, hint="`inv monitor` shows it; stop it first")
     registry.check_removable(db, ids)
     return Removal(
         runs={run["name"]: run["id"] for run in runs},
@@ -164,7 +164,7 @@ def _folder(project: Project, db: Registry, run: Mapping[str, Any], going: Seque
 
 
 def _was_taken_over(project: Project, run: Mapping[str, Any], path: Path) -> bool:
-    """Whether the run lives in the folder of mlx_lm.lora whose adapter it went on with."""
+    """Whether the run lives in the folder of mlx_lm.lora whose adapter it resumed."""
     origin = origin_of(run["config"])
     return origin is not None and origin.kind == "warm" and _is_same(project.from_root(origin.folder), path)
 
@@ -235,7 +235,7 @@ def _empty(project: Project, folder: Folder) -> bool:
     except OSError as error:
         raise Failed(
             f"the run's folder {str(folder.path)!r} cannot be emptied: {error.strerror}",
-            hint="the rows are still there; --keep-files removes them alone",
+            hint="the rows are still there; `--keep-files` removes them alone",
         ) from error
     if folder.path in (project.root, project.adapters_folder):
         return False

@@ -39,7 +39,7 @@ def export(invocation: Invocation, config: ExportConfig, stdout: IO[bytes], *, i
     target = None if config.output is None else invocation.project.cwd / Path(config.output).expanduser()
     form = _format(config, target, is_terminal=is_terminal)
     if target is not None and _is_taken(target):
-        raise Refused(f"{config.output!r} is there already", hint="name another --output, or move it away")
+        raise Refused(f"{config.output!r} is there already", hint="name another `--output`, or move it away")
     if form == "parquet":
         _arrow()
     with reading(invocation.project.registry_path) as db:
@@ -68,11 +68,11 @@ def _format(config: ExportConfig, target: Path | None, *, is_terminal: bool) -> 
     ending = target.suffix.removeprefix(".") if target else ""
     form = config.format or (ending if ending in _FORMATS and config.what != "all" else "csv")
     if target is None and config.json:
-        raise BadRequest("--json says what was written to --output", hint="--format json writes the rows as JSON")
+        raise BadRequest("--json says what was written to --output", hint="`--format json` writes the rows as JSON")
     if target is None and config.what == "all" and form in ("csv", "parquet"):
-        raise BadRequest(f"every table as {form} needs a folder", hint="name one with --output, or --format json")
+        raise BadRequest(f"every table as {form} needs a folder", hint="name one with `--output`, or `--format json`")
     if target is None and form == "parquet" and is_terminal:
-        raise BadRequest("parquet is nothing for a terminal", hint="name a file with --output")
+        raise BadRequest("parquet is nothing for a terminal", hint="name a file with `--output`")
     return form
 
 
@@ -136,7 +136,7 @@ def _write_file(table: TableRows, form: str, file: Path) -> Written:
 
 def _cannot_write(path: Path, error: OSError) -> Failed:
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    hint = "make room, or name another --output" if is_full else "name another --output"
+    hint = "make room, or name another `--output`" if is_full else "name another `--output`"
     return Failed(f"{str(path)!r} cannot be written: {error.strerror}", hint=hint)
 
 

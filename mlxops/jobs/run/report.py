@@ -41,10 +41,10 @@ def check(config: ReportConfig) -> None:
     What is there is replaced, so a slip like `--output runs.db` must not get that far.
     """
     if not config.runs:
-        raise BadRequest("a report needs the name of a run", hint="inv run.report latest")
+        raise BadRequest("a report needs the name of a run", hint="`inv run.report latest`")
     if len(config.runs) > MOST:
         raise BadRequest(
-            f"run.report takes 1 to {MOST} runs, not {len(config.runs)}", hint="inv run.report heron,otter"
+            f"run.report takes 1 to {MOST} runs, not {len(config.runs)}", hint="`inv run.report heron,otter`"
         )
     for kind, given in (("html", config.output), ("png", config.png)):
         if given is not None and not files.expanded(given).name.lower().endswith(_ENDINGS[kind]):
@@ -110,6 +110,6 @@ def _write_file(file: Path, kind: str, content: bytes) -> dict[str, Any]:
         with files.whole(file) as beside:
             beside.write_bytes(content)
     except OSError as error:
-        hint = f"name another {'--output' if kind == 'html' else '--png'}, or make room"
+        hint = f"name another {'`--output`' if kind == 'html' else '`--png`'}, or make room"
         raise Failed(f"{str(file)!r} cannot be written: {error.strerror}", hint=hint) from error
     return {"file": str(file), "kind": kind, "bytes": len(content)}

@@ -32,7 +32,7 @@ def ask(invocation: Invocation, config: SqlConfig, *, limit: int | None = None) 
             [(each["name"], each["kind"], ", ".join(column["name"] for column in each["columns"])) for each in entries],
         )
     if text.startswith("."):
-        raise BadRequest(f"{text!r} is not known", hint="inv sql .queries and inv sql .schema list what there is")
+        raise BadRequest(f"{text!r} is not known", hint="`inv sql .queries` and `inv sql .schema` list what there is")
     if text.startswith("@"):
         saved = registry.saved_query(text[1:].removesuffix(";"))
         sql, parameters = saved.sql, _parameters_of(saved, text, _typed(config.param), invocation)
@@ -104,5 +104,5 @@ def _check(given: Mapping[str, Any], known: Sequence[str], required: Sequence[st
         raise BadRequest(f"a parameter has a name here, as in :run, and {unnamed[0]} has none")
     missing = [name for name in required if name not in given]
     if missing:
-        hint = " ".join(f"--param {name}=VALUE" for name in missing)
+        hint = " ".join(f"`--param {name}=VALUE`" for name in missing)
         raise BadRequest(f"{query} needs a value for {', '.join(missing)}", hint=hint)

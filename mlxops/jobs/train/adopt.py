@@ -50,7 +50,7 @@ def adopt(project: Project, config: LoraConfig, info: ModelInfo, model_folder: P
         folder=place,
         file=found.name,
         adapter_sha256=found.sha256,
-        note=f"began with {place}/{found.name} as iteration {found.iteration:,}, its optimizer anew",
+        note=f"began with {place}/{found.name} as iteration {found.iteration:,}, with a fresh optimizer",
     )
     notes = (_in_words(settled), *found.notes, *_other_model(project, found.model, config.model, model_folder))
     imported = _imported_from(project, folder)
@@ -82,7 +82,7 @@ def raise_misfits(name: str, problems: list[str]) -> None:
     """Raise `InvalidData` if there are any problems."""
     if problems:
         raise InvalidData(
-            f"the arrays of {name} do not fit the model", problems, hint="--model names the model it was trained on"
+            f"the arrays of {name} do not fit the model", problems, hint="`--model` names the model it was trained on"
         )
 
 
@@ -113,7 +113,7 @@ def _again(project: Project, config: LoraConfig, path: Path, folder: Path, run: 
     if origin is None or origin.kind != "warm" or not is_named or not is_same:
         raise Refused(
             f"{project.relative(folder)!r} is the folder of the run {run['name']!r}",
-            hint=f"--branch --from {run['name']} begins from one of its checkpoints",
+            hint=f"`--branch --from {run['name']}` begins from one of its checkpoints",
         )
     stored = complete(run["config"])
     shape = {name: stored[name] for name in KEPT}
@@ -160,9 +160,9 @@ def _in_a_place_of_its_own(project: Project, config: LoraConfig, folder: Path, i
     place = project.adapters_folder / str(config.name) if asked is None else project.resolve(asked)
     if files.is_same(place, folder):
         hint = (
-            "another --name gives the new run a folder of its own"
+            "another `--name` gives the new run a folder of its own"
             if asked is None
-            else "without --adapter-path the new run has a folder of its own in adapters/"
+            else "without `--adapter-path` the new run has a folder of its own in adapters/"
         )
         raise Refused(f"{project.relative(folder)!r} was imported as the run {imported!r}, and is only read", hint=hint)
     return config
@@ -192,7 +192,7 @@ def _other_model(project: Project, trained_on: str | None, asked: str | None, fo
         return ()
     if project.resolve(trained_on).resolve() == folder.resolve():
         return ()
-    return (f"the adapter was trained on {trained_on!r}, and goes on with {project.relative(folder)!r}",)
+    return (f"the adapter was trained on {trained_on!r}, and resumes {project.relative(folder)!r}",)
 
 
 def check_asked(config: LoraConfig) -> None:
@@ -200,4 +200,4 @@ def check_asked(config: LoraConfig) -> None:
     if config.adopt is not None and config.branch:
         raise BadRequest("--adopt and --branch are two ways to begin", hint="give one of them")
     if config.branch_from is not None and not config.branch:
-        raise BadRequest("--from says where a branch begins", hint="give --branch with it")
+        raise BadRequest("--from says where a branch begins", hint="give `--branch` with it")

@@ -33,7 +33,7 @@ def settle(project: Project, db: registry.Registry | None, rows: Mapping[str, Ro
     """Where the child that the command asks for begins; `rows` are the runs there are, newest first.
 
     What the command leaves open (which run, which checkpoint) was settled when its child was made, and stays so: the
-    same command goes on with that child, however far its parent has come since.
+    same command resumes that child, however far its parent has come since.
     """
     config = prepared.config
     point = _parse(config.branch_from, rows, {each["name"] for each in registry.imports_of(db)} if db else set())
@@ -61,19 +61,19 @@ def _parse(text: str | None, rows: Mapping[str, Row], imported: Collection[str])
         name = next(iter(rows))
     if name not in rows:
         if name in imported:
-            hint = "--adopt DIR goes on with an adapter folder of mlx_lm.lora"
+            hint = "`--adopt DIR` continues an adapter folder of mlx_lm.lora"
             raise BadRequest(f"the run {name!r} was imported, so nothing branches from it", hint=hint)
         near = nearest(name, rows)
         raise NotFound(
             f"no run {name!r} to branch from",
-            hint=f"did you mean {near!r}?" if near else "inv runs shows the runs there are",
+            hint=f"did you mean {near!r}?" if near else "`inv runs` shows the runs there are",
         )
     if place in ("best", "last"):
         return _Point(run=name, word=place)
     if not place.isdecimal():
         raise BadRequest(
             f"--from takes RUN, RUN:ITERATION, RUN:best or RUN:last, not {text!r}",
-            hint=f"--from {name} takes its newest checkpoint",
+            hint=f"`--from {name}` takes its newest checkpoint",
         )
     return _Point(run=name, iteration=int(place))
 
@@ -107,7 +107,7 @@ def _most_similar(project: Project, rows: Mapping[str, Row], prepared: Prepared)
     there = [row for row in rows.values() if checkpoints.iterations(project.from_root(row["adapter_path"]))]
     if not there:
         raise NotFound(
-            "there is no run with a checkpoint to branch from", hint="the same without --branch starts a new run"
+            "there is no run with a checkpoint to branch from", hint="the same without `--branch` starts a new run"
         )
     return min(there, key=lambda row: (bool(_misfits(row, prepared)), len(_differences(row, prepared))))
 
@@ -142,7 +142,7 @@ def _check_shape(parent: Row, prepared: Prepared) -> None:
     raise SettingsDiffer(
         f"a branch keeps the model and the LoRA shape of the run it leaves, and {parent['name']!r} has another",
         misfits,
-        hint=f"give {' '.join(flags)}" if flags else "--model names the model it was trained on",
+        hint=f"give {' '.join(flags)}" if flags else "`--model` names the model it was trained on",
     )
 
 
@@ -189,7 +189,7 @@ def _usable(folder: Path, records: Mapping[int, Row]) -> list[int]:
 
 def _choice(iterations: Sequence[int]) -> str:
     if not iterations:
-        return "it has none; inv runs shows the runs there are"
+        return "it has none; `inv runs` shows the runs there are"
     shown = ", ".join(map(str, iterations[-8:]))
     return f"there are checkpoints at {'…, ' if len(iterations) > 8 else ''}{shown}"
 
@@ -220,7 +220,7 @@ def _make(
     state_sha256: str | None,
     trained_tokens: int,
 ) -> Origin:
-    optimizer = "its optimizer goes on" if state_sha256 else "the optimizer begins anew"
+    optimizer = "its optimizer state is kept" if state_sha256 else "the optimizer starts fresh"
     return Origin(
         kind="branch",
         iteration=iteration,

@@ -57,7 +57,7 @@ def settle(project: Project, db: registry.Registry | None, prepared: Prepared) -
 
 
 def own_runs(db: registry.Registry) -> list[registry.CandidateRun]:
-    """The runs that a training may go on with: not those that were imported, whose folders are another tool's."""
+    """The runs that a training may resume: not those that were imported, whose folders are another tool's."""
     return [row for row in registry.candidate_runs(db) if row["imported_from"] is None]
 
 
@@ -83,7 +83,7 @@ def _check_target(decision: Decision, prepared: Prepared) -> None:
     if decision.kind in ("new", "resume") and origin is not None and origin.iteration >= target:
         raise BadRequest(
             f"it begins at iteration {origin.iteration:,}, which leaves nothing to train up to {target:,}",
-            hint=f"iterations count on: --iters {origin.iteration + target} trains {target:,} more",
+            hint=f"iterations count on: `--iters {origin.iteration + target}` trains {target:,} more",
         )
 
 

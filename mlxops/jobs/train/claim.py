@@ -25,7 +25,7 @@ from mlxops.training.decide import Decision
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A run that this process alone works on, and where it goes on."""
+    """A run that this process alone works on, and where it continues."""
 
     decision: Decision
     run_id: int
@@ -38,7 +38,7 @@ class Claim:
 
     @property
     def iteration(self) -> int:
-        """Where training goes on, or begins."""
+        """Where training continues, or begins."""
         origin = self.prepared.origin
         return self.start.iteration if self.start else origin.iteration if origin else 0
 
@@ -73,7 +73,7 @@ def holder(command: str) -> dict[str, Any]:
 
 @contextmanager
 def deciding(project: Project, who: Mapping[str, Any]) -> Iterator[None]:
-    """Keep every training from beginning or going on while the block runs: it decides under the same lock."""
+    """Keep every training from beginning or resuming while the block runs: it decides under the same lock."""
     with lock.hold(state_folder(project) / "decide.lock", who, what="the project", wait=True):
         yield
 

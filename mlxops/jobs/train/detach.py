@@ -69,7 +69,7 @@ def start(training: Training, waiting: Callable[[str], AbstractContextManager[No
             process.wait()
             raise
         if len(heard) == 2:
-            process.returncode = 0  # it goes on without this one, which would else be warned that it does
+            process.returncode = 0  # it resumesout this one, which would else be warned that it does
             return _facts(training, process.pid, program, heard[0])
         code = process.wait()
         if code == 0:
@@ -113,7 +113,7 @@ def _write_to(log: Path, command: str) -> int:
 
 
 def _tell(descriptor: int, **facts: Any) -> None:
-    with suppress(BrokenPipeError):  # who waited for it has gone, and it goes on all the same
+    with suppress(BrokenPipeError):  # who waited for it has gone, and it continues all the same
         os.write(descriptor, json.dumps(facts).encode() + b"\n")
 
 

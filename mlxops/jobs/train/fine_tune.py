@@ -94,7 +94,12 @@ def fine_tune(
         # `inv train.stop` must not be a second request, which would leave at once
         lock.say(claim.folder / lock.NAME, stopping=signal.Signals(signal_number).name)
         for listener in listeners:
-            listener(Notice(kind="stopping", message="stopping after this step; once more leaves at once"))
+            listener(
+                Notice(
+                    kind="stopping",
+                    message="finishing this step, then saving (press Ctrl-C again to quit without saving)",
+                )
+            )
 
     status, reason, iteration, error = "failed", "error", claim.iteration, None
     stop = signals.StopRequest()
@@ -121,7 +126,7 @@ def fine_tune(
             raise Interrupted(
                 stop.signal_number,
                 f"saved and stopped by {stopped.signal_name} at iteration {stopped.iteration:,} of {prepared.target:,}",
-                hint="the same command goes on from there",
+                hint="the same command resumes from there",
             )
         return stopped
     except KeyboardInterrupt:
@@ -142,7 +147,7 @@ def fine_tune(
         raise Interrupted(
             stop.signal_number,
             f"stopped by {reason}; the newest checkpoint is that of iteration {iteration:,} of {prepared.target:,}",
-            hint="the same command goes on from there",
+            hint="the same command resumes from there",
         ) from failure
     finally:
         # where the registry itself is what failed, its error is already on the way; the heartbeat will say "lost"
@@ -169,7 +174,7 @@ def _changes(before: Mapping[str, Any], now: LoraConfig) -> dict[str, tuple[Any,
 
 
 def _keep_words(db: registry.Registry, claim: Claim, config: LoraConfig) -> None:
-    """A note or tags given when a run goes on replace those it had."""
+    """A note or tags given when a run continues replace those it had."""
     if config.note is not None:
         registry.update_run(db, claim.run_id, note=config.note)
     if config.tag:
@@ -184,7 +189,7 @@ def _notices(
         message = f"the checkpoint at iteration {each.iteration:,} cannot be used and is set aside: {each.reason}"
         said.append(Notice(kind="set aside", message=message, level="warning", iteration=each.iteration))
     if claim.start is not None:
-        message = f"goes on from iteration {claim.start.iteration:,}"
+        message = f"resumes from iteration {claim.start.iteration:,}"
         said.append(Notice(kind="resumed", message=message, iteration=claim.start.iteration))
     if changes:
         message = ", ".join(f"{name} {was!r} → {now!r}" for name, (was, now) in changes.items())
@@ -257,7 +262,7 @@ def _check_room(prepared: Prepared, claim: Claim, trainable: Mapping[str, Any], 
     if free < 2 * size:
         raise Failed(
             f"a checkpoint takes about {_mebibytes(size)} and {str(claim.folder)!r} has {_mebibytes(free)} free",
-            hint="make room, or name another --adapter-path",
+            hint="make room, or name another `--adapter-path`",
         )
     if free < (count + 1) * size:
         message = f"{count:,} checkpoints take about {_mebibytes(count * size)}, and {_mebibytes(free)} are free"

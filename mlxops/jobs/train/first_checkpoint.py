@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
-    """What a run begins with, read and verified: the weights and, where it goes on, the optimizer's state."""
+    """What a run begins with, read and verified: the weights and, where it continues, the optimizer's state."""
 
     origin: Origin
     weights: Arrays
@@ -62,7 +62,7 @@ def keep_originals(folder: Path, origin: Origin) -> None:
 
 
 def begin(work: Work, begun: Beginning, emit: Listener) -> Work:
-    """Write the run's first checkpoint, and have the training go on from it as from any other."""
+    """Write the run's first checkpoint, and have the training resume from it as from any other."""
     from mlxops.training import first_checkpoint
 
     origin = begun.origin
@@ -71,13 +71,13 @@ def begin(work: Work, begun: Beginning, emit: Listener) -> Work:
     )
     emit(saved)
     if begun.optimizer is not None and not goes_on:
-        message = "the parent's optimizer has other arrays than this run's, so it begins anew"
+        message = "the parent's optimizer has other arrays than this run's, so it starts fresh"
         emit(Notice(kind="optimizer", message=message, iteration=origin.iteration))
     start = checkpoints.read(work.folder, origin.iteration, fingerprint=work.fingerprint)
     if not isinstance(start, Checkpoint):
         raise Failed(
             f"the run's first checkpoint cannot be used: {start.reason}",
-            hint="the same command begins once more; --adapter-path names another folder",
+            hint="the same command begins once more; `--adapter-path` names another folder",
         )
     return replace(work, start=start)
 
@@ -88,9 +88,10 @@ def _verify(path: Path, sha256: str) -> None:
     except OSError as error:
         raise Failed(
             f"{str(path)!r}, with which this run begins, cannot be read: {error.strerror}",
-            hint="--new begins with what is there now",
+            hint="`--new` begins with what is there now",
         ) from error
     if not is_same:
         raise Failed(
-            f"{str(path)!r}, with which this run begins, has changed since", hint="--new begins with what is there now"
+            f"{str(path)!r}, with which this run begins, has changed since",
+            hint="`--new` begins with what is there now",
         )

@@ -129,7 +129,7 @@ class Watch:
         return found | {"monitors": self._seats.count()}
 
     def switch(self, steps: int) -> None:
-        """Go on by so many runs, round and round; among the named ones where several are."""
+        """Move by so many runs, round and round; among the named ones where several are."""
         self._gone.clear()
         if self._state is None:
             return
@@ -197,7 +197,7 @@ class Watch:
         left = [name for name in self._named if name in names]
         if self._named and not left and self.name in gone:
             which = " and ".join(map(repr, self._named))
-            raise NotFound(f"{which}: deleted while shown", hint="inv runs shows the runs there are")
+            raise NotFound(f"{which}: deleted while shown", hint="`inv runs` shows the runs there are")
         self._gone += gone
         self._named = left
         self._laid_over = [name for name in self._laid_over if name in names]

@@ -144,7 +144,7 @@ def _check_place(project: Project, config: LoraConfig) -> None:
     if file := next((each for each in (folder, *folder.parents) if each.is_file()), None):
         raise BadRequest(
             f"{project.relative(file)!r} is a file, so the run's folder cannot be made there",
-            hint="move it away, or name another --adapter-path",
+            hint="move it away, or name another `--adapter-path`",
         )
 
 
@@ -152,12 +152,12 @@ def _check_fit(config: LoraConfig, info: ModelInfo, folder: Path) -> None:
     if config.num_layers > info.layers:
         raise BadRequest(
             f"--num-layers {config.num_layers} is more than the {info.layers} layers of {folder.name}",
-            hint=f"--num-layers {info.layers} or -1 trains all of them",
+            hint=f"`--num-layers {info.layers}` or -1 trains all of them",
         )
     if config.fine_tune_type == "full" and info.quantization:
         raise BadRequest(
             f"{folder.name} is quantized, and quantized weights cannot be trained in full",
-            hint="--fine-tune-type lora trains an adapter on it",
+            hint="`--fine-tune-type lora` trains an adapter on it",
         )
 
 
@@ -166,7 +166,7 @@ def _check_lengths(train: data.Tokenized, config: LoraConfig) -> None:
         raise InvalidData(
             f"every row is longer than --max-seq-length {config.max_seq_length:,}; "
             f"the longest has {train.longest:,} tokens",
-            hint=f"--max-seq-length {train.longest} takes all of every row; or split the rows",
+            hint=f"`--max-seq-length {train.longest}` takes all of every row; or split the rows",
         )
 
 
@@ -209,9 +209,9 @@ def _first_lines(
         words = f"training on the assistant's words: {share} (--no-mask-prompt for all)"
     else:
         words = f"training on all words: {share}"
-    epochs = f"{target / len(plan):.3g} times the {len(plan):,} batches of an epoch"
+    epochs = f"{target / len(plan):.3g} epochs of {len(plan):,} batches"
     rows = f"{len(train.rows):,} rows to train, {len(validation.rows) if validation else 0:,} to validate"
-    return (words, f"{rows}; {target:,} iterations are {epochs}")
+    return (words, f"{rows}; {target:,} iterations = {epochs}")
 
 
 def _cuts(tokenized: data.Tokenized, limit: int, row: str) -> list[str]:

@@ -29,7 +29,7 @@ class Unknown:
 def unknown_folders(project: Project, rows: Iterable[Mapping[str, Any]], asked_for: Path | None) -> list[Unknown]:
     """The runs' folders in `adapters/`, and the one asked for, that the registry does not know, parents first.
 
-    A copy of a run's folder counts only where it is asked for: going on in it is nobody's wish else.
+    A copy of a run's folder counts only where it is asked for: resuming in it is never meant otherwise.
     """
     by_name = {row["name"]: row for row in rows}
     known = {row["adapter_path"]: project.from_root(row["adapter_path"]) for row in by_name.values()}
@@ -190,7 +190,8 @@ def complete(db: registry.Registry, run_id: int, closed: Checkpoint) -> None:
 def cannot_write(folder: Path, error: OSError) -> Failed:
     """The error of a run's folder that cannot be written."""
     return Failed(
-        f"the run's folder {str(folder)!r} cannot be written: {error.strerror}", hint="--adapter-path names another one"
+        f"the run's folder {str(folder)!r} cannot be written: {error.strerror}",
+        hint="`--adapter-path` names another one",
     )
 
 

@@ -18,6 +18,7 @@ from mlxops.projects import machine
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.training import retention
+from mlxops.training.decide import NO_SUCH_RUN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Begun:
 
     @property
     def iteration(self) -> int:
-        """Where it goes on."""
+        """Where it continues."""
         return self.claim.iteration
 
     @property
@@ -52,11 +53,13 @@ class Begun:
         """What to say before the first step."""
         decision, where = self.claim.decision, self.training.project.relative(self.claim.folder)
         prepared = self.training.prepared
-        how = f"a new run, {decision.reason}" if decision.kind == "new" else decision.reason
+        how = decision.reason
+        if decision.kind == "new":
+            how = "new run" if how == NO_SUCH_RUN else f"new run: {how}"
         return (f"run {self.claim.name} in {where}: {how}", *_like(decision), *prepared.lines, *prepared.notes)
 
     def curve(self) -> list[registry.LossPoint]:
-        """The losses up to where it goes on."""
+        """The losses up to where it continues."""
         rows = registry.loss_curve(self.db, self.claim.run_id, buckets=1000)
         return [row for row in rows if row["iteration"] <= self.iteration and self.iteration > 0]
 
@@ -140,7 +143,7 @@ def preview(training: Training) -> dict[str, Any]:
 
 
 def _like(decision: Any) -> tuple[str, ...]:
-    """The most similar unfinished run and where it differs, for someone who meant to go on with it."""
+    """The most similar unfinished run and where it differs, for someone who meant to resume it."""
     if decision.similar is None:
         return ()
     shown = ", ".join(f"{name} {there!r} → {asked!r}" for name, there, asked in map(_short, decision.differences[:3]))

@@ -75,7 +75,7 @@ def stop(invocation: Invocation, config: StopConfig, waiting: Waiting) -> dict[s
             raise Interrupted(
                 signal.SIGINT,
                 f"no longer waiting: {run['name']!r} was asked to save and stop, and does so by itself",
-                hint=f"inv monitor --run {shlex.quote(run['name'])} shows it",
+                hint=f"`inv monitor --run {shlex.quote(run['name'])}` shows it",
             ) from None
     return _ended(invocation, run["name"], worker, folder, now=config.now)
 

@@ -47,7 +47,7 @@ def _add(db: registry.Registry, run_id: int, verdict: Mapping[str, Any]) -> None
         None,
         kind=KIND,
         level="info" if verdict["equal"] else "warning",
-        message=f"a training of {steps} iterations, killed after {after} and gone on, {how} ({verdict['device']})",
+        message=f"a training of {steps} iterations, killed after {after} and resumed, {how} ({verdict['device']})",
         detail=verdict,
     )
 

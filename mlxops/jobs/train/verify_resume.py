@@ -1,4 +1,4 @@
-"""Proving, on a person's own model and data, that a training that is killed and goes on ends as one that is not.
+"""Proving, on a person's own model and data, that a training that is killed and resumed ends as one that is not.
 
 Each training is a process of its own (this module as a program) in a temporary project with a registry of its own.
 """
@@ -59,7 +59,7 @@ def verify(training: Training, progress: Progress) -> dict[str, Any]:
     """Train so many iterations without a stop, and again with a SIGKILL in the middle, and compare bit for bit.
 
     Nothing of the project is touched but the history of the run with these settings, which gets the verdict (`run`,
-    None while there is none). The temporary folder is gone on return, whatever ends this.
+    None while there is none). The temporary folder is resumed return, whatever ends this.
     """
     if training.prepared.config.detach:
         raise BadRequest("--verify-resume shows what it finds, and --detach leaves nobody to see it")
@@ -69,13 +69,13 @@ def verify(training: Training, progress: Progress) -> dict[str, Any]:
         whole, cut, control = (_trial(training, Path(made) / name) for name in ("whole", "cut", "control"))
         _run(whole, "without a stop", progress)
         _run(cut, f"killed after {after}", progress, kill_after=after)
-        _run(cut, "going on", progress)
+        _run(cut, "resuming", progress)
         expected, got = _result(whole, steps), _result(cut, steps)
         parts = [_continuity(got, after), *compare(expected, got)]
         is_equal = all(part["equal"] for part in parts)
         repeats = None
         if not is_equal:
-            # a device that never repeats itself is another finding than a training that goes on wrongly
+            # a device that never repeats itself is another finding than a training that resumes wrongly
             _run(control, "without a stop, again", progress)
             repeats = all(part["equal"] for part in compare(expected, _result(control, steps)))
     verdict = {
@@ -99,7 +99,7 @@ def check(verdict: Mapping[str, Any]) -> None:
         hint = "this is a bug in mlxops, or in what it stands on: please report it with the settings"
     else:
         hint = "without a stop it differs from itself, too: what it computes on is not deterministic"
-    raise Failed(f"a training that is killed and goes on differs from one without a stop in: {parts}", hint=hint)
+    raise Failed(f"a training that is killed and resumed differs from one without a stop in: {parts}", hint=hint)
 
 
 def compare(expected: Result, got: Result) -> list[dict[str, Any]]:
@@ -250,7 +250,7 @@ def _result(trial: Mapping[str, Any], steps: int) -> Result:
     return Result(
         arrays={
             "adapter": adapter,
-            "weights to go on with": weights,
+            "weights to resume from": weights,
             "optimizer state": optimizer,
             "accumulated gradients": accumulated,
         },
@@ -260,10 +260,10 @@ def _result(trial: Mapping[str, Any], steps: int) -> Result:
 
 
 def _continuity(got: Result, after: int) -> dict[str, Any]:
-    """Whether the killed trial went on from its checkpoint, exactly; begun anew it would prove nothing."""
+    """Whether the killed trial resumed from its checkpoint, exactly; a start from iteration 0 would prove nothing."""
     starts = [(attempt["start_kind"], attempt["from_iteration"]) for attempt in got.attempts]
     differing = [] if starts == [("fresh", 0), ("exact", after)] else [f"{kind} from {at}" for kind, at in starts]
-    return {"part": f"goes on from {after}", "equal": not differing, "compared": 1, "differing": differing}
+    return {"part": f"resumes from {after}", "equal": not differing, "compared": 1, "differing": differing}
 
 
 def _compare_arrays(part: str, expected: Mapping[str, mx.array], got: Mapping[str, mx.array]) -> dict[str, Any]:

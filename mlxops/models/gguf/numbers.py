@@ -89,7 +89,9 @@ def rounded(numbers: numpy.ndarray, dtype: Dtype, name: str) -> numpy.ndarray:
         half = numbers.astype(numpy.float16)
     if not numpy.isfinite(half).all():
         largest = float(numpy.abs(numbers).max())
-        raise BadRequest(f"{name} holds {largest:.6g}, too large for float16", hint="--dtype bfloat16 has room for it")
+        raise BadRequest(
+            f"{name} holds {largest:.6g}, too large for float16", hint="`--dtype bfloat16` has room for it"
+        )
     return half
 
 
@@ -106,7 +108,7 @@ def repack(packing: str, rows: numpy.ndarray, name: str) -> Parts:
     highest = {"mxfp4": 254, "nvfp4": 126}.get(KEPT[packing].mode)
     fits = all(numpy.isfinite(part).all() for part in others) if highest is None else others[0].max() <= highest
     if not fits:
-        raise BadRequest(f"{name} has a scale that cannot be kept packed", hint="--dtype float32 unpacks it")
+        raise BadRequest(f"{name} has a scale that cannot be kept packed", hint="`--dtype float32` unpacks it")
     return (weight, *others)
 
 

@@ -23,9 +23,9 @@ def explained(connection: sqlite3.Connection, sql: str, message: str) -> MlxopsE
         second = text.second_statement(sql)
         return _wrong(sql, second, "only one statement at a time is answered", "ask the others one by one")
     if found := re.search(r"binding (?:parameter )?:(\w+)", message):
-        return BadRequest(f"the query needs a value for :{found[1]}", hint=f"--param {found[1]}=VALUE")
+        return BadRequest(f"the query needs a value for :{found[1]}", hint=f"`--param {found[1]}=VALUE`")
     if message.startswith("Binding ") and "has no name" in message:
-        return BadRequest("a parameter has a name here, as in :run, and that one is ?", hint="--param run=VALUE")
+        return BadRequest("a parameter has a name here, as in :run, and that one is ?", hint="`--param run=VALUE`")
     if message == "string or blob too big":
         return Failed("a value in the answer, or on the way to it, is too large", hint="narrow it with substr()")
     if message == "incomplete input":

@@ -64,7 +64,7 @@ def query(
             if deadline is not None and time.monotonic() >= deadline:
                 raise Failed(
                     f"the query took longer than {timeout:g} s",
-                    hint="narrow it with WHERE, or give it longer with --timeout",
+                    hint="narrow it with WHERE, or give it longer with `--timeout`",
                 )
     except BaseException:
         question.stop()
@@ -100,7 +100,7 @@ class _Question:
             self.done.set()
 
     def stop(self) -> None:
-        """Tell SQLite to end, and wait a moment for it; what goes on in one long call is left to itself."""
+        """Tell SQLite to end, and wait a moment for it; what continues in one long call is left to itself."""
         self._is_stopped = True
         if self._connection is not None:
             with contextlib.suppress(sqlite3.ProgrammingError):  # it has just been closed
@@ -125,7 +125,7 @@ class _Question:
             # a second semicolon would count as a second statement
             cursor = connection.execute(sql_text.without_end(self.sql), self.parameters)
             if cursor.description is None:
-                raise BadRequest("there is no SELECT in that SQL", hint="inv sql 'select * from run_summary'")
+                raise BadRequest("there is no SELECT in that SQL", hint="`inv sql 'select * from run_summary'`")
             rows = self._rows(cursor)
         except (sqlite3.Error, sqlite3.Warning) as error:
             code = getattr(error, "sqlite_errorcode", None)
@@ -179,7 +179,7 @@ class _Question:
 
 
 def _too_large(message: str) -> Failed:
-    return Failed(message, hint="narrow it with WHERE or LIMIT; inv run.export writes all points")
+    return Failed(message, hint="narrow it with WHERE or LIMIT; `inv run.export` writes all points")
 
 
 def _in_words(action: int, first: str | None, second: str | None) -> str:

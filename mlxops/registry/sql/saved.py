@@ -76,7 +76,7 @@ def saved_query(name: str) -> SavedQuery:
     if name not in known:
         near = nearest(name, known)
         raise NotFound(
-            f"no saved query {name!r}", hint=f"did you mean {near!r}?" if near else "inv sql .queries lists them"
+            f"no saved query {name!r}", hint=f"did you mean {near!r}?" if near else "`inv sql .queries` lists them"
         )
     return known[name]
 

@@ -156,7 +156,7 @@ def _losses(figure: Any, axes: Any, details: Row, *, is_narrow: bool, title: str
     if resumed is not None:
         shown.append((resumed, "an attempt begins"))
     axes.set_xlabel("iteration")
-    axes.set_ylabel("loss, nats a token" + (", logarithmic" if axes.get_yscale() == "log" else ""))
+    axes.set_ylabel("loss, nats per token" + (", logarithmic" if axes.get_yscale() == "log" else ""))
     labels = [label for _, label in shown]
     _legend(figure, [each for each, _ in shown], labels, columns=2 if is_narrow else 6, title=title)
 

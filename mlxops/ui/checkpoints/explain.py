@@ -48,22 +48,22 @@ def _lines(found: Row) -> Iterator[Text]:
     if found["newest"]:
         yield Text(f"  the newest weights: {words.visible(found['newest']['name'])}, {found['newest']['reason']}")
     for each in found["set_aside"]:
-        yield Text(f"  going on sets aside {words.visible(each)}", "yellow")
+        yield Text(f"  resuming sets aside {words.visible(each)}", "yellow")
     yield _step(5, "what inv lora does with it")
     decision = found["decision"]
     yield Text(f"  {_DECISIONS[decision['kind']]}: {words.visible(decision['reason'])}")
     if decision["hint"]:
         yield Text(f"  {words.visible(decision['hint'])}")
     yield _step(6, "the command")
-    yield Text(f"  {words.visible(found['command'])}" if found["command"] else "  none: there is nothing to go on with")
+    yield Text(f"  {words.visible(found['command'])}" if found["command"] else "  none: there is nothing to resume")
     for note in found["notes"]:
         yield Text(f"  {words.visible(note)}", "dim")
 
 
 _DECISIONS = {
     "new": "starts a new run",
-    "resume": "goes on",
-    "extend": "goes on beyond the old target",
+    "resume": "continues",
+    "extend": "continues beyond the old target",
     "finished": "does nothing",
     "refuse": "refuses",
 }

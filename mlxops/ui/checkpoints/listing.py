@@ -104,7 +104,7 @@ def _aligned(column: str, value: str, width: int) -> str:
 
 
 def _closing(group: Row) -> str:
-    """What going on would do, and of each checkpoint that is not in order why."""
+    """What resuming would do, and of each checkpoint that is not in order why."""
     lines = [f"  {item['file']}: {item['problem']}" for item in group["items"] if item["problem"]]
     sentence = f"  {group['next']}"
     if group["seconds_kept"] is not None and group["seconds_left"]:
@@ -123,7 +123,7 @@ def pruning(planned: Sequence[Row], console: Console, *, is_done: bool) -> None:
             console.print(words.visible(line), soft_wrap=True)
     total = sum(going["bytes"] for going in planned)
     verb = "freed" if is_done else "would be freed"
-    nothing = "nothing was removed" if is_done else "nothing would go"
+    nothing = "nothing was removed" if is_done else "nothing would be deleted"
     console.print(f"{words.size(total)} {verb}" if any(map(_has_any, planned)) else nothing)
 
 
@@ -155,7 +155,7 @@ def _numbers(numbers: Sequence[int], shown: int = 8) -> str:
 
 
 def agree(console: Console, planned: Sequence[Row]) -> bool | None:
-    """Show what would go and what a person says to it, None where nobody is there to be asked."""
+    """Show what would be deleted and what a person says to it, None where there is no terminal to confirm on."""
     pruning(planned, console, is_done=False)
     if not (console.is_terminal and sys.stdin.isatty()):
         return None
@@ -191,4 +191,4 @@ def offered(chosen: Row, console: Console) -> None:
     loss = "" if chosen["validation_loss"] is None else f", validation loss {words.number(chosen['validation_loss'])}"
     line = f"{chosen['run']} offers iteration {chosen['iteration']:,}{loss}, in {chosen['file']}"
     console.print(words.visible(line), soft_wrap=True)
-    console.print("going on with the training never reads it; its next checkpoint takes its place", soft_wrap=True)
+    console.print("a resume never reads it; the next checkpoint of the training replaces it", soft_wrap=True)

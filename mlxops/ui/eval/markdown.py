@@ -75,7 +75,7 @@ def _markdown(text: str) -> Markdown:
 
 
 def split(text: str) -> tuple[str, str]:
-    """The blocks of a text that are finished, and the one that may go on. A blank line inside code ends nothing."""
+    """The blocks of a text that are finished, and the one that may continue. A blank line inside code ends nothing."""
     end = place = 0
     fence = ""
     for line in _lines(text):

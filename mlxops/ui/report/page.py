@@ -31,7 +31,7 @@ _SMALL = (
     # title, unit, the curves by name with their label
     ("learning rate", "", (("learning_rate", ""),)),
     ("gradient norm", "", (("gradient_norm", ""),)),
-    ("speed", "tokens a second", (("tokens_per_second", ""),)),
+    ("speed", "tokens per second", (("tokens_per_second", ""),)),
     ("memory", "bytes", (("peak_memory", "peak"), ("active_memory", "active"))),
 )
 
@@ -174,7 +174,7 @@ def _figures(found: Row) -> Pairs:
         ("iterations", sentences.progress(found)),
         ("trained tokens", words.count(row["trained_tokens"])),
         ("time at work", words.duration(row["seconds"])),
-        ("tokens a second, last", words.count(row["tokens_per_second"])),
+        ("tokens per second, last", words.count(row["tokens_per_second"])),
     ]
     return [(label, value) for label, value in known if value != words.NOTHING]
 

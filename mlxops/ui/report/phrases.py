@@ -172,11 +172,11 @@ def which_is_lowest(found: Row) -> str:
     near = [row for row in others if not row["exceeds"]]
     if not near:
         above = f"{words.visible(others[0]['name'])} is" if len(others) == 1 else "the others are"
-        return f"{said}; {above} above it by more than chance."
+        return f"{said}; {above} significantly worse."
     names = ", ".join(words.visible(row["name"]) for row in near)
     if all(row["exceeds"] is None for row in near):
         return f"{said}; without standard errors chance cannot be told from more ({names})."
-    return f"{said}; chance alone could explain what {names} {'is' if len(near) == 1 else 'are'} above it."
+    return f"{said}; {names} {'is' if len(near) == 1 else 'are'} not significantly worse."
 
 
 def _listed(names: Sequence[str]) -> str:

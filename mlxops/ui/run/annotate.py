@@ -26,8 +26,8 @@ def note(row: Row, console: Console) -> None:
 
 
 def to_remove(removal: Row, console: Console) -> None:
-    """What would go: each run's folder with its files and sizes, then the rows."""
-    _removal(removal, "would go", console)
+    """What would be deleted: each run's folder with its files and sizes, then the rows."""
+    _removal(removal, "would be deleted", console)
 
 
 def removed(removal: Row, console: Console) -> None:

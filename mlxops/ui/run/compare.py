@@ -90,7 +90,7 @@ def _losses(found: Row, letters: str, console: Console) -> None:
         ]
         for row, difference in zip(found["runs"], best, strict=True)
     ]
-    columns, columns_of_best = ("run", "train", "validation", "above lowest"), ("best", "at", "above best")
+    columns, columns_of_best = ("run", "train", "validation", "gap to best"), ("best", "at", "gap to best")
     rows = [[*one, *other] for one, other in zip(of_final, of_best, strict=True)]
     if _fits((*columns, *columns_of_best), rows, console):
         tables.table((*columns, *columns_of_best), rows, console)

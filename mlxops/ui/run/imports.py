@@ -1,4 +1,4 @@
-"""What an import says: which run there is now, what was read, and how to go on."""
+"""What an import says: which run there is now, what was read, and how to continue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def imported(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> No
     if facts["log"] and facts["log"] != facts["source"]:
         pairs.insert(1, ("log", words.visible(facts["log"])))
     if facts["goes_on"]:
-        commands.append(f"{words.visible(facts['goes_on'])} goes on with it in a run of its own")
+        commands.append(f"{words.visible(facts['goes_on'])} continues it in a run of its own")
     tables.facts(f"{name}: {title}", pairs, [*map(words.visible, facts["notes"]), *commands], console)
 
 

@@ -24,7 +24,7 @@ def results(evaluations: Sequence[Row], answers: Sequence[Row], console: Console
         console.print()
         console.print(Text("answers", style="bold"))
     for answer in answers:
-        parts = [("asked", "prompt"), ("expected", "expected"), ("without", "base_answer"), ("answered", "answer")]
+        parts = [("asked", "prompt"), ("expected", "expected"), ("base model", "base_answer"), ("answered", "answer")]
         for label, name in parts:
             if answer[name] is not None:
                 line = Text().append(f"{label:>8} ", "dim").append(words.visible(answer[name]), "none")

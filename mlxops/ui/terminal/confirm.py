@@ -10,13 +10,13 @@ from mlxops.errors import Refused
 
 
 def confirm(question: str, console: Console, *, yes: bool) -> bool:
-    """Whether to go on: `yes`, or what a person at the terminal says, y or yes being yes and all else no.
+    """Whether to do it: `yes`, or what a person at the terminal says, y or yes being yes and all else no.
 
-    Raises `Refused` where nobody is there to ask.
+    Raises `Refused` where there is no terminal to confirm on.
     """
     if yes:
         return True
     if not (sys.stdin.isatty() and console.is_terminal):
-        raise Refused("this removes something, and nobody is there to ask", hint="--yes does it without asking")
+        raise Refused("this deletes something: no terminal to confirm on", hint="add `--yes`")
     console.print(f"{question} [y/N] ", end="", soft_wrap=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

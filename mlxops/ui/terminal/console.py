@@ -48,7 +48,7 @@ class _Ascii:
 
 
 class _Progress:
-    """The stream of progress: where its terminal is gone or its disk full, the work behind it still goes on."""
+    """The stream of progress: where its terminal is gone or its disk full, the work behind it still continues."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

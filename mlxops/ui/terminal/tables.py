@@ -40,7 +40,7 @@ def facts(title: str, pairs: Sequence[tuple[str, str]], notes: Sequence[str], co
     console.print(heading(title), soft_wrap=not console.is_terminal)
     label_width = max((cell_len(label) for label, _ in pairs), default=0)
     for label, value in pairs:
-        # Long values go on below themselves; in a pipe each stays on its line.
+        # Long values continue below themselves; in a pipe each stays on its line.
         start = Text().append(set_cell_size(label, label_width + SPACE), "dim")
         room = max(console.width - label_width - SPACE, 20)
         folded = Text(value).wrap(console, room, overflow="fold") if console.is_terminal else [Text(value)]

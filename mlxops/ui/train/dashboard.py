@@ -28,7 +28,7 @@ _HELP = (
     ("s", "smoothed and raw, raw, smoothed"),
     ("space", "pause"),
     ("h, ?", "this page"),
-    ("q, Ctrl-C", "quit; the training goes on"),
+    ("q, Ctrl-C", "quit; the training continues"),
 )
 _LEVELS = (
     ("learning_rate", "learning rate"),

@@ -132,7 +132,8 @@ class _PlainLines:
                 parts = [f"validation loss {words.number(event.loss)} ± {words.number(event.standard_error)}"]
                 parts.append(f"best {words.number(self._best[0])} at {self._best[1]}")
                 if event.without_improvement:
-                    parts.append(f"without a real improvement {event.without_improvement}")
+                    count = event.without_improvement
+                    parts.append(f"{count} validation{'' if count == 1 else 's'} without improvement")
                 self._print(event.iteration, parts)
             case events.Saved():
                 self._print(event.iteration, [f"saved {event.adapter_file}", words.size(event.bytes)])
@@ -213,7 +214,7 @@ class _State:
 
 
 class _Drawing:
-    """The state as lines that fit the terminal; the chart is drawn anew only for new losses and not too often."""
+    """The state as lines that fit the terminal; the chart is drawn again only for new losses and not too often."""
 
     def __init__(self, state: _State, console: Console) -> None:
         self._state = state

@@ -55,7 +55,7 @@ class Source(Protocol):
         """Let the training go first on the processors."""
 
     def switch(self, steps: int) -> None:
-        """Go on by so many runs."""
+        """Move by so many runs."""
 
     def overlay(self) -> None:
         """Keep the run on the chart, or no longer."""
@@ -180,7 +180,7 @@ class _Screen:
             self.rests_until = moment + self._rest(spent) if self._is_busy() else moment
 
     def _fetch(self, seen: tuple[Hashable, Hashable], moment: float) -> None:
-        """Take the rows anew where there may be others; paused, only where a key asked for others."""
+        """Take the rows again where there may be others; paused, only where a key asked for others."""
         if self.view.paused and not self.is_new:
             return
         if self.is_new or seen != self.seen or moment - self.fetched_at >= _STALE:

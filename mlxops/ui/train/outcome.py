@@ -13,7 +13,7 @@ from mlxops.words import duration, number, size, visible
 
 _KINDS = {
     "new": "starts a new run",
-    "resume": "goes on with {run} from iteration {iteration:,}",
+    "resume": "resumes {run} from iteration {iteration:,}",
     "extend": "extends {run} from iteration {iteration:,}",
     "finished": "does nothing: {run} is {reason}",
     "refuse": "refuses: {reason}",
@@ -62,14 +62,14 @@ def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_
         [*([("losses", ", ".join(losses))] if losses else []), ("adapter", run["adapter_path"])],
         [
             f"{shlex.join(command)} --prompt '…' tries it",
-            *(["the same command with a larger --early-stopping, or without it, goes on"] if is_early else []),
+            *(["the same command with a larger `--early-stopping`, or without it, continues"] if is_early else []),
         ],
         console,
     )
 
 
 def started(training: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
-    """A training that goes on in the background, and how to watch and to stop it."""
+    """A training that continues in the background, and how to watch and to stop it."""
     if as_json:
         tables.json_out(dict(training), console)
         return
@@ -80,7 +80,7 @@ def started(training: Mapping[str, Any], console: Console, *, as_json: bool) -> 
 
 
 def verified(verdict: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
-    """Whether a training that was killed and went on is one without a stop, part by part."""
+    """Whether a training that was killed and resumed is one without a stop, part by part."""
     if as_json:
         tables.json_out(dict(verdict), console)
         return
@@ -90,7 +90,7 @@ def verified(verdict: Mapping[str, Any], console: Console, *, as_json: bool) -> 
     how = "ends as one without a stop, bit for bit" if verdict["equal"] else "differs from one without a stop"
     steps, after = verdict["iterations"], verdict["interrupted_after"]
     tables.facts(
-        f"A training of {steps:,} iterations, killed after {after:,} and gone on, {how}", pairs, notes, console
+        f"A training of {steps:,} iterations, killed after {after:,} and resumed, {how}", pairs, notes, console
     )
 
 
@@ -116,7 +116,7 @@ _ENDS = {
 
 
 def stopped(ended: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
-    """How a training ended that was to be stopped, and where the same command goes on."""
+    """How a training ended that was to be stopped, and where the same command resumes."""
     if as_json:
         tables.json_out(dict(ended), console)
         return
@@ -126,13 +126,13 @@ def stopped(ended: Mapping[str, Any], console: Console, *, as_json: bool) -> Non
     if ended["state"] == "lost":
         pairs.append(("last seen", f"{ended['last_seen']} on {ended['host']}"))
     if ended["goes_on_from"] is not None:
-        pairs.append(("goes on from", f"iteration {ended['goes_on_from']:,}"))
+        pairs.append(("resumes from", f"iteration {ended['goes_on_from']:,}"))
         pairs += [("with", ended["command"])] if ended["command"] else []
     tables.facts(_ENDS[ended["state"]].format(**ended), pairs, [], console)
 
 
 def tried(changed: Mapping[str, Any], commands: Sequence[str], console: Console, *, as_json: bool) -> None:
-    """What a first training changed: the loss, the answers to prompts it never saw, and how to go on."""
+    """What a first training changed: the loss, the answers to prompts it never saw, and how to continue."""
     if as_json:
         tables.json_out({**changed, "commands": list(commands)}, console)
         return
@@ -153,7 +153,7 @@ def tried(changed: Mapping[str, Any], commands: Sequence[str], console: Console,
         console.print("A tiny random model cannot say anything; its loss is real.", soft_wrap=True)
     if changed["answers"]:
         console.print("The prompts are those of data/test.jsonl, which is never trained on.", soft_wrap=True)
-    console.print("Go on with", soft_wrap=True)
+    console.print("Next", soft_wrap=True)
     for command in commands:
         console.print(f"  {command}", soft_wrap=True)
 

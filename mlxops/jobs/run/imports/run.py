@@ -36,7 +36,7 @@ def import_run(
 
     Returns its `name`, how far it came, what was read, and `notes`. A folder or log of a run of ours is named and
     imported by nothing (`is_own`). `defaults` are the project's settings of a training without options: the
-    command that goes on leaves them out. Raises `NotFound` or `BadRequest` where there is nothing to import.
+    command that continues leaves them out. Raises `NotFound` or `BadRequest` where there is nothing to import.
     """
     project = invocation.project
     path = project.resolve(config.source)
@@ -275,7 +275,7 @@ def _goes_on(
     weights: Weights,
     defaults: Mapping[str, Any],
 ) -> tuple[str | None, list[str]]:
-    """The command that goes on with a folder's weights in a run of ours, and what it needs; None without weights."""
+    """The command that resumes a folder's weights in a run of ours, and what it needs; None without weights."""
     if source.folder is None or not weights.rows:
         return None, []
     # what programs load may be another training's

@@ -76,7 +76,7 @@ def own_run(invocation: Invocation, path: Path) -> str | None:
                 return str(name)
     raise BadRequest(
         f"{str(path)!r} is of the run {name!r} of this toolkit, which this registry does not know",
-        hint="inv lora with the run's folder as --adapter-path takes it up",
+        hint="`inv lora` with the run's folder as `--adapter-path` takes it up",
     )
 
 
