@@ -7,6 +7,9 @@ from typing import Any, ClassVar, Literal
 from mlxops.config.bounds import HUGE
 from mlxops.options import option, settings
 
+USUAL_LAYERS = 16
+"""The layers that are trained unless another number is given, as in mlx-lm."""
+
 
 @settings
 class LoraConfig:
@@ -55,7 +58,13 @@ class LoraConfig:
     train: bool = option(False, "accepted for compatibility with mlx-lm; has no effect", role="command")
 
     # adapter
-    num_layers: int = option(16, "layers trained, from the last; -1 for all", role="weights", at_least=-1, unless=[0])
+    num_layers: int | None = option(
+        None,
+        "layers trained, from the last; -1 for all (16, or all there are, unless given)",
+        role="weights",
+        at_least=-1,
+        unless=[0],
+    )
     lora_rank: int = option(8, "rank of the adapter", role="weights", at_least=1, at_most=65_536)
     lora_scale: float = option(20.0, "factor on the adapter's output", role="weights", above=0, at_most=1e6)
     lora_dropout: float = option(0.0, "dropout before the adapter", role="weights", at_least=0, below=1)
@@ -180,3 +189,8 @@ class StopConfig:
     run: str = option(None, "name of the run, or latest", positional=True)
     now: bool = option(False, "kill it at once; the same command resumes from its newest checkpoint")
     json: bool = option(False, "as JSON")
+
+
+def layers_trained(config: LoraConfig, there: int) -> int:
+    """How many layers are trained of a model that has `there`; -1 is all of them."""
+    return min(USUAL_LAYERS, there) if config.num_layers is None else config.num_layers

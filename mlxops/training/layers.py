@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from mlxops.config import LoraConfig
+from mlxops.config.train import layers_trained
 from mlxops.errors import BadRequest
 
 
@@ -56,16 +57,17 @@ def prepare(model: nn.Module, config: LoraConfig) -> nn.Module:
     """
     model.freeze()
     count = len(model.layers)
-    if config.num_layers > count:
+    chosen = layers_trained(config, count)
+    if chosen > count:
         raise BadRequest(
-            f"--num-layers {config.num_layers} is more than the {count} layers of the model",
+            f"--num-layers {chosen} is more than the {count} layers of the model",
             hint=f"`--num-layers {count}` or -1 trains all of them",
         )
     mx.random.seed(config.seed % 2**64)
     if config.fine_tune_type == "full":
-        _unfreeze(model, config.num_layers)
+        _unfreeze(model, chosen)
     else:
-        _adapt(model, config)
+        _adapt(model, config, chosen)
     _key_dropouts(model)
     if config.grad_checkpoint:
         for layer in model.layers:
@@ -97,7 +99,7 @@ def _unfreeze(model: nn.Module, layers: int) -> None:
         layer.unfreeze()
 
 
-def _adapt(model: nn.Module, config: LoraConfig) -> None:
+def _adapt(model: nn.Module, config: LoraConfig, layers: int) -> None:
     settings: dict[str, Any] = {
         "rank": config.lora_rank,
         "scale": config.lora_scale,
@@ -114,7 +116,7 @@ def _adapt(model: nn.Module, config: LoraConfig) -> None:
             )
         settings["keys"] = set(config.lora_keys)
     try:
-        linear_to_lora_layers(model, config.num_layers, settings, use_dora=config.fine_tune_type == "dora")
+        linear_to_lora_layers(model, layers, settings, use_dora=config.fine_tune_type == "dora")
     except ValueError as error:
         raise BadRequest(
             f"the model's layers cannot be adapted: {error}",

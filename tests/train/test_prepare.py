@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlxops.config import LoraConfig
+from mlxops.config.train import layers_trained
 from mlxops.jobs.train.claim import stored_config
 from mlxops.jobs.train.prepare import prepare
 from mlxops.models.tiny import make_tiny
@@ -387,6 +388,28 @@ def test_the_target_in_epochs_is_so_many_passes_over_all_batches(project):
     found = prepared(project, epochs=3, batch_size=3)
 
     assert (len(found.plan), found.target) == (3, 9)
+
+
+def test_a_model_of_fewer_than_16_layers_is_trained_in_all_of_them_and_that_is_said(project):
+    found, asked = prepared(project, num_layers=None), prepared(project, num_layers=4)
+
+    assert found.config.num_layers == 4
+    assert "training all 4 layers of the model" in found.lines
+    assert not [line for line in asked.lines if "layers" in line]
+    assert found.fingerprint == asked.fingerprint
+
+
+@pytest.mark.parametrize(("there", "trained"), [(1, 1), (15, 15), (16, 16), (30, 16)])
+def test_without_a_number_16_layers_are_trained_or_all_there_are(there, trained):
+    assert layers_trained(LoraConfig(), there) == trained
+    assert layers_trained(LoraConfig(num_layers=-1), there) == -1
+
+
+def test_the_usual_number_of_layers_is_refused_where_it_is_given_and_not_there(project, mlxops):
+    code, _, err = mlxops("lora --model tiny --num-layers 16 --preview")
+
+    assert (code, mlxops("lora --model tiny --preview")[0]) == (2, 0)
+    assert "--num-layers 16 is more than the 4 layers of tiny" in err
 
 
 def test_the_first_lines_say_what_is_trained(project):

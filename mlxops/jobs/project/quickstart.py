@@ -16,6 +16,7 @@ from typing import Any
 
 from mlxops import data, files, registry
 from mlxops.config import LoraConfig, QuickstartConfig
+from mlxops.config.train import layers_trained
 from mlxops.errors import BadRequest, Failed, Refused
 from mlxops.jobs.train.session import Begun
 from mlxops.models import folders, sample
@@ -208,7 +209,7 @@ def _ask(
         identity=f"{summary['name']}:{summary['iteration']}",
         weights=run.claim.folder / "adapters.safetensors",
         fine_tune_type=prepared.config.fine_tune_type,
-        num_layers=prepared.config.num_layers,
+        num_layers=layers_trained(prepared.config, prepared.model.layers),
         rank=prepared.config.lora_rank,
         scale=prepared.config.lora_scale,
         keys=prepared.config.lora_keys or None,

@@ -122,7 +122,7 @@ def _again(project: Project, config: LoraConfig, path: Path, folder: Path, run: 
 
 
 def _with_shape(config: LoraConfig, shape: Mapping[str, Any], layers: int | None, whose: str) -> LoraConfig:
-    typed = given(config)
+    typed = {name for name in given(config) if getattr(config, name) is not None}
 
     def plain(name: str, value: Any) -> Any:
         if name == "num_layers" and value < 0 and layers is not None:

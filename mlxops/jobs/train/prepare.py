@@ -10,6 +10,7 @@ from typing import Any
 
 from mlxops import data
 from mlxops.config import LoraConfig
+from mlxops.config.train import USUAL_LAYERS, layers_trained
 from mlxops.errors import BadRequest, InvalidData
 from mlxops.jobs.train import adopt
 from mlxops.models.folders import ModelInfo, check_model, find_model
@@ -66,6 +67,8 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
     info = check_model(folder)
     adopted = adopt.adopt(project, config, info, folder) if config.adopt is not None else None
     config = adopted.config if adopted else adopt.inherit(project, config)
+    is_fewer = config.num_layers is None and info.layers < USUAL_LAYERS
+    config = replace(config, num_layers=layers_trained(config, info.layers))
     _check_fit(config, info, folder)
 
     tokenizer = load_tokenizer(folder)
@@ -96,7 +99,10 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
         validation_identity=data.identity(validation.rows) if validation else None,
         settings=settings,
         fingerprint=fingerprint(settings),
-        lines=_first_lines(config, train, validation, plan, target),
+        lines=(
+            *_first_lines(config, train, validation, plan, target),
+            *([f"training all {info.layers} layers of the model"] if is_fewer else []),
+        ),
         notes=(*splits.notes, *train.notes, *_cuts(train, config.max_seq_length, "row"), *validation_notes),
     )
     if adopted is None:
@@ -149,9 +155,9 @@ def _check_place(project: Project, config: LoraConfig) -> None:
 
 
 def _check_fit(config: LoraConfig, info: ModelInfo, folder: Path) -> None:
-    if config.num_layers > info.layers:
+    if (layers := layers_trained(config, info.layers)) > info.layers:
         raise BadRequest(
-            f"--num-layers {config.num_layers} is more than the {info.layers} layers of {folder.name}",
+            f"--num-layers {layers} is more than the {info.layers} layers of {folder.name}",
             hint=f"`--num-layers {info.layers}` or -1 trains all of them",
         )
     if config.fine_tune_type == "full" and info.quantization:
