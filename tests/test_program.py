@@ -300,3 +300,69 @@ def test_an_output_that_takes_nothing_is_no_bug(command: str, code: int, said: s
 
     assert (ended.returncode, ended.stderr) == (code, said)
     assert not list(Path(".mlxops").glob("crash-*"))
+
+
+# Invoke's --dry -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--dry lora m data",
+        "-R lora --model m",
+        "lora --dry m data",
+        "lora m --dry data",
+        "lora m data --iters 2 --dry",
+        "lora --model m -R --iters 2",
+        "train.lora m data --dry",
+    ],
+)
+def test_dry_never_starts_a_training_wherever_it_stands(mlxops, command):
+    code, out, err = mlxops(command)
+
+    assert (code, out) == (2, "")
+    assert "--dry is an option of Invoke that has no effect here: lora would run" in err
+    assert err.splitlines()[-1] == "hint: `mlx-toolkit lora --preview` shows what would happen"
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_dry_as_a_value_is_no_value(mlxops):
+    code, _, err = mlxops("lora --model --dry")
+
+    assert code == 2
+    assert err == "--model takes a text, not the option '--dry'\nhint: `--preview` is the option for that\n"
+
+
+def test_dry_is_refused_by_tasks_without_a_preview_too(mlxops):
+    code, _, err = mlxops("run.delete heron --yes --dry")
+
+    assert (code, err.splitlines()[-1]) == (2, "hint: leave it out")
+
+
+@pytest.mark.parametrize("typed", ["--dr", "--hide", "--pry", "--ech", "--promp-for-sudo-password", "--lisst"])
+def test_an_option_of_invokes_own_is_never_suggested(mlxops, typed):
+    from invoke import Program
+
+    code, _, err = mlxops(f"lora {typed}")
+
+    own = {f"--{name}" for argument in Program().core_args() for name in argument.names if len(name) > 1}
+    hint = err.splitlines()[-1]
+    assert code == 2
+    assert not own & set(hint.replace("?", " ").replace("`", " ").split()) - {"--help", "--config"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("--lr 1e-4", "`--learning-rate` is the option for that"),
+        ("--lr=1e-4", "`--learning-rate` is the option for that"),
+        ("--learning_rate 1e-4", "did you mean `--learning-rate`?"),
+        ("--max-steps 4", "`--iters` is the option for that"),
+        ("--itres 4", "did you mean `--iters`?"),
+    ],
+)
+def test_a_name_of_another_program_is_answered_with_the_option(mlxops, typed, hint):
+    code, _, err = mlxops(f"lora m {typed}")
+
+    assert code == 2
+    assert err == f"lora has no option {typed.split()[0].split('=')[0]}\nhint: {hint}\n"

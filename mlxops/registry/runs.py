@@ -78,12 +78,12 @@ def create_run(
     adapter path it gets `adapters/NAME`. Raises `Refused` for a name that is there already.
     """
     if name is not None:
-        check_name(name)
+        check_new_name(None, name)
     with db.transaction():
         if name is None:
             name = new_name(db, model, day or datetime.now(UTC).date(), word_seed, avoid)
         else:
-            check_is_free(db, name)
+            check_new_name(db, name)
         path = f"adapters/{name}" if adapter_path is None else adapter_path
         inserted = db.tables["runs"].insert(
             {
@@ -111,6 +111,13 @@ def new_name(db: Registry, model: str, day: date, word_seed: int | None, avoid: 
     """A readable name that no run has; only within a transaction does it stay so."""
     taken = {layout.folded(name) for name in (*_names(db), *avoid)}
     return readable_name(model, day, word_seed, lambda name: layout.folded(name) in taken)
+
+
+def check_new_name(db: Registry | None, name: str) -> None:
+    """Raise `BadRequest` or `Refused` for a name that no new run can have; without a registry no run has it."""
+    check_name(name)
+    if db is not None:
+        check_is_free(db, name)
 
 
 def check_is_free(db: Registry, name: str) -> None:

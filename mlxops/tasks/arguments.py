@@ -17,6 +17,7 @@ from invoke.exceptions import Exit
 from invoke.parser import Argument
 from invoke.parser.parser import ParseMachine
 
+from mlxops.config.other_names import meant
 from mlxops.errors import BadRequest
 from mlxops.options import Option, nearest
 from mlxops.tasks import failures
@@ -75,10 +76,8 @@ class OptionArgument(Argument):
 
     def _parse(self, text: str) -> Any:
         if _LIKE_A_FLAG.fullmatch(text):
-            near = nearest(text, self.flags)
             raise BadRequest(
-                f"{self.label} takes {self.option.takes}, not the option {text!r}",
-                hint=f"did you mean `{near}`?" if near else None,
+                f"{self.label} takes {self.option.takes}, not the option {text!r}", hint=_meant(text, self.flags)
             )
         return self.option.parse(text)
 
@@ -145,10 +144,12 @@ def _explain_unknown(machine: Any, word: str) -> str:
     context, argument = machine.context, machine.flag
     name = getattr(context, "name", None)
     if word.startswith("-"):
-        flags = [*context.flags, *context.flags.aliases, *context.inverse_flags, *machine.initial.flags]
+        # Invoke's own are no answer: `--lr` is not `--dry`
+        flags = [*context.flags, *context.flags.aliases, *context.inverse_flags] if name else []
         sentence = f"{name or 'the program'} has no option {word}"
-        near = nearest(word, flags)
-        hint = f"did you mean `{near}`?" if near else f"`inv {name} --help` shows its options" if name else None
+        hint = _meant(word, flags) or (
+            f"`inv {name} --help` shows its options" if name else "options stand after the name of their task"
+        )
     else:
         names = [*machine.contexts, *machine.contexts.aliases]
         sentence = f"there is no task {word!r}"
@@ -158,6 +159,15 @@ def _explain_unknown(machine: Any, word: str) -> str:
         near = nearest(word, names)
         hint = f"did you mean {near!r}?" if near else "`inv --list` shows the tasks there are"
     return failures.in_words(BadRequest(sentence, hint=hint))
+
+
+def _meant(word: str, flags: Iterable[str]) -> str | None:
+    """The hint for a word that is no option of a task: by the names of other programs, else by like letters."""
+    flags = list(flags)
+    if hint := meant(word, flags):
+        return hint
+    near = nearest(word, flags)
+    return f"did you mean `{near}`?" if near else None
 
 
 def _explain_missing(task: str, missing: Iterable[Argument]) -> str:

@@ -110,6 +110,7 @@ class Task(invoke.Task):
         failures.open_streams()
         try:
             config = given.get("config")
+            self._refuse_dry(c)
             if not isinstance(config, self.config_class):
                 typed = {name: value for name, value in given.items() if value is not None}
                 config = settle(c, self.config_class, typed)
@@ -119,6 +120,20 @@ class Task(invoke.Task):
             _leave(error, self)
         self.times_called += 1
         return result
+
+    def _refuse_dry(self, c: Context) -> None:
+        """Invoke's `--dry` keeps its own `c.run` from running, which is nothing that we do: the task would run.
+
+        Raises `BadRequest` wherever it stood on the command line, or in a settings file.
+        """
+        if not c.config.get("run", {}).get("dry"):
+            return
+        name = self.shown_name()
+        has_preview = any(option.name == "preview" for option in self.options)
+        raise BadRequest(
+            f"--dry is an option of Invoke that has no effect here: {name} would run",
+            hint=f"`inv {name} --preview` shows what would happen" if has_preview else "leave it out",
+        )
 
 
 def settle(c: Context, config_class: type, given: Values) -> Any:

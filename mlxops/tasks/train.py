@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from invoke import Context
+from invoke.exceptions import Exit
 
 from mlxops.config import LoraConfig, MonitorConfig, StopConfig
 from mlxops.tasks import house
@@ -32,7 +33,7 @@ def lora(c: Context, config: LoraConfig) -> None:
     with progress.bars(screen) as advance:
         training = session.check(house.invocation(c), config, advance)
     if config.preview:
-        return outcome.preview(session.preview(training), console.make(), as_json=config.json)
+        return preview(training, as_json=config.json)
     if config.verify_resume:
         return verify(training, screen, as_json=config.json)
     if detach.is_wanted(training) and (started := detach.start(training, partial(progress.waiting, screen))):
@@ -40,6 +41,18 @@ def lora(c: Context, config: LoraConfig) -> None:
     with session.begin(training) as run:
         work(run, screen)
         return outcome.trained(run.summary(), console.make(), was_finished=run.is_finished, as_json=config.json)
+
+
+def preview(training: Training, *, as_json: bool) -> None:
+    """Show what the training would do, and end as it would if it would be refused."""
+    from mlxops.jobs.train import session
+    from mlxops.ui.terminal import console
+    from mlxops.ui.train import outcome
+
+    outlook = session.preview(training)
+    outcome.preview(outlook, console.make(), as_json=as_json)
+    if outlook["exit_code"]:
+        raise Exit(code=outlook["exit_code"])
 
 
 def work(run: Begun, screen: Console) -> None:

@@ -42,9 +42,9 @@ def settle(project: Project, db: registry.Registry | None, prepared: Prepared) -
     asked = folder_asked(project, prepared, runs.rows.values())
     for unknown in recover.unknown_folders(project, runs.rows.values(), asked):
         name = unknown.name or unknown.folder.name
-        runs.rows[name] = {**unknown.run, "adapter_path": project.relative(unknown.folder), "id": None}
-        known = {"name": name, "iteration": 0, "status": "", "target_iterations": unknown.run["target"]}
-        runs.candidates[name] = candidate(project, {**runs.rows[name], **known})
+        known = {"id": None, "name": name, "iteration": 0, "status": "", "target_iterations": unknown.run["target"]}
+        runs.rows[name] = {**unknown.run, **known, "adapter_path": project.relative(unknown.folder)}
+        runs.candidates[name] = candidate(project, runs.rows[name])
     prepared = _begun(project, db, runs, _as_known(runs, prepared))
     request = _request(project, runs, prepared)
     while True:
@@ -62,10 +62,15 @@ def own_runs(db: registry.Registry) -> list[registry.CandidateRun]:
 
 
 def _as_known(runs: KnownRuns, prepared: Prepared) -> Prepared:
-    """The training with the name that the run has, where the one given is another spelling of it."""
+    """The training with the name that the run has, where the one given is another spelling of it.
+
+    Raises `BadRequest` for the name of no run that no new run can have.
+    """
     if prepared.config.name is None:
         return prepared
     name = layout.known_spelling(prepared.config.name, runs.rows)
+    if name not in runs.rows:
+        registry.check_new_name(None, name)
     return replace(prepared, config=replace(prepared.config, name=name))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlxops import data, registry
 from mlxops.config import LoraConfig
-from mlxops.errors import Failed, Refused, SettingsDiffer
+from mlxops.errors import Failed, MlxopsError, Refused, SettingsDiffer
 from mlxops.jobs.train import keep_last, recover
 from mlxops.jobs.train.candidates import KnownRuns, folder_asked, own_runs, settle
 from mlxops.jobs.train.prepare import Prepared
@@ -49,14 +49,32 @@ class Claim:
         return self.start.counters.trained_tokens if self.start else origin.trained_tokens if origin else 0
 
 
-def preview(project: Project, prepared: Prepared) -> tuple[Decision, Prepared]:
-    """What `inv lora` would do now, without doing any of it, and the training with where it would begin."""
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What `inv lora` would do now, the training with where it would begin, and the error it would end with, if any."""
+
+    decision: Decision
+    prepared: Prepared
+    refusal: MlxopsError | None
+
+
+def preview(project: Project, prepared: Prepared) -> Outlook:
+    """What `claim` would do now, without doing any of it: each of its errors is the refusal here."""
     with ExitStack() as opened:
         db = None
         if project.registry_path.exists() and project.registry_path.stat().st_size:
             db = opened.enter_context(registry.open_read_only(project.registry_path))
-        decision, _, settled = settle(project, db, prepared)
-        return decision, settled
+        decision, runs, settled = settle(project, db, prepared)
+        try:
+            _enforce(decision)
+            if decision.kind == "new" and settled.config.name is not None:
+                registry.check_new_name(db, settled.config.name)
+            if decision.kind != "finished" and decision.run in runs.held:
+                folder = project.from_root(runs.rows[str(decision.run)]["adapter_path"])
+                raise lock.busy(folder / lock.NAME, f"the run {decision.run!r}")
+        except MlxopsError as error:
+            return Outlook(decision=decision, prepared=settled, refusal=error)
+        return Outlook(decision=decision, prepared=settled, refusal=None)
 
 
 def holder(command: str) -> dict[str, Any]:

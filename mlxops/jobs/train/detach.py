@@ -36,8 +36,8 @@ def is_wanted(training: Training) -> bool:
     """Whether there is something to start in the background; what ends at once is said in the foreground."""
     if not training.prepared.config.detach or training.invocation.background is not None:
         return False
-    decision, _ = claims.preview(training.project, training.prepared)
-    return decision.kind not in ("finished", "refuse")
+    outlook = claims.preview(training.project, training.prepared)
+    return outlook.refusal is None and outlook.decision.kind != "finished"
 
 
 def start(training: Training, waiting: Callable[[str], AbstractContextManager[None]]) -> dict[str, Any] | None:

@@ -108,20 +108,26 @@ def begin(training: Training) -> Iterator[Begun]:
 
 
 def preview(training: Training) -> dict[str, Any]:
-    """What beginning would do, without doing it: the decision, the tokens of an epoch, the disk for checkpoints."""
+    """What beginning would do, without doing it: the decision, the tokens of an epoch, the disk for checkpoints.
+
+    `exit_code` is that of the refusal that beginning would end with, 0 where it would begin or has nothing to do.
+    """
     from mlxops.models.loading import load_model
     from mlxops.training import layers
 
-    decision, prepared = claims.preview(training.project, training.prepared)
+    outlook = claims.preview(training.project, training.prepared)
+    decision, prepared, refusal = outlook.decision, outlook.prepared, outlook.refusal
+    does_nothing = decision.kind == "finished" or refusal is not None
     model, _ = load_model(prepared.model_folder, lazy=True)
     trainable = layers.trainable(layers.prepare(model, prepared.config))
     size = retention.checkpoint_bytes(prepared.config, trainable)
     count = retention.checkpoints_to_come(prepared.config, decision.iteration, prepared.target)
     return {
-        "decision": decision.kind,
+        "decision": "refuse" if refusal else decision.kind,
+        "exit_code": refusal.exit_code if refusal else 0,
         "run": decision.run,
-        "reason": decision.reason,
-        "hint": decision.hint,
+        "reason": refusal.message if refusal else decision.reason,
+        "hint": refusal.hint if refusal else decision.hint,
         "iteration": decision.iteration,
         "target": prepared.target,
         "similar": decision.similar,
@@ -134,8 +140,8 @@ def preview(training: Training) -> dict[str, Any]:
         "validation_rows": len(prepared.validation.rows) if prepared.validation else 0,
         "trainable_parameters": sum(value.size for value in trainable.values()),
         "checkpoint_bytes": size,
-        "checkpoints_to_come": 0 if decision.kind in ("finished", "refuse") else count,
-        "disk_bytes": 0 if decision.kind in ("finished", "refuse") else size * count,
+        "checkpoints_to_come": 0 if does_nothing else count,
+        "disk_bytes": 0 if does_nothing else size * count,
         "disk_free_bytes": machine.free_disk(training.project.root),
         "fingerprint": prepared.fingerprint,
         "notes": [*prepared.lines, *prepared.notes],

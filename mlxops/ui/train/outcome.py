@@ -16,7 +16,7 @@ _KINDS = {
     "resume": "resumes {run} from iteration {iteration:,}",
     "extend": "extends {run} from iteration {iteration:,}",
     "finished": "does nothing: {run} is {reason}",
-    "refuse": "refuses: {reason}",
+    "refuse": "would be refused: {reason}",
 }
 
 
