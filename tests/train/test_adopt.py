@@ -226,7 +226,7 @@ def test_an_adopted_folder_can_be_branched_from(straight: Path) -> None:
         (("--lora-rank", "8"), 3, "lora_rank: was 4, now 8"),
         (("--lora-scale", "20"), 3, "lora_scale: was 10.0, now 20.0"),
         (("--num-layers", "-1"), 3, "num_layers: was 2, now -1"),
-        (("--iters", "10"), 2, "--iters 20 trains 10 more"),
+        (("--iters", "10"), 2, "`--iters 20` trains 10 more"),
         (("--branch",), 2, "two ways to begin"),
         (("--adopt", "nowhere"), 2, "there is no adapter"),
         (("--adopt", "data"), 2, "there is no adapter in"),
@@ -278,7 +278,7 @@ def test_the_folder_of_a_run_of_ours_is_not_adopted(project: Path) -> None:
     ended = lora(project, *SETTINGS, "--adopt", "adapters/mine")
 
     assert ended.code == 3
-    assert "hint: `--branch` `--from` mine" in ended.said
+    assert "hint: `--branch --from mine`" in ended.said
 
 
 def without_states(folder: Path) -> dict[str, bytes]:

@@ -270,7 +270,7 @@ def test_a_child_without_checkpoints_says_that_its_parents_are_gone(project: Pat
         (("--from", "run:9"), 2, "no checkpoint at iteration 9"),
         (("--from", "rum"), 2, "did you mean 'run'?"),
         (("--from", "run:soon"), 2, "--from takes RUN"),
-        (("--from", "run:8", "--iters", "8"), 2, "--iters 16 trains 8 more"),
+        (("--from", "run:8", "--iters", "8"), 2, "`--iters 16` trains 8 more"),
     ],
 )
 def test_a_branch_that_cannot_be_is_refused(project: Path, typed: tuple[str, ...], code: int, said: str) -> None:
