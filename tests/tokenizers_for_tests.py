@@ -103,9 +103,10 @@ def tiny_tokenizer(
     eos_token: str = "<|im_end|>",
     writes_bos: bool = False,
     trims_offsets: bool = False,
+    added: tuple[str, ...] = (),
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of about 600 tokens; the same call gives the same one."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    """A byte-level BPE tokenizer of about 600 tokens, and those `added`; the same call gives the same one."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.BPE())
@@ -126,5 +127,7 @@ def tiny_tokenizer(
             single=f"{bos_token} $A", special_tokens=[(bos_token, backend.token_to_id(bos_token))]
         )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos_token, eos_token=eos_token)
+    if added:
+        tokenizer.add_tokens([AddedToken(token, special=token.startswith("<|"), normalized=False) for token in added])
     tokenizer.chat_template = chat_template
     return tokenizer

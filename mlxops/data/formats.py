@@ -7,7 +7,8 @@
     {"instruction", "input", "output"}                        Alpaca; "input" may be missing
     {"text"}
 
-A row of messages may have `tools`, and a `system` text beside its turns. Every row says by its own keys what it is. All
+A row of messages may have `tools`, and a `system` text beside its turns; a turn of the assistant with `"weight": 0` is
+context and not trained. Every row says by its own keys what it is. All
 but the last become messages, word for word: nothing is stripped or re-wrapped, save that `input` follows `instruction`
 after a blank line, that a list of text parts is one text, and that a tool call's arguments in a string become the
 object they spell (mlx-lm's server does the last two as well, so that the model meets in training what it meets in use).
@@ -104,8 +105,11 @@ def _read_turns(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
     if not turns:
         raise Unusable(f"{key} is empty")
     messages = [_read_turn(turn, f"turn {number}") for number, turn in enumerate(turns, 1)]
-    if not any(message["role"] == "assistant" for message in messages):
+    turns_of_assistant = [message for message in messages if message["role"] == "assistant"]
+    if not turns_of_assistant:
         raise Unusable("no turn of the assistant, so there is no answer")
+    if all(turn.get("weight") == 0 for turn in turns_of_assistant):
+        raise Unusable("every turn of the assistant has weight 0, so there is no answer")
     return messages
 
 
@@ -124,6 +128,8 @@ def _read_turn(turn: object, where: str) -> dict[str, Any]:
         raise Unusable(f"{where} has the unknown role {role!r} (known: {', '.join(known)})")
     message = {name: value for name, value in turn.items() if value is not None and name not in ("from", "value")}
     message["role"] = _SHAREGPT_ROLES[role] if "role" not in turn else role
+    if message.get("weight", 1) not in (0, 1):
+        raise Unusable(f"{where}: weight is 0 or 1, not {message['weight']!r}")
     calls = message.get("tool_calls") if message["role"] == "assistant" else None
     if calls:
         message["tool_calls"] = _read_tool_calls(calls, where)

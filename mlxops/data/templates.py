@@ -1,31 +1,45 @@
-"""A conversation as the model's own chat template writes it, and where the assistant's words stand in that text.
+"""A tokenizer's chat template: what it writes for a conversation, and the tokens of its own in that text.
 
-The rule: the turns before an assistant's turn, rendered with the generation prompt, end where its words begin; the
-turns up to and with it, rendered without, hold its end. What is trained is from there to the end of the last
-end-of-turn token in it; what the template writes after that (a line break, mostly) is not. Both renderings have to be
-beginnings of the rendering of the whole row, up to that point. Where they are not (a template that drops the thinking
-of earlier turns, or ends every rendering in its own way), the template's `{% generation %}` marks count, and without
-them the row is refused: a span in the wrong place would train on the user's words without anyone seeing it.
+Which part of the text the assistant said is in `masking`; what the template leaves out is in `dropped`.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlxops.data.formats import Record, Unusable
+from mlxops.data.formats import Unusable
 from mlxops.errors import BadRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Spans = tuple[tuple[int, int], ...]
-Messages = tuple[dict[str, Any], ...]
+Span = tuple[int, int]
+Spans = tuple[Span, ...]
+Message = dict[str, Any]
+Messages = tuple[Message, ...]
 
 _GENERATION_MARK = re.compile(r"{%-?\s*generation\s*-?%}")
-_PROBE_WORDS = "Rhododendron"
-_PROBE = ({"role": "user", "content": "Question"}, {"role": "assistant", "content": _PROBE_WORDS})
+_QUESTION: Message = {"role": "user", "content": "Question"}
+_ANSWER: Message = {"role": "assistant", "content": "Rhododendron"}
+
+# The messages, the tools and the generation prompt belong to the row, the rest to the call.
+_OUR_ARGUMENTS = (
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "messages",
+    "return_assistant_tokens_mask",
+    "return_dict",
+    "sanitize_control_tokens",
+    "tokenize",
+    "tokenizer_kwargs",
+    "tools",
+)
 
 # Some templates write today's date. A row has to have the same tokens tomorrow, or no run could be resumed, so the
 # function they call is replaced by one that knows a single day: the one that Llama's templates fall back on.
@@ -37,114 +51,120 @@ _SINGLE_DAY = (
 )
 
 
-class NotStable(Unusable):
-    """A row whose assistant turns cannot be found in the template's rendering."""
+class Token(NamedTuple):
+    """A token of the tokenizer's own (`<|im_end|>`) in a text: where it stands, and its id."""
+
+    start: int
+    stop: int
+    id: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatTemplate:
-    """A tokenizer's chat template; `end_of_turn` is the token that it writes after an assistant's words, or ''."""
+    """A tokenizer's chat template with the arguments it is called with.
+
+    `stops` are the ids at which generation stops; `header` is the text with which the template opens an assistant's
+    turn after a plain turn of the user, or ''; `end` is the token that it writes itself after an answer; `in_parts`
+    tells that contents go in as lists of parts.
+    """
 
     tokenizer: PreTrainedTokenizerBase
-    end_of_turn: str
+    stops: frozenset[int] = frozenset()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    header: str = ""
+    end: int | None = None
+    in_parts: bool = False
+    _ids: Mapping[str, int] = field(default_factory=dict)
+    _added: re.Pattern[str] | None = None
 
     def render(self, messages: Messages, tools: Messages, *, is_prompt: bool = False) -> str:
-        """The text of messages, up to where the assistant would begin to speak if `is_prompt`."""
-        text: str = self.tokenizer.apply_chat_template(
-            list(messages),
-            tools=list(tools) or None,
-            chat_template=_source(self.tokenizer, tools),
-            add_generation_prompt=is_prompt,
-            tokenize=False,
+        """The text of messages, with the generation prompt if `is_prompt`. Raises `Unusable` where it cannot be."""
+        with_tools = list(tools) or None
+        return self._told(
+            lambda: self.tokenizer.apply_chat_template(
+                self._given(messages),
+                tools=with_tools,
+                chat_template=self._source(tools),
+                add_generation_prompt=is_prompt,
+                tokenize=False,
+                **self.arguments,
+            )
         )
-        return text
 
-    def whole(self, record: Record) -> str:
-        """The text of a row. Raises `Unusable` with the template's own words where it refuses the row."""
-        import jinja2
-
-        try:
-            return self.render(record.messages, record.tools)
-        except jinja2.TemplateError as error:
-            raise Unusable(f"the model's chat template refuses it: {error}") from None
-        except TypeError as error:  # such as text + list inside the template
-            raise Unusable(f"the model's chat template cannot write it: {error}") from None
-
-    def spans(self, record: Record, whole: str) -> Spans:
-        """Where the assistant's words stand in the text of a row, in characters, each with its end-of-turn token."""
-        try:
-            found = self._spans_by_prefix(record, whole)
-        except NotStable:
-            if not _GENERATION_MARK.search(_source(self.tokenizer, record.tools)):
-                raise
-            found = self._spans_by_mark(record, whole)
-        turns = [message for message in record.messages if message["role"] == "assistant"]
-        for turn, (start, stop) in zip(turns, found, strict=True):
-            for call in turn.get("tool_calls", ()):
-                if call.get("function", call)["name"] not in whole[start:stop]:
-                    raise Unusable("the model's chat template does not write tool calls")
-        return found
-
-    def leaves_words_out(self, record: Record, whole: str) -> bool:
-        """Whether the template dropped a message or a tool."""
-        words = [message["content"].strip() for message in record.messages]
-        names = [str(tool.get("function", tool).get("name", "")) for tool in record.tools]
-        return not all(part in whole for part in words + names)
-
-    def _spans_by_prefix(self, record: Record, whole: str) -> Spans:
-        import jinja2
-
-        messages, spans = record.messages, []
-        for position, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            if position == 0:
-                raise NotStable("the assistant speaks first, and the model's chat template cannot tell where")
-            is_last = position == len(messages) - 1
-            try:
-                before = self.render(messages[:position], record.tools, is_prompt=True)
-                after = whole if is_last else self.render(messages[: position + 1], record.tools)
-            except (jinja2.TemplateError, TypeError) as error:
-                raise NotStable(
-                    f"the model's chat template refuses the turns before turn {position + 1}: {error}"
-                ) from None
-            stop = self._end(after, len(before), len(after))
-            if not after.startswith(before) or whole[:stop] != after[:stop]:
-                raise NotStable(
-                    f"turn {position + 1}: the model's chat template writes the turns up to here otherwise "
-                    "when they stand alone, so the assistant's words cannot be told apart"
-                )
-            spans.append((len(before), stop))
-        return tuple(spans)
-
-    def _spans_by_mark(self, record: Record, whole: str) -> Spans:
+    def marks(self, messages: Messages, tools: Messages) -> tuple[str, Spans]:
+        """The text of messages, and what the template's `{% generation %}` marks enclose in it."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        (text,), (marks,) = render_jinja_template(
-            conversations=[list(record.messages)],
-            tools=list(record.tools) or None,
-            chat_template=_source(self.tokenizer, record.tools),
-            return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
+        (text,), (marks,) = self._told(
+            lambda: render_jinja_template(
+                conversations=[self._given(messages)],
+                tools=list(tools) or None,
+                chat_template=self._source(tools),
+                return_assistant_tokens_mask=True,
+                **{**self.tokenizer.special_tokens_map, **self.arguments},
+            )
         )
-        turns = [message for message in record.messages if message["role"] == "assistant"]
-        holds = [turn["content"].strip() in text[start:stop] for turn, (start, stop) in zip(turns, marks, strict=False)]
-        if text != whole or len(marks) != len(turns) or not all(holds):
-            raise NotStable("the chat template's {% generation %} marks do not enclose the assistant's words")
-        return tuple((start, self._end(whole, start, stop)) for start, stop in marks)
+        return text, tuple((start, stop) for start, stop in marks if start < stop)
 
-    def _end(self, text: str, start: int, stop: int) -> int:
-        """Where the turn in `text[start:stop]` ends: after its end-of-turn token, which may follow a mark at once."""
-        if not self.end_of_turn:
-            return stop
-        if text.startswith(self.end_of_turn, stop):
-            return stop + len(self.end_of_turn)
-        found = text.rfind(self.end_of_turn, start, stop)
-        return stop if found < 0 else found + len(self.end_of_turn)
+    def has_marks(self, tools: Messages) -> bool:
+        """Whether the template marks itself what the assistant says."""
+        return bool(_GENERATION_MARK.search(self._source(tools)))
+
+    def tokens(self, text: str, start: int = 0) -> list[Token]:
+        """The added tokens in a text from a place on, as the tokenizer finds them: the longest first."""
+        if self._added is None:
+            return []
+        return [Token(found.start(), found.end(), self._ids[found[0]]) for found in self._added.finditer(text, start)]
+
+    def whole_tokens(self, text: str, place: int) -> int:
+        """The place, or the beginning of the added token that it would cut in two."""
+        around = text[max(0, place - self._longest) : place + self._longest]
+        first = place - min(place, self._longest)
+        cut = (first + each.start for each in self.tokens(around) if first + each.start < place < first + each.stop)
+        return next(cut, place)
+
+    @property
+    def writes_the_date(self) -> bool:
+        """Whether the template writes today's date, so that rows carry a fixed one."""
+        return self._source(()).startswith(_SINGLE_DAY)
+
+    @property
+    def _longest(self) -> int:
+        return max(map(len, self._ids), default=0)
+
+    def _source(self, tools: Messages) -> str:
+        source: str = self.tokenizer.get_chat_template(tools=list(tools) or None)
+        return _SINGLE_DAY + source if "strftime_now" in source else source
+
+    def _given(self, messages: Messages) -> list[Message]:
+        """The messages as the template gets them: a weight is for the training alone."""
+        given = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+        if self.in_parts:
+            given = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in given]
+        return given
+
+    def _told(self, render: Any) -> Any:
+        import jinja2
+
+        try:
+            return render()
+        except jinja2.TemplateSyntaxError:
+            raise
+        except jinja2.TemplateError as error:
+            raise Unusable(f"the model's chat template refuses it: {error}") from None
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+            # such as text + object inside the template
+            raise Unusable(f"the model's chat template cannot write it: {error}") from None
 
 
-def chat_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
-    """The chat template of a tokenizer. Raises `BadRequest` where there is none, or a broken one."""
+def chat_template(
+    tokenizer: PreTrainedTokenizerBase, *, stops: Collection[int] = (), arguments: Mapping[str, Any] | None = None
+) -> ChatTemplate:
+    """The chat template of a tokenizer. Raises `BadRequest` where there is none, or a broken one.
+
+    `stops` are the ids at which generation stops (the tokenizer's end-of-text token unless given); `arguments` go to
+    the template as they are (`--chat-template-config`).
+    """
     import jinja2
 
     name = tokenizer.name_or_path or "the model"
@@ -152,29 +172,81 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     templates = tokenizer.chat_template
     if not (templates.get("default") if isinstance(templates, dict) else templates):
         raise BadRequest(f"{name} has no chat template, and the data has conversations", hint=hint)
-    bare = ChatTemplate(tokenizer=tokenizer, end_of_turn="")
+    if wrong := [name for name in _OUR_ARGUMENTS if name in (arguments or ())]:
+        raise BadRequest(
+            f"--chat-template-config cannot set {wrong[0]!r}",
+            hint="""name what the template reads, as '{"enable_thinking": false}'""",
+        )
+    ids = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if str(token).strip()}
+    pattern = "|".join(map(re.escape, sorted(ids, key=len, reverse=True)))
+    end = tokenizer.eos_token_id
+    found = ChatTemplate(
+        tokenizer=tokenizer,
+        stops=frozenset(stops) or frozenset(() if end is None else (end,)),
+        arguments=dict(arguments or {}),
+        _ids=ids,
+        _added=re.compile(pattern) if pattern else None,
+    )
     try:
-        text = bare.render(_PROBE, ())
+        if not _writes_words(found) and _writes_words(parts := replace(found, in_parts=True)):
+            found = parts
+        header, end = _around_an_answer(found)
     except jinja2.TemplateSyntaxError as error:
         raise BadRequest(f"the chat template of {name} is broken: {error}", hint=hint) from error
-    except (jinja2.TemplateError, TypeError):
-        return bare
-    return ChatTemplate(tokenizer=tokenizer, end_of_turn=_end_of_turn(tokenizer, text))
+    return replace(found, header=header, end=end)
 
 
-def writes_the_date(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes today's date, so that rows carry a fixed one."""
-    return _source(tokenizer, ()).startswith(_SINGLE_DAY)
+def common(one: str, other: str) -> int:
+    """How many characters two texts have in common from their beginning.
+
+    >>> common("abc", "abd"), common("ab", "abc"), common("", "a")
+    (2, 2, 0)
+    """
+    if one == other[: len(one)]:
+        return len(one)
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # compares slices, which is a hundred times faster than characters
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
+    return low
 
 
-def _source(tokenizer: PreTrainedTokenizerBase, tools: Messages) -> str:
-    source: str = tokenizer.get_chat_template(tools=list(tools) or None)
-    return _SINGLE_DAY + source if "strftime_now" in source else source
+def with_text_arguments(messages: Messages) -> Messages:
+    """The same messages, the arguments of their tool calls as JSON text."""
+    return tuple(
+        {**message, "tool_calls": [_with_text(call) for call in message["tool_calls"]]}
+        if message.get("tool_calls")
+        else message
+        for message in messages
+    )
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The first token of its own that follows the assistant's words in the rendering of the probe."""
-    tail = text.rpartition(_PROBE_WORDS)[2] if _PROBE_WORDS in text else ""
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
-    found = sorted((tail.index(token), -len(token), token) for token in added if token.strip() and token in tail)
-    return found[0][2] if found else ""
+def _with_text(call: Message) -> Message:
+    function = call.get("function", call)
+    if "arguments" not in function or isinstance(function["arguments"], str):
+        return call
+    function = {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
+    return {**call, "function": function} if "function" in call else function
+
+
+def _writes_words(template: ChatTemplate) -> bool:
+    """Whether a plain answer is in what the template writes; some of those that know images want lists of parts."""
+    try:
+        return _ANSWER["content"] in template.render((_QUESTION, _ANSWER), ())
+    except Unusable:
+        return False
+
+
+def _around_an_answer(template: ChatTemplate) -> tuple[str, int | None]:
+    """What stands between a plain question and its answer, and the token of its own that follows the answer."""
+    try:
+        asked = template.render((_QUESTION,), ())
+        prompt = template.render((_QUESTION,), (), is_prompt=True)
+        answered = template.render((_QUESTION, _ANSWER), ())
+    except Unusable:
+        return "", None
+    parted = common(asked, answered)
+    start = min(template.whole_tokens(asked, parted), template.whole_tokens(answered, parted))
+    stop = template.whole_tokens(answered, common(prompt, answered))
+    behind = answered.rfind(_ANSWER["content"]) + len(_ANSWER["content"])
+    return answered[start:stop], next((token.id for token in template.tokens(answered, behind)), None)

@@ -1,21 +1,20 @@
-"""Records into tokens, with the spans that are trained.
+"""Records into token rows: the order of the rows, the limit on their length, and what a person should know of them.
 
-A conversation is tokenized once, as the whole text that the model's chat template makes of it; spans of characters
-(`templates`) become spans of tokens by the offsets of that tokenization. A token that holds any of the assistant's
-characters belongs to the assistant, also where it began in the template's text: else a one-word answer after
-"Answer: " would not be trained at all.
+The text of a conversation is in `templates`, what is trained of it in `masking`, the tokens of a text in `encoding`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from mlxops.data import dropped, encoding
+from mlxops.data.encoding import Encoded
 from mlxops.data.formats import Record, Unusable
-from mlxops.data.templates import ChatTemplate, NotStable, Spans, chat_template, writes_the_date
+from mlxops.data.masking import Masked, MaskedText, mask
+from mlxops.data.templates import ChatTemplate, chat_template, with_text_arguments
 from mlxops.errors import InvalidData
 from mlxops.rows import TokenRow
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 Use = Literal["training", "validation", "test"]
 Progress = Callable[[int, int], None]
 
-MASKING_RULES = 1
+MASKING_RULES = 2
 """The version of the rules by which a record becomes tokens and trained spans.
 
 It is raised by every change that gives any record other tokens or spans: a run whose rows are no longer what they were
@@ -33,6 +32,17 @@ is then told why it cannot be resumed.
 """
 
 _ROWS_AT_ONCE = 256  # the tokenizer works on them in parallel; more are no faster
+_EXAMPLES = 3
+_LONGEST_REMAINDER = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A row as a person reads it: its text, and the texts that are trained, in order."""
+
+    origin: str
+    text: str
+    trained: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +50,7 @@ class Tokenized:
     """Rows ready to train on. Figures are of `rows`, save `truncated` and `longest`, which are of all.
 
     `longest` counts the tokens of the longest row before it was cut; `left_out` names (`file:line`) the rows of which
-    nothing is left to train on within the limit.
+    nothing is left to train on within the limit. `examples` are the first rows.
     """
 
     rows: tuple[TokenRow, ...]
@@ -50,15 +60,24 @@ class Tokenized:
     longest: int
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    examples: tuple[Example, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Rendered:
-    """A row as text; `spans` in characters, None to train all of it."""
+@dataclass
+class _Findings:
+    """What is wrong so far, and what is counted on the way."""
 
-    record: Record
-    text: str
-    spans: Spans | None
+    problems: list[str] = field(default_factory=list)
+    without_tools: list[str] = field(default_factory=list)
+    thoughts: int = 0
+    endless: int = 0
+    remainder: str = ""
+    appended: dict[int, int] = field(default_factory=dict)
+    split: int = 0
+    conversations: int = 0
+    parts: int = 0
+    tokens_before: int = 0
+    tokens_after: int = 0
 
 
 def tokenize(
@@ -68,43 +87,37 @@ def tokenize(
     max_seq_length: int,
     mask_prompt: bool,
     use: Use = "training",
+    stops: Collection[int] = (),
+    template_arguments: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Tokenized:
     """The records as token rows, in their order, each cut to `max_seq_length`.
 
-    Trained are the assistant's turns with their end-of-turn tokens, or every token if `mask_prompt` is off; rows of
-    text are trained whole and end with the end-of-text token. `progress` is told (done, total). Raises `InvalidData`
-    with every row that the model's chat template cannot show, or where nothing is left of any row to train on. Rows
-    of another `use` are named by it, and may all be left out.
+    Trained are the assistant's turns with the tokens that end them (`masking`), or every token if `mask_prompt` is
+    off; rows of text are trained whole and end with the end-of-text token. A conversation may become several rows of
+    one origin. `stops` are the ids at which generation stops; `template_arguments` go to the chat template;
+    `progress` is told (done, total). Raises `InvalidData` with every row that the model's chat template cannot show,
+    or where nothing is left of any row to train on. Rows of another `use` are named by it, and may all be left out.
     """
-    template = chat_template(tokenizer) if any(record.messages for record in records) else None
+    template = None
+    if any(record.messages for record in records):
+        template = chat_template(tokenizer, stops=stops, arguments=template_arguments)
     rows: list[TokenRow] = []
-    problems: list[tuple[str, Unusable]] = []
-    shortened: list[str] = []
+    findings = _Findings()
     for done in range(0, len(records), _ROWS_AT_ONCE):
-        rendered = []
-        for record in records[done : done + _ROWS_AT_ONCE]:
-            try:
-                rendered.append(_render(record, template, mask_prompt))
-            except Unusable as unusable:
-                problems.append((record.origin, unusable))
-        if template:
-            shortened += [row.record.origin for row in rendered if template.leaves_words_out(row.record, row.text)]
-        rows += _encode(rendered, tokenizer, problems)
+        rows += _encode(records[done : done + _ROWS_AT_ONCE], tokenizer, template, mask_prompt, findings)
         if progress is not None:
             progress(min(done + _ROWS_AT_ONCE, len(records)), len(records))
-    if problems:
+    if findings.problems:
         hint = "change or remove these rows, or train a model whose chat template takes them"
         if use == "validation":
             hint += "; `--val-batches 0` trains without validation"
-        if any(isinstance(reason, NotStable) for _, reason in problems):
-            hint = "`--no-mask-prompt` trains on whole rows"
         raise InvalidData(
-            f"{len(problems):,} of {len(records):,} {use} rows cannot be used with this model",
-            [f"{origin}: {reason}" for origin, reason in problems],
+            f"{len(findings.problems):,} of {len(records):,} {use} rows cannot be used with this model",
+            findings.problems,
             hint=hint,
         )
-    tokenized = _cut(rows, max_seq_length, _notes(tokenizer, template, shortened, len(records)))
+    tokenized = _cut(rows, max_seq_length, tokenizer, _notes(template, findings, len(records)))
     if tokenized.left_out and not tokenized.rows and use == "training":
         raise InvalidData(
             f"within {max_seq_length:,} tokens no row has a word to train on; "
@@ -133,81 +146,88 @@ def content_identity(records: Iterable[Record]) -> str:
     return digest.hexdigest()
 
 
-def _render(record: Record, template: ChatTemplate | None, mask_prompt: bool) -> _Rendered:
-    if template is None or record.text is not None:
-        return _Rendered(record, record.text or "", None)
-    text = template.whole(record)
-    return _Rendered(record, text, template.spans(record, text) if mask_prompt else None)
-
-
 def _encode(
-    rendered: list[_Rendered], tokenizer: PreTrainedTokenizerBase, problems: list[tuple[str, Unusable]]
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate | None,
+    mask_prompt: bool,
+    findings: _Findings,
 ) -> list[TokenRow]:
     """Token rows of full length, in the order given."""
     import numpy
 
-    found: dict[int, TokenRow] = {}
-    for is_text in (False, True):
-        group = [number for number, row in enumerate(rendered) if (row.record.text is not None) is is_text]
-        if not group:
-            continue
-        # A chat template writes the begin-of-text token itself; for a text the tokenizer knows whether there is one.
-        encoded = tokenizer(
-            [rendered[number].text for number in group],
-            add_special_tokens=is_text,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        for place, number in enumerate(group):
-            row, tokens = rendered[number], encoded["input_ids"][place]
-            if is_text:
-                tokens = _complete(tokens, tokenizer)
+    texts = [record for record in records if record.text is not None]
+    masked: list[tuple[Record, MaskedText]] = []
+    wholes: dict[int, str] = {}
+    for record in records:
+        if record.text is None and template is not None:
             try:
-                if row.spans is None:
-                    spans: Spans = ((0, len(tokens)),)
-                elif tokenizer.is_fast:
-                    spans = _by_offsets(row.spans, encoded.encodings[place].offsets)
-                else:
-                    spans = _by_prefix(row.text, row.spans, tokens, tokenizer)
-            except NotStable as unusable:
-                problems.append((row.record.origin, unusable))
+                whole, found = _mask(template, record, mask_prompt, findings)
+            except Unusable as unusable:
+                findings.problems.append(f"{record.origin}: {unusable}")
                 continue
-            array = numpy.array(tokens, dtype=numpy.int32)
-            found[number] = TokenRow(tokens=array, spans=spans, origin=row.record.origin)
-    return [found[number] for number in sorted(found)]
+            if len(found.rows) > 1:
+                wholes[id(record)] = whole
+            masked += [(record, row) for row in found.rows]
+    by_record: dict[int, list[Encoded]] = {}
+    encoded_texts = encoding.encode_texts([record.text or "" for record in texts], tokenizer) if texts else []
+    for record, row in zip(texts, encoded_texts, strict=True):
+        by_record[id(record)] = [row]
+    for (record, _), row in zip(masked, encoding.encode_masked([row for _, row in masked], tokenizer), strict=True):
+        by_record.setdefault(id(record), []).append(row)
+        findings.split += row.is_split
+    _count_parts(wholes, by_record, tokenizer, findings)
+    return [
+        TokenRow(tokens=numpy.array(row.tokens, dtype=numpy.int32), spans=row.spans, origin=record.origin)
+        for record in records
+        for row in by_record.get(id(record), ())
+    ]
 
 
-def _complete(tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """A text's tokens with one begin-of-text token where the tokenizer writes one, and an end-of-text token."""
-    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if begin is not None and tokens[:2] == [begin, begin]:  # the text spelled it out, too
-        tokens = tokens[1:]
-    return tokens if end is None or tokens[-1:] == [end] else [*tokens, end]
+def _mask(template: ChatTemplate, record: Record, mask_prompt: bool, findings: _Findings) -> tuple[str, Masked]:
+    record, whole = _rendered(template, record)
+    found = mask(template, record, whole) if mask_prompt else Masked(rows=(MaskedText(text=whole, turns=(), spans=()),))
+    left_out = dropped.check(template, record, found.rows)
+    findings.thoughts += left_out.thoughts
+    findings.without_tools += [record.origin] if left_out.tools else []
+    findings.endless += found.endless
+    findings.remainder = findings.remainder or found.remainder
+    for row in found.rows:
+        if row.appended is not None:
+            findings.appended[row.appended] = findings.appended.get(row.appended, 0) + 1
+    return whole, found
 
 
-def _by_offsets(spans: Spans, offsets: list[tuple[int, int]]) -> Spans:
-    """Spans of tokens: a token is in a span when it holds any of its characters."""
-    found: list[tuple[int, int]] = []
-    for start, stop in spans:
-        first = bisect_right(offsets, start, key=lambda offset: offset[1])
-        after = bisect_left(offsets, stop, key=lambda offset: offset[0])
-        found.append((max(first, found[-1][1] if found else 0), after))
-    return tuple(found)
+def _rendered(template: ChatTemplate, record: Record) -> tuple[Record, str]:
+    """The whole text of a row; the arguments of its calls are text where the template wants that."""
+    try:
+        return record, template.render(record.messages, record.tools)
+    except Unusable:
+        messages = with_text_arguments(record.messages)
+        if messages == record.messages:
+            raise
+        try:
+            return replace(record, messages=messages), template.render(messages, record.tools)
+        except Unusable:
+            pass
+        raise
 
 
-def _by_prefix(text: str, spans: Spans, tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> Spans:
-    """Spans of tokens for a tokenizer without offsets: the tokens of the text up to each border are counted."""
-    places = {}
-    for border in {border for span in spans for border in span}:
-        before = tokenizer(text[:border], add_special_tokens=False, verbose=False)["input_ids"]
-        if tokens[: len(before)] != before:
-            raise NotStable("a token joins the assistant's words with the chat template's, and the tokenizer is slow")
-        places[border] = len(before)
-    return tuple((places[start], places[stop]) for start, stop in spans)
+def _count_parts(
+    wholes: Mapping[int, str],
+    by_record: Mapping[int, list[Encoded]],
+    tokenizer: PreTrainedTokenizerBase,
+    findings: _Findings,
+) -> None:
+    """Count what conversations that became several rows are in tokens, as one row and as several."""
+    whole = encoding.encode_masked([MaskedText(text=text, turns=(), spans=()) for text in wholes.values()], tokenizer)
+    findings.conversations += len(wholes)
+    findings.parts += sum(len(by_record[each]) for each in wholes)
+    findings.tokens_before += sum(len(row.tokens) for row in whole)
+    findings.tokens_after += sum(len(row.tokens) for each in wholes for row in by_record[each])
 
 
-def _cut(rows: list[TokenRow], limit: int, notes: tuple[str, ...]) -> Tokenized:
+def _cut(rows: list[TokenRow], limit: int, tokenizer: PreTrainedTokenizerBase, notes: tuple[str, ...]) -> Tokenized:
     kept, left_out = [], []
     for whole in rows:
         row = whole
@@ -226,19 +246,72 @@ def _cut(rows: list[TokenRow], limit: int, notes: tuple[str, ...]) -> Tokenized:
         longest=max((row.length for row in rows), default=0),
         left_out=tuple(left_out),
         notes=notes,
+        examples=_examples(kept, tokenizer),
     )
 
 
-def _notes(
-    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None, shortened: list[str], count: int
-) -> tuple[str, ...]:
-    notes = []
-    if shortened:
-        notes.append(
-            f"the chat template leaves words out, in {len(shortened):,} of {count:,} rows, first in {shortened[0]}"
+def _examples(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]:
+    found = []
+    for row in rows[:_EXAMPLES]:
+        tokens = row.tokens.tolist()
+
+        def text(stop: int, tokens: list[int] = tokens) -> str:
+            return encoding.decode(tokens[:stop], tokenizer)
+
+        # some tokenizers leave out the blank at the beginning of what they decode, so a part is a difference
+        trained = tuple(
+            text(stop)[len(text(start)) :]
+            if text(stop).startswith(text(start))
+            else encoding.decode(tokens[start:stop], tokenizer)
+            for start, stop in row.spans
         )
-    if template and not template.end_of_turn:
-        notes.append("the chat template writes no token after the assistant's words, so none is trained")
-    if template and writes_the_date(tokenizer):
+        found.append(Example(origin=row.origin, text=text(row.length), trained=trained))
+    return tuple(found)
+
+
+def _notes(template: ChatTemplate | None, findings: _Findings, count: int) -> tuple[str, ...]:
+    if template is None:
+        return ()
+    notes = []
+    if findings.conversations:
+        notes.append(
+            f"{findings.conversations:,} of {count:,} conversations became {findings.parts:,} rows, because the chat "
+            "template writes earlier turns differently once later ones follow: "
+            f"{findings.tokens_after:,} tokens instead of {findings.tokens_before:,}"
+        )
+    if findings.remainder:
+        shown = (
+            findings.remainder
+            if len(findings.remainder) <= _LONGEST_REMAINDER
+            else findings.remainder[:_LONGEST_REMAINDER] + "…"
+        )
+        notes.append(
+            f"the generation prompt ends with {shown!r}, which the rows do not have (`--chat-template-config`)"
+        )
+    if findings.thoughts:
+        notes.append(f"the chat template drops the thoughts of {_counted(findings.thoughts, 'turn')}")
+    for token, rows in sorted(findings.appended.items()):
+        name = template.tokenizer.convert_ids_to_tokens(token)
+        notes.append(
+            f"the chat template writes no token that ends the last turn: {name!r} is added to {_counted(rows, 'row')}"
+        )
+    if findings.endless:
+        notes.append(
+            f"no token ends {_counted(findings.endless, 'earlier turn')} of the assistant, so none is trained there"
+        )
+    if findings.split:
+        notes.append(
+            f"in {_counted(findings.split, 'row')} a token would join prompt and answer: they are tokenized apart"
+        )
+    if findings.without_tools:
+        rows = len(findings.without_tools)
+        notes.append(
+            f"the chat template leaves the tools out, in {_counted(rows, 'row')}, first in {findings.without_tools[0]}"
+        )
+    if template.writes_the_date:
         notes.append("the chat template writes the date: rows say 26 July 2024, so that they are the same tomorrow")
     return tuple(notes)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

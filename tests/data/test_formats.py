@@ -60,6 +60,12 @@ def test_a_tool_call_may_have_no_words_and_its_arguments_become_an_object():
     assert record.tools == ({"name": "add"},)
 
 
+def test_a_turn_keeps_its_weight():
+    row = {"messages": [TURNS[0], {**TURNS[1], "weight": 0}, TURNS[0], {**TURNS[1], "weight": 1}]}
+
+    assert [turn.get("weight") for turn in parse(row, "f:1").messages] == [None, 0, None, 1]
+
+
 def test_rows_of_the_same_content_are_the_same_row_whatever_their_format():
     one = parse({"prompt": "a", "completion": "b"}, "f:1")
     other = parse({"messages": [{"content": "a", "role": "user"}, {"role": "assistant", "content": "b"}]}, "g:9")
@@ -80,6 +86,8 @@ def test_rows_of_the_same_content_are_the_same_row_whatever_their_format():
         ({"text": 5}, "text is not text but a number"),
         ({"prompt": "a", "completion": ""}, "completion is empty"),
         ({"prompt": ["a"], "completion": "b"}, "prompt has a part that is not text"),
+        ({"messages": [TURNS[0], {**TURNS[1], "weight": 0}]}, "every turn of the assistant has weight 0"),
+        ({"messages": [TURNS[0], {**TURNS[1], "weight": 0.5}]}, "turn 2: weight is 0 or 1, not 0.5"),
         ({"messages": "hello"}, "messages is not a list but a text"),
         ({"messages": []}, "messages is empty"),
         ({"messages": ["hello"]}, "turn 1 is not an object but a text"),

@@ -6,7 +6,18 @@ import sys
 
 import numpy
 import pytest
-from tokenizers_for_tests import CHATML, DATED, GEMMA, LLAMA_2, PLAIN, THINKING, THINKING_MARKED, tiny_tokenizer
+from tokenizers_for_tests import (
+    CHATML,
+    DATED,
+    END_AFTER_END,
+    GEMMA,
+    LLAMA_2,
+    PLAIN,
+    THINKING,
+    THINKING_MARKED,
+    TOOLS,
+    tiny_tokenizer,
+)
 
 from mlxops.data import Record, content_identity, identity, tokenize
 from mlxops.errors import BadRequest, InvalidData
@@ -42,8 +53,8 @@ def text(words: str, origin: str = "f:1") -> Record:
     return Record(origin=origin, text=words)
 
 
-def rows(*records: Record, tokenizer=None, limit: int = 100_000, mask_prompt: bool = True):
-    return tokenize(records, tokenizer or tiny_tokenizer(), max_seq_length=limit, mask_prompt=mask_prompt)
+def rows(*records: Record, tokenizer=None, limit: int = 100_000, mask_prompt: bool = True, stops=()):
+    return tokenize(records, tokenizer or tiny_tokenizer(), max_seq_length=limit, mask_prompt=mask_prompt, stops=stops)
 
 
 def decode(tokenizer, tokens) -> str:
@@ -66,7 +77,7 @@ def test_the_trained_tokens_decode_to_the_words_and_their_end_of_turn(trims_offs
     assert trained == [[message["content"] + "<|im_end|>" for message in record.messages[1::2]] for record in records]
 
 
-@pytest.mark.parametrize("template", [CHATML, LLAMA_2, GEMMA, DATED, THINKING_MARKED, PLAIN])
+@pytest.mark.parametrize("template", [CHATML, LLAMA_2, GEMMA, DATED, THINKING_MARKED])
 def test_the_tokens_are_those_of_the_whole_rendering(template):
     tokenizer = tiny_tokenizer(template, writes_bos=True)
     record = chat("What\n is it?", "Paris.\n\n One", "And?", "Two")
@@ -79,14 +90,43 @@ def test_the_tokens_are_those_of_the_whole_rendering(template):
     assert row.tokens.dtype == "int32"
 
 
-def test_a_token_that_joins_the_prompt_and_the_first_word_is_trained():
-    tokenizer = tiny_tokenizer(PLAIN)
+@pytest.mark.parametrize("trims_offsets", [False, True])
+def test_prompt_and_answer_are_tokenized_apart_where_a_token_would_join_them(trims_offsets):
+    tokenizer = tiny_tokenizer(PLAIN, trims_offsets=trims_offsets)
 
-    (row,) = rows(chat("The capital of France?", "Paris"), tokenizer=tokenizer).rows
+    found = rows(chat("The capital of France?", "Paris", "And?", "Rome"), tokenizer=tokenizer)
+
+    (row,) = found.rows
+    prompt, answer = tokenizer("Q: The capital of France?\nA: ")["input_ids"], tokenizer("Paris")["input_ids"]
+    assert row.tokens.tolist()[: len(prompt) + len(answer)] == prompt + answer
+    assert [decode(tokenizer, row.tokens[start:stop]) for start, stop in row.spans] == ["Paris", "Rome<|im_end|>"]
+    assert "in 1 row a token would join prompt and answer: they are tokenized apart" in found.notes
+
+
+def test_rows_whose_answers_begin_a_token_are_tokenized_whole():
+    tokenizer = tiny_tokenizer(LLAMA_2, eos_token="</s>")
+
+    found = rows(chat("The capital of France?", "Paris"), tokenizer=tokenizer)
+
+    whole = tokenizer("<s>[INST] The capital of France? [/INST] Paris </s>")["input_ids"]
+    assert found.rows[0].tokens.tolist() == whole
+    assert not any("apart" in note for note in found.notes)
+
+
+def test_a_token_that_takes_the_white_space_around_it_along_is_no_part_of_the_answer():
+    from tokenizers import AddedToken
+
+    tokenizer = tiny_tokenizer(
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    tokenizer.add_tokens([AddedToken("<|assistant|>", rstrip=True, normalized=False, special=True)])
+
+    (row,) = rows(chat("a", "  b"), tokenizer=tokenizer).rows
 
     ((start, stop),) = row.spans
-    assert decode(tokenizer, row.tokens[start:stop]).strip() == "Paris"
-    assert decode(tokenizer, row.tokens[:start]).endswith("A:")
+    assert decode(tokenizer, row.tokens[start:stop]) == "b<|im_end|>"
+    assert row.tokens[start - 1] == tokenizer.convert_tokens_to_ids("<|assistant|>")
 
 
 def test_a_tokenizer_without_offsets_finds_the_same_spans():
@@ -106,6 +146,45 @@ def test_without_masking_every_token_is_trained_also_where_turns_cannot_be_told_
 
     assert found.rows[0].spans == ((0, found.rows[0].length),)
     assert found.trained_tokens == found.total_tokens - 1
+
+
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+ADD_CALL = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+TOOL_ROW = Record(
+    origin="f:1",
+    messages=(
+        {"role": "user", "content": "1?"},
+        ADD_CALL,
+        {"role": "tool", "content": "1"},
+        *chat("?", "1.").messages[1:],
+    ),
+    tools=({"name": "add"},),
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "eos", "stop", "rows_of_7df9bec"),
+    [
+        (CHATML, "<|im_end|>", "<|im_end|>", "5df5646f7b8dd1e9"),
+        (LLAMA_2, "</s>", "</s>", "1c1fa8f01e63b9dd"),
+        (GEMMA, "<|endoftext|>", "<end_of_turn>", "3a60515a307e9e54"),
+        (DATED, "<|im_end|>", "<|im_end|>", "b17f5ecf6499bff1"),
+        (END_AFTER_END, "<|endoftext|>", "<|end|>", "73fa5579eea549da"),
+        (THINKING_MARKED, "<|im_end|>", "<|im_end|>", "5194444aac8a461e"),
+    ],
+)
+def test_rows_whose_answers_began_a_token_are_those_of_earlier_versions(template, eos, stop, rows_of_7df9bec):
+    chance = random.Random(11)
+    records = [chat(*(some_words(chance) for _ in range(2 * chance.randrange(1, 4)))) for _ in range(100)]
+    tokenizer = tiny_tokenizer(template, eos_token=eos)
+
+    found = rows(*records, tokenizer=tokenizer, stops=[tokenizer.convert_tokens_to_ids(stop)]).rows
+
+    assert identity(found)[:16] == rows_of_7df9bec
+
+
+def test_the_row_of_a_tool_call_is_that_of_earlier_versions():
+    assert identity(rows(TOOL_ROW, tokenizer=tiny_tokenizer(TOOLS)).rows)[:16] == "654e55ffc90da067"
 
 
 # ------------------------------------------------------------------ rows of text
@@ -193,29 +272,62 @@ def test_no_records_are_no_rows():
 
 def test_all_rows_that_the_template_refuses_are_collected():
     system = Record(origin="f:2", messages=({"role": "system", "content": "s"}, *chat("a", "b").messages))
-    alone = Record(origin="f:3", messages=chat("a", "b").messages[1:])
+    other = Record(origin="f:3", messages=system.messages)
 
     with pytest.raises(InvalidData, match=r"^2 of 3 training rows cannot be used with this model$") as caught:
-        rows(chat("a", "b"), system, alone, tokenizer=tiny_tokenizer(GEMMA))
-    assert caught.value.problems[0] == "f:2: the model's chat template refuses it: System role not supported"
-    assert caught.value.problems[1].startswith("f:3: the assistant speaks first")
-    assert caught.value.hint == "`--no-mask-prompt` trains on whole rows"
+        rows(chat("a", "b"), system, other, tokenizer=tiny_tokenizer(GEMMA))
+    assert caught.value.problems == (
+        "f:2: the model's chat template refuses it: System role not supported",
+        "f:3: the model's chat template refuses it: System role not supported",
+    )
 
 
-def test_words_that_the_template_leaves_out_are_mentioned():
-    silent = "{% for message in messages if message.role != 'system' %}" + CHATML.partition("%}")[2]
-    row = Record(origin="f:5", messages=({"role": "system", "content": "Be brief."}, *chat("a", "b").messages))
+def test_calls_get_their_arguments_as_text_where_the_template_cannot_write_an_object():
+    called = "{% for c in m.tool_calls or [] %}{{ c.name + c.arguments }}{% endfor %}"
+    template = "{% for m in messages %}{{ m.content }}" + called + ";{% endfor %}"
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "add", "arguments": {"a": 1}}]}
+    record = Record(origin="f:1", messages=({"role": "user", "content": "1?"}, call))
+    tokenizer = tiny_tokenizer(template)
 
-    assert rows(row, tokenizer=tiny_tokenizer(silent)).notes == (
-        "the chat template leaves words out, in 1 of 1 rows, first in f:5",
+    (row,) = rows(record, tokenizer=tokenizer).rows
+
+    assert decode(tokenizer, row.tokens) == '1?;add{"a": 1};<|im_end|>'
+
+
+def test_what_the_prompt_has_and_rows_lack_is_mentioned():
+    opened = CHATML.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}")
+
+    notes = rows(chat("a", "b"), tokenizer=tiny_tokenizer(opened, added=("<think>",))).notes
+
+    assert notes == (
+        "the generation prompt ends with '<think>\\n', which the rows do not have (`--chat-template-config`)",
     )
 
 
 def test_a_fixed_date_and_a_missing_end_of_turn_are_mentioned():
-    assert (
-        rows(chat("a", "b"), tokenizer=tiny_tokenizer(DATED)).notes[0].startswith("the chat template writes the date")
+    dated = rows(chat("a", "b"), tokenizer=tiny_tokenizer(DATED)).notes
+    plain = rows(chat("a", "b", "c", "d"), chat("a", "b"), tokenizer=tiny_tokenizer(PLAIN)).notes
+
+    assert dated == ("the chat template writes the date: rows say 26 July 2024, so that they are the same tomorrow",)
+    assert plain[:2] == (
+        "the chat template writes no token that ends the last turn: '<|im_end|>' is added to 2 rows",
+        "no token ends 1 earlier turn of the assistant, so none is trained there",
     )
-    assert rows(chat("a", "b"), tokenizer=tiny_tokenizer(PLAIN)).notes[0].endswith("so none is trained")
+
+
+def test_the_examples_are_the_first_rows_with_the_texts_that_are_trained():
+    found = rows(chat("a?", "b é", "c?", "d"), text("Hello"), chat("e", "f"), chat("g", "h"))
+
+    first, second, _ = found.examples
+    assert (first.origin, first.trained) == ("f:1", ("b é<|im_end|>", "d<|im_end|>"))
+    assert first.text.endswith("<|im_start|>assistant\nd<|im_end|>\n")
+    assert (second.text, second.trained) == ("Hello<|im_end|>", ("Hello<|im_end|>",))
+
+
+def test_the_examples_are_what_is_left_within_the_limit():
+    found = rows(chat("a? " * 90, "b"), chat("a?", "b"), limit=60)
+
+    assert [example.trained for example in found.examples] == [("b<|im_end|>",)]
 
 
 def test_progress_is_told_up_to_the_last_row():

@@ -14,7 +14,7 @@ from earlier_project import OF_THE_MACHINE, expected, unpack, weights_sha256
 from training_runs import attempts, contents, lora, result
 
 from mlxops import data, registry
-from mlxops.data import tokens
+from mlxops.data import encoding
 from mlxops.training import ways
 
 
@@ -123,8 +123,8 @@ def other_rules(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def other_masking(monkeypatch: pytest.MonkeyPatch, other_rules: None) -> None:
     """A newer version of the rules, by which the last token of a turn is not trained."""
-    before = tokens._by_offsets
-    monkeypatch.setattr(tokens, "_by_offsets", lambda *given: tuple((a, b - 1) for a, b in before(*given)))
+    before = encoding._spans
+    monkeypatch.setattr(encoding, "_spans", lambda *given: tuple((a, b - 1) for a, b in before(*given)))
 
 
 @pytest.mark.usefixtures("other_masking")

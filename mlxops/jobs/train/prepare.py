@@ -15,7 +15,7 @@ from mlxops.errors import BadRequest, InvalidData
 from mlxops.jobs.train import adopt
 from mlxops.models.folders import ModelInfo, check_model, find_model
 from mlxops.models.identity import model_identity as identify_model
-from mlxops.models.tokenizer import load_tokenizer
+from mlxops.models.tokenizer import eos_ids, load_tokenizer
 from mlxops.projects.project import Project
 from mlxops.training import batches
 from mlxops.training.fingerprint import deciding_settings, fingerprint
@@ -72,7 +72,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
     _check_fit(config, info, folder)
 
     tokenizer = load_tokenizer(folder)
-    tokenize = _Tokenize(tokenizer, config, progress)
+    tokenize = _Tokenize(tokenizer, eos_ids(folder, tokenizer), config, progress)
     train = tokenize(splits.train, "tokens", "training")
     _check_lengths(train, config)
     validation, validation_notes = _validation(splits, tokenize)
@@ -125,6 +125,7 @@ def begin_at(prepared: Prepared, origin: Origin, lines: tuple[str, ...] = ()) ->
 @dataclass(frozen=True)
 class _Tokenize:
     tokenizer: Any
+    stops: tuple[int, ...]
     config: LoraConfig
     progress: Progress
 
@@ -135,6 +136,7 @@ class _Tokenize:
             max_seq_length=self.config.max_seq_length,
             mask_prompt=self.config.mask_prompt,
             use=use,
+            stops=self.stops,
             progress=lambda done, total: self.progress(what, done, total),
         )
 
@@ -209,10 +211,10 @@ def _check_validation(validation: data.Tokenized | None, splits: data.Splits, co
 def _first_lines(
     config: LoraConfig, train: data.Tokenized, validation: data.Tokenized | None, plan: batches.Plan, target: int
 ) -> tuple[str, ...]:
-    share = f"{train.trained_tokens / train.total_tokens:.0%} of {train.total_tokens:,} tokens"
+    share = f"{100 * train.trained_tokens / train.total_tokens:.0f} % of {train.total_tokens:,} tokens"
     # the first token of a row is never trained, masked or not
     if config.mask_prompt and train.trained_tokens < train.total_tokens - len(train.rows):
-        words = f"training on the assistant's words: {share} (--no-mask-prompt for all)"
+        words = f"training on the assistant's words: {share} (`--no-mask-prompt` for all)"
     else:
         words = f"training on all words: {share}"
     epochs = f"{target / len(plan):.3g} epochs of {len(plan):,} batches"

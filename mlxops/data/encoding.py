@@ -1,0 +1,155 @@
+"""Texts into tokens, and spans of characters into spans of tokens.
+
+A text is tokenized whole. Only where training would start inside an ordinary token are the parts before and after
+tokenized apart, as they are in use: the prompt first, then what the model writes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from mlxops.data.masking import MaskedText
+from mlxops.data.templates import Spans
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Offsets = list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The tokens of a row and its spans in tokens; `is_split` tells that a prompt was tokenized apart."""
+
+    tokens: list[int]
+    spans: Spans
+    is_split: bool = False
+
+
+def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    """Rows of text: trained whole, with one begin-of-text token where the tokenizer writes one, and an end of text."""
+    found = []
+    for tokens in _tokenized(texts, tokenizer, add_special_tokens=True)["input_ids"]:
+        complete = _complete(tokens, tokenizer)
+        found.append(Encoded(complete, ((0, len(complete)),)))
+    return found
+
+
+def encode_masked(rows: Sequence[MaskedText], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    """Rows of conversations; a row without spans is trained whole."""
+    if not rows:
+        return []
+    # a chat template writes the begin-of-text token itself
+    encoded = _tokenized([row.text for row in rows], tokenizer, add_special_tokens=False)
+    added = frozenset(tokenizer.added_tokens_decoder)
+    found = []
+    for place, row in enumerate(rows):
+        tokens = encoded["input_ids"][place]
+        if not row.turns:
+            found.append(Encoded(tokens, ((0, len(tokens)),)))
+        elif tokenizer.is_fast:
+            found.append(_with_end(row, _by_offsets(row, tokens, encoded.encodings[place].offsets, tokenizer, added)))
+        else:
+            found.append(_with_end(row, _by_prefix(row, tokens, tokenizer)))
+    return found
+
+
+def _tokenized(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool) -> Any:
+    return tokenizer(
+        list(texts),
+        add_special_tokens=add_special_tokens,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+
+
+def _complete(tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if begin is not None and tokens[:2] == [begin, begin]:  # the text spelled it out, too
+        tokens = tokens[1:]
+    return tokens if end is None or tokens[-1:] == [end] else [*tokens, end]
+
+
+def _with_end(row: MaskedText, encoded: Encoded) -> Encoded:
+    """The row with the token that ends its last turn, where the template writes none."""
+    if row.appended is None:
+        return encoded
+    *spans, (start, stop) = encoded.spans
+    return Encoded([*encoded.tokens, row.appended], (*spans, (start, stop + 1)), encoded.is_split)
+
+
+def _by_offsets(
+    row: MaskedText, tokens: list[int], offsets: Offsets, tokenizer: PreTrainedTokenizerBase, added: Collection[int]
+) -> Encoded:
+    joined = Encoded(tokens, _spans(row.spans, tokens, offsets, added))
+    cuts = sorted({start for start, _ in row.spans if not _begins_a_token(row.text, start, tokens, offsets, added)})
+    if not cuts:
+        return joined
+    apart: list[int] = []
+    places: Offsets = []
+    parts = list(pairwise([0, *cuts, len(row.text)]))
+    encoded = _tokenized([row.text[start:stop] for start, stop in parts], tokenizer, add_special_tokens=False)
+    for (first, _), ids, encoding in zip(parts, encoded["input_ids"], encoded.encodings, strict=True):
+        apart += ids
+        places += [(first + start, first + stop) for start, stop in encoding.offsets]
+    if apart == tokens or decode(apart, tokenizer) != decode(tokens, tokenizer):
+        return joined  # the second: a tokenizer that writes a blank before every text
+    return Encoded(apart, _spans(row.spans, apart, places, added), is_split=True)
+
+
+def _begins_a_token(text: str, start: int, tokens: list[int], offsets: Offsets, added: Collection[int]) -> bool:
+    """Whether no ordinary token holds characters on both sides of a place."""
+    first = _first(start, offsets)
+    if first == len(offsets):
+        return True
+    if offsets[first][0] < start:
+        return tokens[first] in added
+    # some tokenizers leave the blank that a token begins with out of its offsets
+    before = offsets[first - 1][1] if first else 0
+    return before >= start or not text[before:start].isspace()
+
+
+def _first(start: int, offsets: Offsets) -> int:
+    return bisect_right(offsets, start, key=lambda offset: offset[1])
+
+
+def _spans(spans: Spans, tokens: list[int], offsets: Offsets, added: Collection[int]) -> Spans:
+    """Spans of tokens: a token is in a span when it holds any of its characters."""
+    found: list[tuple[int, int]] = []
+    for start, stop in spans:
+        first = _first(start, offsets)
+        if first < len(offsets) and offsets[first][0] < start and tokens[first] in added:
+            first += 1  # a token of the tokenizer's own that takes the white space behind it along
+        after = bisect_left(offsets, stop, key=lambda offset: offset[0])
+        found.append((max(first, found[-1][1] if found else 0), after))
+    return tuple(found)
+
+
+def _by_prefix(row: MaskedText, tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    """For a tokenizer without offsets: the tokens of the text up to each border are counted."""
+    borders = sorted({0, len(row.text), *(border for span in row.spans for border in span)})
+    places = {}
+    for border in borders:
+        before = tokenizer(row.text[:border], add_special_tokens=False, verbose=False)["input_ids"]
+        if tokens[: len(before)] != before:
+            break
+        places[border] = len(before)
+    else:
+        return Encoded(tokens, tuple((places[start], places[stop]) for start, stop in row.spans))
+    apart: list[int] = []
+    for start, stop in pairwise(borders):
+        places[start] = len(apart)
+        apart += tokenizer(row.text[start:stop], add_special_tokens=False, verbose=False)["input_ids"]
+        places[stop] = len(apart)
+    return Encoded(apart, tuple((places[start], places[stop]) for start, stop in row.spans), is_split=True)
+
+
+def decode(tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of tokens, nothing left out and nothing tidied."""
+    text: str = tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
