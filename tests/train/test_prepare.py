@@ -415,12 +415,12 @@ def test_the_usual_number_of_layers_is_refused_where_it_is_given_and_not_there(p
 def test_the_first_lines_say_what_is_trained(project):
     found = prepared(project)
 
-    share = found.train.trained_tokens / found.train.total_tokens
+    share = 100 * found.train.trained_tokens / found.train.total_tokens
     assert found.lines[0] == (
-        f"training on the assistant's words: {share:.0%} of {found.train.total_tokens:,} tokens "
-        "(--no-mask-prompt for all)"
+        f"training on the assistant's words: {share:.0f} % of {found.train.total_tokens:,} tokens "
+        "(`--no-mask-prompt` for all)"
     )
-    assert prepared(project, mask_prompt=False).lines[0].startswith("training on all words: 98%")
+    assert prepared(project, mask_prompt=False).lines[0].startswith("training on all words: 98 % of ")
 
 
 def test_rows_of_text_alone_are_said_to_be_trained_whole(project):
@@ -519,3 +519,30 @@ def test_a_change_in_a_file_that_decides_is_another_model(project, name):
         file.write("\n")
 
     assert prepared(project).model_identity != before
+
+
+# the preview --------------------------------------------------------------------------------------------------------
+
+
+def test_the_preview_shows_the_trained_words_of_the_first_row_and_as_json_of_three(project, mlxops):
+    command = "lora --model tiny --num-layers 2 --iters 2 --preview"
+
+    examples = json.loads(mlxops(f"{command} --json")[1])["examples"]
+    plain = " ".join(mlxops(command)[1].split())
+
+    assert [example["origin"] for example in examples] == [f"data/train.jsonl:{line}" for line in (1, 2, 3)]
+    assert [example["trained"] for example in examples[:2]] == [
+        [f"word word word {number}.<|im_end|>"] for number in (0, 1)
+    ]
+    assert examples[0]["text"].endswith("<|im_start|>assistant\nword word word 0.<|im_end|>\n")
+    assert "trained words data/train.jsonl:1: 'word word word 0.<|im_end|>'" in plain
+
+
+def test_the_preview_shows_the_beginning_and_the_end_of_long_words(project, mlxops):
+    write_data(project / "data" / "train.jsonl", 1, words=100)
+
+    plain = mlxops("lora --model tiny --num-layers 2 --iters 2 --preview")[1].split()
+
+    assert plain.count("word") < 50
+    assert any("…" in part for part in plain)
+    assert "0.<|im_end|>'" in plain

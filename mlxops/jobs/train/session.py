@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mlxops import registry
@@ -144,6 +144,7 @@ def preview(training: Training) -> dict[str, Any]:
         "disk_bytes": 0 if does_nothing else size * count,
         "disk_free_bytes": machine.free_disk(training.project.root),
         "fingerprint": prepared.fingerprint,
+        "examples": [asdict(each) for each in prepared.train.examples],
         "notes": [*prepared.lines, *prepared.notes],
     }
 

@@ -36,11 +36,24 @@ def preview(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> Non
             f"{size(facts['disk_bytes'])} in all; {size(facts['disk_free_bytes'])} are free",
         ),
     ]
+    pairs += [
+        ("trained words", f"{example['origin']}: {', '.join(map(_quoted, example['trained']))}")
+        for example in facts["examples"][:1]
+    ]
     if facts["similar"]:
         pairs.append(("most similar", facts["similar"]))
     pairs += [(f"  {each['setting']}", f"{each['there']} → {each['asked_for']}") for each in facts["differences"]]
     notes = [note for note in (*facts["notes"], facts["hint"]) if note]
     tables.facts(f"This command {_KINDS[facts['decision']].format(**facts)}", pairs, notes, console)
+
+
+def _quoted(text: str) -> str:
+    """A text in quotes, a long one with its beginning and its end.
+
+    >>> _quoted("First.\\n"), len(_quoted("a" * 1000))
+    ("'First.\\\\n'", 163)
+    """
+    return repr(text if len(text) <= 160 else f"{text[:120]}…{text[-40:]}")
 
 
 def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_json: bool) -> None:
