@@ -24,14 +24,13 @@ def count(value: float | None) -> str:
     return f"{value:,.0f}"
 
 
-def progress(run: Mapping[str, Any], between: str = "/") -> str:
+def progress(iteration: int, target: int | None, between: str = "/") -> str:
     """How far a run is, and how far it is to go where that is known.
 
-    >>> progress({"iteration": 20, "target_iterations": 1000}), progress({"iteration": 20, "is_target_known": 0})
+    >>> progress(20, 1000), progress(20, None)
     ('20/1,000', '20')
     """
-    done = count(run["iteration"])
-    return f"{done}{between}{count(run['target_iterations'])}" if run.get("is_target_known", 1) else done
+    return count(iteration) if target is None else f"{count(iteration)}{between}{count(target)}"
 
 
 def number(value: float | None) -> str:

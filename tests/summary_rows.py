@@ -11,6 +11,7 @@ def run_row(**changes):
         "data": "data",
         "iteration": 400,
         "target_iterations": 1000,
+        "is_target_known": 1,
         "progress": 0.4,
         "epoch": 2,
         "trained_tokens": 204_800,
@@ -28,9 +29,11 @@ def run_row(**changes):
         "tags": None,
         "note": None,
         "adapter_path": "adapters/quiet-heron",
+        "imported_from": None,
         "fingerprint": "ab" * 32,
         "created_at": "2026-11-22T11:00:00.000Z",
         "updated_at": "2026-11-22T11:59:57.000Z",
+        "ended_at": None,
         **changes,
     }
 
@@ -38,5 +41,13 @@ def run_row(**changes):
 def untouched_run_row(**changes):
     """The row of a run that has not trained yet: everything it has not measured is NULL."""
     known = ("id", "name", "kind", "model", "data", "target_iterations", "created_at", "updated_at", "fingerprint")
-    zero = {"status": "created", "iteration": 0, "progress": 0.0, "epoch": 0, "trained_tokens": 0, "attempts": 0}
+    zero = {
+        "status": "created",
+        "is_target_known": 1,
+        "iteration": 0,
+        "progress": 0.0,
+        "epoch": 0,
+        "trained_tokens": 0,
+        "attempts": 0,
+    }
     return {**{name: value if name in known else None for name, value in run_row().items()}, **zero, **changes}

@@ -34,10 +34,17 @@ ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 HEAVY = ["mlx", "mlx_lm", "transformers", "rich", "numpy", "sqlite_utils", "huggingface_hub", "gguf"]
 
 
-def imports_of(file: Path) -> set[str]:
-    """Every module that a file imports, also inside functions, by its full name."""
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports_of(file: Path, *, at_run_time: bool = False) -> set[str]:
+    """Every module that a file imports, also inside functions, by its full name; `at_run_time` without its types."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if at_run_time:
+        tree.body = [node for node in tree.body if not is_type_checking(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -76,6 +83,17 @@ def test_packages_of_row_1_do_not_import_each_other() -> None:
     inside = [arrow for arrow in ARROWS if {arrow[1], arrow[2]} <= ROWS[1]]
 
     assert [arrow for arrow in inside if arrow[1] != arrow[2]] == []
+
+
+def test_drawings_name_the_types_of_jobs_and_call_none() -> None:
+    drawings = [file for file, part in FILES.items() if part == "ui"]
+
+    assert {part_of(name) for file in drawings for name in imports_of(file, at_run_time=True)} & {"jobs"} == set()
+    assert {part_of(name) for file in drawings for name in imports_of(file)} & {"jobs"} == {"jobs"}
+
+
+def test_jobs_draw_nothing() -> None:
+    assert [arrow for arrow in ARROWS if arrow[1:] == ("jobs", "ui")] == []
 
 
 def test_only_the_registry_opens_sqlite() -> None:

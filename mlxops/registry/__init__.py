@@ -65,7 +65,7 @@ from mlxops.registry.monitor import (
 )
 from mlxops.registry.processes import boot_id, is_proven_alive, is_proven_dead, process_start, this_host
 from mlxops.registry.ranges import Range, Ranges
-from mlxops.registry.rows import AttemptRow, CheckpointRow, JsonObject, RunRow
+from mlxops.registry.rows import AttemptRow, CheckpointRow, JsonObject, RunRow, SeriesRow
 from mlxops.registry.runs import (
     CandidateRun,
     CreatedRun,
@@ -125,6 +125,7 @@ __all__ = [
     "SavedQuery",
     "SchemaEntry",
     "ScoredEvaluation",
+    "SeriesRow",
     "Table",
     "TableRows",
     "add_checkpoint",

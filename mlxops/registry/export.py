@@ -8,19 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from mlxops.registry.database import Registry
+from mlxops.registry.views import RunSummaryView
 
 Rows = list[tuple[Any, ...]]
 
 _PIECE = 10_000
 
-# what SQLite cannot say of a view's expressions
-_TYPES = {
-    "status": "TEXT", "progress": "REAL", "tokens_per_second": "REAL", "seconds": "REAL", "eta_seconds": "REAL",
-    "attempts": "INTEGER", "is_target_known": "INTEGER", "checkpoints": "INTEGER", "parent": "TEXT", "tags": "TEXT",
-}  # fmt: skip
+_KINDS: dict[Any, str] = {int: "INTEGER", float: "REAL", str: "TEXT"}
 
 _POINTS = """
     SELECT iteration, value, elapsed_ms / 1000.0
@@ -60,15 +57,19 @@ def read_metrics(db: Registry, run_ids: Sequence[int]) -> TableRows:
 
 def read_runs(db: Registry, run_ids: Sequence[int]) -> TableRows:
     """The rows of `run_summary` of these runs."""
+    hints = get_type_hints(RunSummaryView)  # SQLite cannot say what type a view's expressions are of
+    kinds = {name: _KINDS[next(iter(get_args(hint)), hint)] for name, hint in hints.items()}
     columns = tuple(
-        (row["name"], row["type"] or _TYPES[row["name"]])
+        (row["name"], row["type"] or kinds[row["name"]])
         for row in db.rows("SELECT name, type FROM pragma_table_info('run_summary')")
     )
 
     def pieces() -> Iterator[Rows]:
         for first in range(0, len(run_ids), _PIECE):
             asked = json.dumps(run_ids[first : first + _PIECE])
-            yield _tuples(db.rows(f"SELECT * FROM run_summary WHERE id {_IN} ORDER BY id", {"runs": asked}))
+            yield db.connection.execute(
+                f"SELECT * FROM run_summary WHERE id {_IN} ORDER BY id", {"runs": asked}
+            ).fetchall()
 
     return TableRows(name="runs", columns=columns, pieces=pieces())
 
@@ -148,7 +149,3 @@ def _table_in_pieces(
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _tuples(rows: Sequence[dict[str, Any]]) -> Rows:
-    return [tuple(row.values()) for row in rows]

@@ -14,6 +14,8 @@ from mlxops.tasks.house import task
 @task(name="list")
 def list_models(c: Context, config: ModelsConfig) -> None:
     """List the models in models/."""
+    from dataclasses import astuple
+
     from mlxops.jobs.model import models
     from mlxops.ui.terminal import console, tables
 
@@ -21,7 +23,8 @@ def list_models(c: Context, config: ModelsConfig) -> None:
     if config.json:
         tables.json_out(rows, console.make())
     else:
-        tables.table(("name", "type", "layers", "parameters", "bytes", "dtype", "problem"), rows, console.make())
+        columns = ("name", "type", "layers", "parameters", "bytes", "dtype", "problem")
+        tables.table(columns, [astuple(row) for row in rows], console.make())
 
 
 @task(name="import")
@@ -33,7 +36,7 @@ def import_model(c: Context, config: ImportConfig) -> None:
     with progress.bars(console.make(stderr=True)) as advance:
         imported = models.import_model(house.invocation(c), config, advance)
     if config.json:
-        tables.json_out(imported.facts(), console.make())
+        tables.json_out(imported.to_json(), console.make())
     else:
         facts = [("type", imported.info.model_type), ("parameters", f"{imported.info.parameters:,}")]
         notes = [*imported.notes, f"inv lora --model {shlex.quote(imported.typed)} trains it"]

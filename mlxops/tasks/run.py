@@ -115,11 +115,13 @@ def delete(c: Context, config: DeleteConfig) -> None:
     invocation, screen = house.invocation(c), console.make(stderr=True)
     planned = delete.plan(invocation, config)
     if not config.yes:
-        annotate.to_remove(planned.as_data(), screen)
+        annotate.to_remove(planned, screen)
     if not confirm.confirm("remove this?", screen, yes=config.yes):
         return screen.print("nothing was removed")
     removed = delete.remove(invocation, planned)
-    return tables.json_out(removed, console.make()) if config.json else annotate.removed(removed, console.make())
+    if config.json:
+        return tables.json_out(removed.to_json(), console.make())
+    return annotate.removed(removed, console.make())
 
 
 @task(name="import")

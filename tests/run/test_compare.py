@@ -187,7 +187,7 @@ def test_final_and_best_losses_come_with_their_errors_and_a_verdict(mlxops: Type
 def test_a_difference_is_real_beyond_1_96_of_its_standard_errors(
     measured: list[tuple[float | None, float | None]], exceeds: list[bool | None]
 ) -> None:
-    assert [each["exceeds"] for each in above_lowest(measured)] == exceeds
+    assert [each.exceeds for each in above_lowest(measured)] == exceeds
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def folder(name: str = "old", *, numbered: tuple[int, ...] = (10, 20), final: fl
 
 
 def take(source: str | Path, name: str | None = None) -> dict[str, Any]:
-    return import_run.import_run(settings(), ImportRunConfig(source=str(source), name=name))
+    return asdict(import_run.import_run(settings(), ImportRunConfig(source=str(source), name=name)))
 
 
 def ask(sql: str) -> list[dict[str, Any]]:

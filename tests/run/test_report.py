@@ -388,7 +388,7 @@ def test_the_file_of_a_run_with_an_odd_name_lies_in_the_current_folder() -> None
 
     (file,) = [path for path in Path().iterdir() if path.suffix == ".html"]
     assert file.name.startswith(".._up_a b-bbb")
-    assert written[0]["file"] == str(Path.cwd() / file)
+    assert written[0].file == str(Path.cwd() / file)
 
 
 def test_a_very_long_answer_is_cut_and_that_is_said() -> None:

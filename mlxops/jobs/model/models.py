@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mlxops import files
 from mlxops.config import ImportConfig
@@ -17,6 +16,7 @@ from mlxops.models.gguf import file, importing
 from mlxops.projects import machine, pip
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
+from mlxops.registry import JsonObject
 
 # The folder is filled under a longer name, and file systems take 255 bytes.
 _LONGEST_NAME = 200
@@ -35,7 +35,7 @@ class ImportedModel:
     info: folders.ModelInfo
     notes: tuple[str, ...]
 
-    def facts(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """All of it as values that JSON has."""
         return {
             "name": self.name,
@@ -47,10 +47,23 @@ class ImportedModel:
         }
 
 
-def models(invocation: Invocation) -> list[dict[str, Any]]:
-    """The models in models/ by name; one that cannot be used is there with its `problem`."""
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A folder in models/ and what it holds; of one that cannot be used only the `problem` is known."""
+
+    name: str
+    type: str | None = None
+    layers: int | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    dtype: str | None = None
+    problem: str | None = None
+
+
+def models(invocation: Invocation) -> list[ModelEntry]:
+    """The models in models/ by name."""
     folder = invocation.project.models_folder
-    return [{"name": name, **_facts(folder / name)} for name in folders.list_models(folder)]
+    return [_entry(name, folder / name) for name in folders.list_models(folder)]
 
 
 def import_model(
@@ -110,16 +123,16 @@ def _as_typed(project: Project, folder: Path) -> str:
     return next((text for text in texts if text[:1] not in "-~" and project.resolve(text) == folder), str(folder))
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def _entry(name: str, folder: Path) -> ModelEntry:
     try:
         info = folders.check_model(folder)
     except MlxopsError as error:
-        return {"type": None, "layers": None, "parameters": None, "bytes": None, "dtype": None, "problem": str(error)}
-    return {
-        "type": info.model_type,
-        "layers": info.layers,
-        "parameters": info.parameters,
-        "bytes": info.bytes,
-        "dtype": "quantized" if info.quantization else info.dtype,
-        "problem": None,
-    }
+        return ModelEntry(name=name, problem=str(error))
+    return ModelEntry(
+        name=name,
+        type=info.model_type,
+        layers=info.layers,
+        parameters=info.parameters,
+        bytes=info.bytes,
+        dtype="quantized" if info.quantization else info.dtype,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from mlxops import registry
 from mlxops.config import NoteConfig, TagConfig
@@ -14,8 +14,24 @@ from mlxops.registry.runs import find_runs
 _NO_NOTE = "-"
 
 
-def tag(invocation: Invocation, config: TagConfig) -> list[dict[str, Any]]:
-    """Add tags to runs and take others away; returns `run` and `tags` of each. Without either nothing is written."""
+@dataclass(frozen=True, kw_only=True)
+class TaggedRun:
+    """A run and the tags that it has now."""
+
+    run: str
+    tags: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotedRun:
+    """A run and the note that it has now."""
+
+    run: str
+    note: str | None
+
+
+def tag(invocation: Invocation, config: TagConfig) -> list[TaggedRun]:
+    """Add tags to runs and take others away; returns each with those it has. Without either nothing is written."""
     names = [name.strip() for name in config.name.split(",") if name.strip()]
     if not names:
         raise BadRequest(
@@ -23,22 +39,22 @@ def tag(invocation: Invocation, config: TagConfig) -> list[dict[str, Any]]:
         )
     if not (config.add or config.remove):
         with reading(invocation.project.registry_path) as db:
-            return [{"run": run["name"], "tags": run["tags"]} for run in find_runs(db, names)]
+            return [TaggedRun(run=run["name"], tags=run["tags"]) for run in find_runs(db, names)]
     with writing(invocation.project.registry_path) as db:
         return [
-            {"run": run["name"], "tags": registry.change_tags(db, run["id"], add=config.add, remove=config.remove)}
+            TaggedRun(run=run["name"], tags=registry.change_tags(db, run["id"], add=config.add, remove=config.remove))
             for run in find_runs(db, names)
         ]
 
 
-def note(invocation: Invocation, config: NoteConfig) -> dict[str, Any]:
-    """Give a run a note, or none at all; returns `run` and `note`. Without a text nothing is written."""
+def note(invocation: Invocation, config: NoteConfig) -> NotedRun:
+    """Give a run a note, or none at all; returns the run with it. Without a text nothing is written."""
     if config.text is None:
         with reading(invocation.project.registry_path) as db:
             run = registry.find_run(db, config.name)
-        return {"run": run["name"], "note": run["note"]}
+        return NotedRun(run=run["name"], note=run["note"])
     text = None if config.text.strip() == _NO_NOTE else config.text
     with writing(invocation.project.registry_path) as db:
         run = registry.find_run(db, config.name)
         registry.update_run(db, run["id"], note=text)
-    return {"run": run["name"], "note": text}
+    return NotedRun(run=run["name"], note=text)

@@ -5,17 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from mlxops import registry
 from mlxops.analysis.align import Curve, axis, common_places, value_at
-from mlxops.analysis.significance import above_lowest
+from mlxops.analysis.significance import Difference, above_lowest
 from mlxops.config import CompareConfig, LoraConfig
 from mlxops.errors import BadRequest
 from mlxops.jobs import commands
+from mlxops.jobs.run.comparison import (
+    LOSSES,
+    AttemptSpeed,
+    ComparedEvaluation,
+    ComparedSetting,
+    Comparison,
+    Loss,
+    LossDifference,
+    LossesAt,
+    RunCurves,
+    RunLosses,
+    RunMemory,
+    RunSpeed,
+)
 from mlxops.options import options_of
 from mlxops.projects.invocation import Invocation
-from mlxops.registry import MetricPoint, Registry
+from mlxops.registry import (
+    AttemptRow,
+    FoundRun,
+    JsonObject,
+    MetricPoint,
+    NamedSeries,
+    Registry,
+    RunSummaryView,
+    ScoredEvaluation,
+)
 from mlxops.registry.opening import reading
 from mlxops.registry.runs import find_runs
 from mlxops.training.fingerprint import complete
@@ -35,18 +58,19 @@ _OF_VALIDATION = ("val_batches", "batch_size", "seed")
 class _Run:
     """A run with all that is compared of it."""
 
-    row: Mapping[str, Any]
-    summary: Mapping[str, Any]
-    attempts: Sequence[Mapping[str, Any]]
-    evaluations: Sequence[Mapping[str, Any]]
-    series: Mapping[str, Mapping[str, Any]]
-    curves: Mapping[str, Curve]
+    row: FoundRun
+    config: JsonObject
+    summary: RunSummaryView
+    attempts: Sequence[AttemptRow]
+    evaluations: Sequence[ScoredEvaluation]
+    series: Mapping[str, NamedSeries]
+    curves: Mapping[Loss, Curve]
     speeds: Curve
     errors: Mapping[int, float | None]
 
 
-def compare(invocation: Invocation, config: CompareConfig) -> dict[str, Any]:
-    """The comparison of two to eight runs, as `ui.compare` draws it and JSON has it.
+def compare(invocation: Invocation, config: CompareConfig) -> Comparison:
+    """The comparison of two to eight runs.
 
     Raises `NotFound` for a run that is not there, with the nearest names, `BadRequest` for too few or too many.
     """
@@ -66,23 +90,23 @@ def compare(invocation: Invocation, config: CompareConfig) -> dict[str, Any]:
             )
         runs = [_read(db, row, config.by) for row in found]
     rows = _settings(runs)
-    return {
-        "runs": [_losses(run) for run in runs],
-        "by": config.by,
-        "same_settings": not any(row["differs"] for row in rows if row["kind"] == "setting"),
-        "same_losses": _have_same_losses(runs),
-        "cautions": _cautions(runs, config.by),
-        "settings": [row for row in rows if config.all or row["differs"]],
-        "differences": _differences(runs),
-        "curves": [_thinned(run) for run in runs],
-        "places": _side_by_side(runs, whole=config.by != "time"),
-        "evaluations": _evaluations(runs),
-        "speed": [_speed(run) for run in runs],
-        "memory": [_memory(run) for run in runs],
-    }
+    return Comparison(
+        runs=[_losses(run) for run in runs],
+        by=config.by,
+        same_settings=not any(row.differs for row in rows if row.kind == "setting"),
+        same_losses=_have_same_losses(runs),
+        cautions=_cautions(runs, config.by),
+        settings=[row for row in rows if config.all or row.differs],
+        differences=_differences(runs),
+        curves=[_thinned(run) for run in runs],
+        places=_side_by_side(runs, whole=config.by != "time"),
+        evaluations=_evaluations(runs),
+        speed=[_speed(run) for run in runs],
+        memory=[_memory(run) for run in runs],
+    )
 
 
-def _read(db: Registry, row: Mapping[str, Any], by: str) -> _Run:
+def _read(db: Registry, row: FoundRun, by: str) -> _Run:
     def points(name: str) -> list[MetricPoint]:
         return registry.metric_series(db, row["id"], name)
 
@@ -92,15 +116,13 @@ def _read(db: Registry, row: Mapping[str, Any], by: str) -> _Run:
     spans = attempts if is_ours else ()
     place = axis(by, points("trained_tokens") if by == "tokens" else (), spans, row["created_at"])
     return _Run(
-        row={**row, "config": complete(row["config"])} if is_ours else row,
+        row=row,
+        config=complete(row["config"]) if is_ours else row["config"],
         summary=registry.summary_of(db, row["id"]),
         attempts=attempts,
         evaluations=registry.evaluations_of(db, row["id"]),
         series=registry.curve_summary(db, row["id"]),
-        curves={
-            name: [(place(point), point["value"]) for point in points(name)]
-            for name in ("train_loss", "validation_loss")
-        },
+        curves={name: [(place(point), point["value"]) for point in points(name)] for name in LOSSES},
         speeds=[(point["iteration"], point["value"]) for point in points("tokens_per_second")],
         errors={point["iteration"]: point["value"] for point in points("validation_standard_error")},
     )
@@ -109,17 +131,20 @@ def _read(db: Registry, row: Mapping[str, Any], by: str) -> _Run:
 # settings -----------------------------------------------------------------------------------------------------------
 
 
-def _settings(runs: Sequence[_Run]) -> list[dict[str, Any]]:
+def _settings(runs: Sequence[_Run]) -> list[ComparedSetting]:
     """Every setting and what else the weights depend on: its value in each run, and whether they differ."""
     options = [each for each in options_of(LoraConfig) if each.role and each.name not in _LEFT_OUT]
     options.sort(key=lambda each: each.role != "weights")
     table: dict[str, list[Any]] = {
-        name: [run.row[name] for run in runs] for name in ("model", "model_identity", "data", "data_identity")
+        "model": [run.row["model"] for run in runs],
+        "model_identity": [run.row["model_identity"] for run in runs],
+        "data": [run.row["data"] for run in runs],
+        "data_identity": [run.row["data_identity"] for run in runs],
     }
-    table["begins_with"] = [_beginning(run.row["config"]) for run in runs]
-    table["validation_identity"] = [run.row["config"].get("validation_identity") for run in runs]
-    table |= {option.name: [run.row["config"].get(option.name) for run in runs] for option in options}
-    chosen = [run.row["config"].get("automatic") or {} for run in runs]
+    table["begins_with"] = [_beginning(run.config) for run in runs]
+    table["validation_identity"] = [run.config.get("validation_identity") for run in runs]
+    table |= {option.name: [run.config.get(option.name) for run in runs] for option in options}
+    chosen = [run.config.get("automatic") or {} for run in runs]
     environment = {
         f"{name} (chosen)": [each.get(name) for each in chosen]
         for name in dict.fromkeys(name for each in chosen for name in each)
@@ -128,18 +153,18 @@ def _settings(runs: Sequence[_Run]) -> list[dict[str, Any]]:
         # of the newest attempt: the weights there are were made in it
         environment[name] = [run.attempts[-1]["environment"].get(name) if run.attempts else None for run in runs]
     return [
-        {
-            "name": name,
-            "kind": "environment" if name in environment else "setting",
-            "values": values,
-            "differs": _differ(values, name in environment),
-        }
+        ComparedSetting(
+            name=name,
+            kind="environment" if name in environment else "setting",
+            values=values,
+            differs=_differ(values, name in environment),
+        )
         for name, values in (table | environment).items()
         if any(value is not None for value in values)
     ]
 
 
-def _beginning(config: Mapping[str, Any]) -> str | None:
+def _beginning(config: JsonObject) -> str | None:
     """Whose weights a run began with, None for fresh ones."""
     origin = origin_of(config)
     return f"{origin.run or origin.folder}:{origin.iteration}" if origin else None
@@ -155,18 +180,18 @@ def _cautions(runs: Sequence[_Run], by: str) -> list[str]:
     """Why losses of these runs are not to be set against each other as they are, nor their curves at equal times."""
 
     def differ(name: str) -> bool:
-        return len({str(run.row["config"].get(name)) for run in runs}) > 1
+        return len({str(run.config.get(name)) for run in runs}) > 1
 
     found = []
     if len({run.row["model_identity"] for run in runs}) > 1:
         found.append("the models differ: a token of one need not be a token of the other, and losses are per token")
     if differ("validation_identity"):
         found.append("the validation rows differ: validation losses do not measure the same")
-    elif any(run.row["config"].get("val_batches") != -1 for run in runs) and any(map(differ, _OF_VALIDATION)):
+    elif any(run.config.get("val_batches") != -1 for run in runs) and any(map(differ, _OF_VALIDATION)):
         found.append("val_batches, batch_size or seed differ: unless all rows fit, other rows are validated")
     if differ("mask_prompt") or differ("max_seq_length"):
         found.append("mask_prompt or max_seq_length differ: other tokens count towards the losses")
-    if by == "time" and len({_beginning(run.row["config"]) for run in runs}) > 1:
+    if by == "time" and len({_beginning(run.config) for run in runs}) > 1:
         found.append("not all begin with the same weights: the time in which those were trained counts for no run")
     return found
 
@@ -174,62 +199,68 @@ def _cautions(runs: Sequence[_Run], by: str) -> list[str]:
 # losses -------------------------------------------------------------------------------------------------------------
 
 
-def _losses(run: _Run) -> dict[str, Any]:
+def _losses(run: _Run) -> RunLosses:
     summary = run.summary
-    names = ("name", "status", "iteration", "target_iterations", "trained_tokens", "seconds", "train_loss")
-    last = run.series.get("validation_loss", {}).get("last_iteration")
+    validations = run.series.get("validation_loss")
     best = summary["best_iteration"]
-    return {name: summary[name] for name in names} | {
-        "fingerprint": run.row["fingerprint"],
-        "validation_loss": summary["validation_loss"],
-        "validation_standard_error": run.errors.get(last) if last is not None else None,
-        "best_validation_loss": summary["best_validation_loss"],
-        "best_standard_error": run.errors.get(best) if best is not None else None,
-        "best_iteration": best,
-    }
+    return RunLosses(
+        name=summary["name"],
+        status=summary["status"],
+        iteration=summary["iteration"],
+        target_iterations=summary["target_iterations"],
+        trained_tokens=summary["trained_tokens"],
+        seconds=summary["seconds"],
+        train_loss=summary["train_loss"],
+        fingerprint=run.row["fingerprint"],
+        validation_loss=summary["validation_loss"],
+        validation_standard_error=run.errors.get(validations["last_iteration"]) if validations else None,
+        best_validation_loss=summary["best_validation_loss"],
+        best_standard_error=run.errors.get(best) if best is not None else None,
+        best_iteration=best,
+    )
 
 
-def _differences(runs: Sequence[_Run]) -> list[dict[str, Any]]:
+def _differences(runs: Sequence[_Run]) -> list[LossDifference]:
     """How far each run's final and best validation loss is above the lowest of them, and how well that is known."""
     losses = [_losses(run) for run in runs]
+    final = above_lowest([(each.validation_loss, each.validation_standard_error) for each in losses])
+    best = above_lowest([(each.best_validation_loss, each.best_standard_error) for each in losses])
+    of_both: tuple[tuple[Literal["final", "best"], list[Difference]], ...] = (("final", final), ("best", best))
     return [
-        {"loss": name, "name": each["name"], **difference}
-        for name, value, error in (
-            ("final", "validation_loss", "validation_standard_error"),
-            ("best", "best_validation_loss", "best_standard_error"),
-        )
-        for each, difference in zip(losses, above_lowest([(each[value], each[error]) for each in losses]), strict=True)
+        LossDifference(loss=loss, name=each.name, **vars(difference))
+        for loss, differences in of_both
+        for each, difference in zip(losses, differences, strict=True)
     ]
 
 
-def _side_by_side(runs: Sequence[_Run], *, whole: bool) -> dict[str, list[dict[str, Any]]]:
+def _side_by_side(runs: Sequence[_Run], *, whole: bool) -> dict[Loss, list[LossesAt]]:
     """Both losses of all runs at common places, between two points on the straight line from the one to the other."""
     table = {}
-    for name in ("train_loss", "validation_loss"):
+    for name in LOSSES:
         curves = [run.curves[name] for run in runs]
         places = common_places(curves, _PLACES, whole=whole)
-        table[name] = [{"at": place, "values": [value_at(curve, place) for curve in curves]} for place in places]
+        table[name] = [LossesAt(at=place, values=[value_at(curve, place) for curve in curves]) for place in places]
     return table
 
 
 def _have_same_losses(runs: Sequence[_Run]) -> bool:
     """Whether every loss of every run is the same to the last bit, at the same iteration."""
-    first, *others = [
-        {name: [value for _, value in run.curves[name]] for name in run.curves} | {"at": _iterations(run)}
-        for run in runs
-    ]
+    first, *others = [([[value for _, value in run.curves[name]] for name in LOSSES], _iterations(run)) for run in runs]
     return all(other == first for other in others) and any(run.curves["train_loss"] for run in runs)
 
 
-def _iterations(run: _Run) -> list[tuple[Any, Any, Any]]:
-    names = ("train_loss", "validation_loss")
-    found = [run.series.get(name, {}) for name in names]
-    return [(each.get("first_iteration"), each.get("last_iteration"), each.get("count")) for each in found]
+def _iterations(run: _Run) -> list[tuple[int, int, int] | None]:
+    found = [run.series.get(name) for name in LOSSES]
+    return [each and (each["first_iteration"], each["last_iteration"], each["count"]) for each in found]
 
 
-def _thinned(run: _Run) -> dict[str, Any]:
+def _thinned(run: _Run) -> RunCurves:
     """The curves for drawing: of a longer one the lowest and the highest point of neighbours, so that spikes stay."""
-    return {"name": run.row["name"]} | {name: _thin(points) for name, points in run.curves.items()}
+    return RunCurves(
+        name=run.row["name"],
+        train_loss=_thin(run.curves["train_loss"]),
+        validation_loss=_thin(run.curves["validation_loss"]),
+    )
 
 
 def _thin(points: Curve) -> Curve:
@@ -249,9 +280,9 @@ def _thin(points: Curve) -> Curve:
 # evaluations, speed, memory -----------------------------------------------------------------------------------------
 
 
-def _evaluations(runs: Sequence[_Run]) -> list[dict[str, Any]]:
+def _evaluations(runs: Sequence[_Run]) -> list[ComparedEvaluation]:
     """The newest score of each kind on the same data, one row a score with a value for each run that has it."""
-    table: dict[tuple[Any, ...], list[tuple[float | None, float | None]]] = {}
+    table: dict[tuple[str, str, str, str], list[tuple[float | None, float | None]]] = {}
     for number, run in enumerate(runs):
         for evaluation in run.evaluations:
             for score in evaluation["scores"]:
@@ -259,19 +290,19 @@ def _evaluations(runs: Sequence[_Run]) -> list[dict[str, Any]]:
                 row = table.setdefault(key, [(None, None)] * len(runs))
                 row[number] = (score["value"], score["standard_error"])
     return [
-        {
-            "kind": kind,
-            "data": data,
-            "data_sha256": digest,
-            "metric": metric,
-            "values": [value for value, _ in row],
-            "standard_errors": [error for _, error in row],
-        }
+        ComparedEvaluation(
+            kind=kind,
+            data=data,
+            data_sha256=digest,
+            metric=metric,
+            values=[value for value, _ in row],
+            standard_errors=[error for _, error in row],
+        )
         for (kind, data, digest, metric), row in table.items()
     ]
 
 
-def _speed(run: _Run) -> dict[str, Any]:
+def _speed(run: _Run) -> RunSpeed:
     """The median of the tokens per second that an attempt reported: figures of different attempts are never mixed."""
     rows = []
     for number, attempt in enumerate(run.attempts):
@@ -284,10 +315,14 @@ def _speed(run: _Run) -> dict[str, Any]:
             if value and attempt["from_iteration"] < iteration and (end is None or iteration <= end)
         ]
         if speeds:
-            rows.append({"attempt": attempt["number"], "tokens_per_second": median(speeds), "reports": len(speeds)})
-    return {"name": run.row["name"], "seconds": run.summary["seconds"], "attempts": rows}
+            rows.append(AttemptSpeed(attempt=attempt["number"], tokens_per_second=median(speeds), reports=len(speeds)))
+    return RunSpeed(name=run.row["name"], seconds=run.summary["seconds"], attempts=rows)
 
 
-def _memory(run: _Run) -> dict[str, Any]:
-    highest = {name: run.series.get(name, {}).get("max_value") for name in ("peak_memory", "active_memory")}
-    return {"name": run.row["name"], **highest}
+def _memory(run: _Run) -> RunMemory:
+    peak, active = (run.series.get(name) for name in ("peak_memory", "active_memory"))
+    return RunMemory(
+        name=run.row["name"],
+        peak_memory=peak["max_value"] if peak else None,
+        active_memory=active["max_value"] if active else None,
+    )

@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlxops import layout, registry
 from mlxops.adapters.adapter_config import describes_itself
@@ -24,7 +23,7 @@ from mlxops.jobs.train import claim, detach, latest
 from mlxops.layout import BEFORE
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
-from mlxops.registry import Registry
+from mlxops.registry import FoundRun, JsonObject, Registry
 from mlxops.registry.opening import reading, writing
 from mlxops.registry.runs import find_runs
 from mlxops.training import lock
@@ -72,7 +71,7 @@ class Removal:
         """The size of all files that would be deleted."""
         return sum(sum(folder.files.values()) for folder in self.folders)
 
-    def as_data(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The same as JSON has it."""
         return {
             "runs": self.names,
@@ -92,6 +91,19 @@ class Removal:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What was removed, the folders that are gone, and where `adapters/latest` points if it moved."""
+
+    planned: Removal
+    folders_removed: list[str]
+    latest: str | None
+
+    def to_json(self) -> JsonObject:
+        """The same as JSON has it."""
+        return {**self.planned.to_json(), "folders_removed": self.folders_removed, "latest": self.latest}
+
+
 def plan(invocation: Invocation, config: DeleteConfig) -> Removal:
     """What would be deleted. Raises `Refused` for a run that others branch from, `Busy` for one that is worked on."""
     if not config.runs:
@@ -100,7 +112,7 @@ def plan(invocation: Invocation, config: DeleteConfig) -> Removal:
         return _plan(invocation.project, db, config.runs, keep_files=config.keep_files)
 
 
-def remove(invocation: Invocation, planned: Removal) -> dict[str, Any]:
+def remove(invocation: Invocation, planned: Removal) -> Removed:
     """Remove what was planned, and point `adapters/latest` at the newest run there is; returns what went and stayed.
 
     Raises `Refused`, with nothing removed, where what would be deleted has changed since, and `Failed` where a file
@@ -116,7 +128,7 @@ def remove(invocation: Invocation, planned: Removal) -> dict[str, Any]:
         gone = [folder.shown for folder in planned.folders if _empty(project, folder)]
         registry.remove_runs(db, list(planned.runs.values()))
         pointed_at = latest.repair(project, db, [folder.path for folder in planned.folders])
-    return {**planned.as_data(), "folders_removed": gone, "latest": pointed_at}
+    return Removed(planned=planned, folders_removed=gone, latest=pointed_at)
 
 
 def _plan(project: Project, db: Registry, names: Sequence[str], *, keep_files: bool) -> Removal:
@@ -136,7 +148,7 @@ def _plan(project: Project, db: Registry, names: Sequence[str], *, keep_files: b
     )
 
 
-def _folder(project: Project, db: Registry, run: Mapping[str, Any], going: Sequence[Mapping[str, Any]]) -> Folder:
+def _folder(project: Project, db: Registry, run: FoundRun, going: Sequence[FoundRun]) -> Folder:
     path = project.from_root(run["adapter_path"])
     reason = _why_it_stays(project, db, run, going, path)
     entries = [] if reason else sorted(os.scandir(path), key=lambda entry: entry.name)
@@ -163,14 +175,14 @@ def _folder(project: Project, db: Registry, run: Mapping[str, Any], going: Seque
     )
 
 
-def _was_taken_over(project: Project, run: Mapping[str, Any], path: Path) -> bool:
+def _was_taken_over(project: Project, run: FoundRun, path: Path) -> bool:
     """Whether the run lives in the folder of mlx_lm.lora whose adapter it resumed."""
     origin = origin_of(run["config"])
     return origin is not None and origin.kind == "warm" and _is_same(project.from_root(origin.folder), path)
 
 
 def _own_names(
-    db: Registry, run: Mapping[str, Any], names: Iterable[str], restored: Collection[str], *, is_taken_over: bool
+    db: Registry, run: FoundRun, names: Iterable[str], restored: Collection[str], *, is_taken_over: bool
 ) -> set[str]:
     """Which of these names are the run's; in a folder that was another's those that it surely wrote itself."""
     recorded = {row[name] for row in registry.checkpoints_of(db, run["id"]) for name in ("adapter_file", "state_file")}
@@ -180,9 +192,7 @@ def _own_names(
     return {name for name in names if name in _OWN_NAMES | recorded or _OWN_FILES.fullmatch(name)}
 
 
-def _why_it_stays(
-    project: Project, db: Registry, run: Mapping[str, Any], going: Sequence[Mapping[str, Any]], path: Path
-) -> str | None:
+def _why_it_stays(project: Project, db: Registry, run: FoundRun, going: Sequence[FoundRun], path: Path) -> str | None:
     """Why nothing may be removed from a run's folder, None where its files are its own."""
     if run["imported_from"] is not None:
         return "it was imported"

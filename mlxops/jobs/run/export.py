@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -25,13 +26,23 @@ from mlxops.registry.opening import reading
 from mlxops.registry.runs import find_runs
 
 Rows = Sequence[tuple[Any, ...]]
-Written = dict[str, Any]
-
 _FORMATS = ("csv", "json", "jsonl", "parquet")
 
 
-def export(invocation: Invocation, config: ExportConfig, stdout: IO[bytes], *, is_terminal: bool) -> list[Written]:
-    """Write the rows asked for; returns `file`, `rows` and `bytes` of each file, none where it went to `stdout`.
+@dataclass(frozen=True, kw_only=True)
+class ExportedTable:
+    """A file that was written: its table, how many rows, its size in bytes; None of a pipe or device."""
+
+    file: str
+    table: str
+    rows: int
+    bytes: int | None
+
+
+def export(
+    invocation: Invocation, config: ExportConfig, stdout: IO[bytes], *, is_terminal: bool
+) -> list[ExportedTable]:
+    """Write the rows asked for; returns the files, none where it went to `stdout`.
 
     A file is whole or absent. Raises `Refused` rather than write over one, `BadRequest` for a format that cannot go
     where it should.
@@ -98,7 +109,7 @@ def _write_to_stdout(tables: Sequence[TableRows], form: str, stdout: IO[bytes], 
     stdout.flush()
 
 
-def _write_folder(tables: Sequence[TableRows], form: str, folder: Path) -> list[Written]:
+def _write_folder(tables: Sequence[TableRows], form: str, folder: Path) -> list[ExportedTable]:
     """A file a table, in a folder that is made beside and renamed when all are whole."""
     beside = None
     try:
@@ -116,13 +127,13 @@ def _write_folder(tables: Sequence[TableRows], form: str, folder: Path) -> list[
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
-    return [{**each, "file": str(folder / Path(each["file"]).name)} for each in written]
+    return [replace(each, file=str(folder / Path(each.file).name)) for each in written]
 
 
-def _write_file(table: TableRows, form: str, file: Path) -> Written:
+def _write_file(table: TableRows, form: str, file: Path) -> ExportedTable:
     if _is_stream(file):
         with file.open("wb") as out:
-            return {"file": str(file), "table": table.name, "rows": _write(table, form, out), "bytes": None}
+            return ExportedTable(file=str(file), table=table.name, rows=_write(table, form, out), bytes=None)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(file) as beside:
@@ -131,7 +142,7 @@ def _write_file(table: TableRows, form: str, file: Path) -> Written:
             size = beside.stat().st_size
     except OSError as error:
         raise _cannot_write(file, error) from error
-    return {"file": str(file), "table": table.name, "rows": count, "bytes": size}
+    return ExportedTable(file=str(file), table=table.name, rows=count, bytes=size)
 
 
 def _cannot_write(path: Path, error: OSError) -> Failed:
@@ -192,7 +203,7 @@ def _write_json(table: TableRows, pieces: _Counted, out: IO[bytes]) -> None:
     out.write(b"]\n")
 
 
-def _objects(table: TableRows, pieces: _Counted, first: dict[str, Any]) -> Iterator[bytes]:
+def _objects(table: TableRows, pieces: _Counted, first: dict[str, str]) -> Iterator[bytes]:
     names = [name for name, _ in table.columns]
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=bytes.hex).encode
     for rows in pieces:

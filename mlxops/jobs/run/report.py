@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mlxops import files, registry
 from mlxops.config import CompareConfig, LoraConfig, ReportConfig
@@ -14,8 +14,10 @@ from mlxops.errors import BadRequest, Failed
 from mlxops.jobs import commands
 from mlxops.jobs.run import show
 from mlxops.jobs.run.compare import MOST, compare
+from mlxops.jobs.run.comparison import Comparison
+from mlxops.jobs.run.show import RunDetails
 from mlxops.projects.invocation import Invocation
-from mlxops.registry import Ranges, opening
+from mlxops.registry import NamedSeries, Range, Ranges, opening
 
 _RANGES = 400  # of a loss curve: the page has two to three pixels for each
 _FEW_RANGES = 160  # of the small curves beside it
@@ -27,12 +29,36 @@ _ENDINGS = {"html": (".html", ".htm"), "png": (".png",)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
-    """What a report tells, as plain values: of one run, or of several compared by each of the axes."""
+class ReportedRun:
+    """What a report tells of one run: its details, what its weights depend on, its curves in ranges.
+
+    `no_settings` names the stored settings that are none of the training.
+    """
+
+    details: RunDetails
+    model_identity: str
+    data_identity: str
+    series: Mapping[str, NamedSeries]
+    curves: Mapping[str, Sequence[Range]]
+    no_settings: Collection[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """What a report tells: of one run, or of several compared by each of the axes."""
 
     names: tuple[str, ...]
-    run: Mapping[str, Any] | None = None
-    comparisons: Mapping[str, Mapping[str, Any]] | None = None
+    run: ReportedRun | None = None
+    comparisons: Mapping[str, Comparison] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """A file that was written, its kind (html or png) and its size in bytes."""
+
+    file: str
+    kind: str
+    bytes: int
 
 
 def check(config: ReportConfig) -> None:
@@ -55,38 +81,43 @@ def check(config: ReportConfig) -> None:
             )
 
 
-def gather(invocation: Invocation, config: ReportConfig, defaults: LoraConfig) -> Material:
+def gather(invocation: Invocation, config: ReportConfig, defaults: LoraConfig) -> ReportContent:
     """What the report on these runs tells; several are compared as `run.compare` does it.
 
     `defaults` are as for `history.run`. Raises `NotFound` for a run that is not there.
     """
     if len(config.runs) == 1:
         return _of_one(invocation, config.runs[0], defaults)
-    compared: dict[str, dict[str, Any]] = {
+    compared: dict[str, Comparison] = {
         by: compare(invocation, CompareConfig(runs=config.runs, by=by, all=True)) for by in _AXES
     }
-    names = tuple(row["name"] for row in compared["iterations"]["runs"])
-    return Material(names=names, comparisons=compared)
+    names = tuple(row.name for row in compared["iterations"].runs)
+    return ReportContent(names=names, comparisons=compared)
 
 
-def _of_one(invocation: Invocation, name: str, defaults: LoraConfig) -> Material:
+def _of_one(invocation: Invocation, name: str, defaults: LoraConfig) -> ReportContent:
     details = show.run(invocation, name, defaults)
-    name = details["run"]["name"]
+    name = details.run["name"]
     with opening.reading(invocation.project.registry_path) as db:
         row = registry.find_run(db, name)
-        details["identities"] = {each: row[each] for each in ("model_identity", "data_identity")}
-        details["series"] = registry.curve_summary(db, row["id"])
-        details["curves"] = {
-            curve: Ranges(row["id"], curve, _RANGES if curve in _LOSSES else _FEW_RANGES).read(db)
-            for curve in (*_LOSSES, *_SMALL)
-        }
-    return Material(names=(name,), run=details | {"of_one_command": sorted(commands.NO_SETTINGS)})
+        reported = ReportedRun(
+            details=details,
+            model_identity=row["model_identity"],
+            data_identity=row["data_identity"],
+            series=registry.curve_summary(db, row["id"]),
+            curves={
+                curve: Ranges(row["id"], curve, _RANGES if curve in _LOSSES else _FEW_RANGES).read(db)
+                for curve in (*_LOSSES, *_SMALL)
+            },
+            no_settings=commands.NO_SETTINGS,
+        )
+    return ReportContent(names=(name,), run=reported)
 
 
 def write(
     invocation: Invocation, config: ReportConfig, names: Sequence[str], drawn: Mapping[str, bytes]
-) -> list[dict[str, Any]]:
-    """Write the page and the picture; returns `file`, `kind` (html or png) and `bytes` of each.
+) -> list[WrittenFile]:
+    """Write the page and the picture; returns what was written.
 
     Each is whole or absent, and takes the place of a file of that name.
     """
@@ -104,7 +135,7 @@ def _file_name(names: Sequence[str]) -> str:
     return f"./{stem}.html"
 
 
-def _write_file(file: Path, kind: str, content: bytes) -> dict[str, Any]:
+def _write_file(file: Path, kind: str, content: bytes) -> WrittenFile:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(file) as beside:
@@ -112,4 +143,4 @@ def _write_file(file: Path, kind: str, content: bytes) -> dict[str, Any]:
     except OSError as error:
         hint = f"name another {'`--output`' if kind == 'html' else '`--png`'}, or make room"
         raise Failed(f"{str(file)!r} cannot be written: {error.strerror}", hint=hint) from error
-    return {"file": str(file), "kind": kind, "bytes": len(content)}
+    return WrittenFile(file=str(file), kind=kind, bytes=len(content))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 from mlxops import registry
 from mlxops.config import SqlConfig
@@ -94,7 +93,7 @@ def _name_of_run(invocation: Invocation, text: str) -> str:
         return str(registry.find_run(db, text)["name"])
 
 
-def _check(given: Mapping[str, Any], known: Sequence[str], required: Sequence[str], query: str) -> None:
+def _check(given: Collection[str], known: Sequence[str], required: Sequence[str], query: str) -> None:
     for name in given:
         if name not in known:
             near = nearest(name, known)

@@ -37,7 +37,7 @@ def open_watch(invocation: Invocation, config: MonitorConfig) -> Watch:
     from mlxops.jobs.run.imports import run
 
     imported = run.import_run(invocation, ImportRunConfig(source=config.log_file))
-    return Watch(invocation, [imported["name"], *config.run], config.last)
+    return Watch(invocation, [imported.name, *config.run], config.last)
 
 
 class Watch:

@@ -14,11 +14,11 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlxops import words
 from mlxops.errors import BadRequest
@@ -26,7 +26,11 @@ from mlxops.ui.charts import losses as charts
 from mlxops.ui.charts import svg
 from mlxops.ui.charts.plot import Point, drawable
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from mlxops.jobs.run.comparison import Comparison, Loss, RunCurves
+    from mlxops.jobs.run.report import ReportedRun
+    from mlxops.registry import AttemptRow, LossPoint, Range
+
 Size = tuple[float, float]
 
 WIDE, NARROW = (1040.0, 430.0), (400.0, 360.0)
@@ -51,14 +55,14 @@ def require() -> None:
     _part("")
 
 
-def loss(details: Row, name: str, size: Size, alt: str) -> str:
+def loss(found: ReportedRun, name: str, size: Size, alt: str) -> str:
     """The losses of a run as SVG whose ids begin with `name`."""
     with _figure(size, salt=name) as figure:
-        _losses(figure, figure.add_subplot(), details, is_narrow=size[0] < WIDE[0])
+        _losses(figure, figure.add_subplot(), found, is_narrow=size[0] < WIDE[0])
         return svg.themed(_saved(figure), name, alt)
 
 
-def small(curves: Sequence[tuple[str, Sequence[Row]]], name: str, alt: str, *, scale: float = 1.0) -> str:
+def small(curves: Sequence[tuple[str, Sequence[Range]]], name: str, alt: str, *, scale: float = 1.0) -> str:
     """One curve, or a few of one unit with their labels, as a small SVG; values are multiplied by `scale`."""
     with _figure(_SMALL, salt=name) as figure:
         axes = figure.add_subplot()
@@ -74,26 +78,26 @@ def small(curves: Sequence[tuple[str, Sequence[Row]]], name: str, alt: str, *, s
         return svg.themed(_saved(figure), name, alt)
 
 
-def overlay(found: Row, name: str, size: Size, alt: str) -> str:
+def overlay(found: Comparison, name: str, size: Size, alt: str) -> str:
     """The losses of a comparison over each other as SVG, each run a letter."""
     is_narrow = size[0] < WIDE[0]
     with _figure((size[0], size[1] * 1.7) if is_narrow else size, salt=name) as figure:
-        names = [chr(ord("A") + number) for number in range(len(found["curves"]))]
+        names = [chr(ord("A") + number) for number in range(len(found.curves))]
         _overlaid(figure, found, names, is_narrow=is_narrow)
         return svg.themed(_saved(figure), name, alt)
 
 
-def png(details: Row | None, comparison: Row | None) -> bytes:
+def png(run: ReportedRun | None, comparison: Comparison | None) -> bytes:
     """The losses of a run, or of several over each other, as a PNG of 1600 x 800 pixels on white."""
     with _figure(_PNG, salt="", background="white") as figure:
-        if details is not None and has_losses(details):
-            _losses(figure, figure.add_subplot(), details, is_narrow=False, title=_shown(details["run"]["name"]))
-        elif details is not None:
-            nothing = f"{_shown(details['run']['name'])}: no loss that could be drawn"
+        if run is not None and has_losses(run):
+            _losses(figure, figure.add_subplot(), run, is_narrow=False, title=_shown(run.details.run["name"]))
+        elif run is not None:
+            nothing = f"{_shown(run.details.run['name'])}: no loss that could be drawn"
             figure.text(0.5, 0.5, nothing, ha="center", va="center", parse_math=False)
         elif comparison is not None:
-            rows = comparison["curves"]
-            names = [f"{chr(ord('A') + number)}  {_shown(row['name'])}" for number, row in enumerate(rows)]
+            rows = comparison.curves
+            names = [f"{chr(ord('A') + number)}  {_shown(row.name)}" for number, row in enumerate(rows)]
             _overlaid(figure, comparison, names, is_narrow=False)
         # half a pixel more: what is cut off behind the point must not be a whole one
         dots = (_PNG_PIXELS + 0.5) / (_PNG[0] / _POINTS_AN_INCH)
@@ -102,33 +106,32 @@ def png(details: Row | None, comparison: Row | None) -> bytes:
     return made.getvalue()
 
 
-def has_losses(details: Row) -> bool:
+def has_losses(found: ReportedRun) -> bool:
     """Whether a run has a loss that can be drawn."""
-    return any(each["finite"] for name in ("train_loss", "validation_loss") for each in details["curves"][name])
+    return any(each["finite"] for name in ("train_loss", "validation_loss") for each in found.curves[name])
 
 
-def is_smoothed(details: Row) -> bool:
+def is_smoothed(found: ReportedRun) -> bool:
     """Whether the train losses are enough for their mean to be drawn."""
-    return sum(bool(row["finite"]) for row in details["curves"]["train_loss"]) >= _FEWEST_SMOOTHED
+    return sum(bool(row["finite"]) for row in found.curves["train_loss"]) >= _FEWEST_SMOOTHED
 
 
-def has_points(curve: Row) -> bool:
+def has_points(curve: RunCurves) -> bool:
     """Whether a run of a comparison has a loss that can be drawn."""
-    names = ("train_loss", "validation_loss")
-    return any(math.isfinite(drawable(value)) for name in names for _, value in curve[name])
+    return any(math.isfinite(drawable(value)) for _, value in (*curve.train_loss, *curve.validation_loss))
 
 
 # what stands in a chart ---------------------------------------------------------------------------------------------
 
 
-def _losses(figure: Any, axes: Any, details: Row, *, is_narrow: bool, title: str | None = None) -> None:
+def _losses(figure: Any, axes: Any, found: ReportedRun, *, is_narrow: bool, title: str | None = None) -> None:
     """Train losses faint and smoothed, validations with their errors, the best, and where attempts begin."""
-    train = details["curves"]["train_loss"]
+    details, train = found.details, found.curves["train_loss"]
     raw, smooth = charts.raw_points(train), charts.smooth_points(train)
-    validations = [row for row in details["curve"] if math.isfinite(drawable(row["validation_loss"]))]
+    validations = [row for row in details.curve if math.isfinite(drawable(row["validation_loss"]))]
     blue, orange, green = svg.SERIES[0], svg.SERIES[1], svg.SERIES[2]
     shown: list[tuple[Any, str]] = []
-    is_faint = is_smoothed(details)
+    is_faint = is_smoothed(found)
     if any(math.isfinite(value) for _, value in raw):
         drawn = _line(axes, raw, blue, width=0.8 if is_faint else 1.6, alpha=0.4 if is_faint else 1.0)
         shown.append((drawn, "train"))
@@ -137,8 +140,8 @@ def _losses(figure: Any, axes: Any, details: Row, *, is_narrow: bool, title: str
     if validations:
         label = "validation ± standard error" if _have_errors(validations) else "validation"
         shown.append((_validations(axes, validations, orange), label))
-    lowest_loss = details["run"]["best_validation_loss"]
-    best = details["run"]["best_iteration"], drawable(lowest_loss)
+    lowest_loss = details.run["best_validation_loss"]
+    best = details.run["best_iteration"], drawable(lowest_loss)
     if best[0] is not None and math.isfinite(best[1]):
         place = {"marker": "*", "markersize": 13, "markeredgewidth": 0.8, "linestyle": "none", "zorder": 6}
         (star,) = axes.plot(*[[each] for each in best], color=green, markeredgecolor=svg.INK, **place)
@@ -150,9 +153,9 @@ def _losses(figure: Any, axes: Any, details: Row, *, is_narrow: bool, title: str
         (marks,) = axes.plot(lost, [0.0] * len(lost), transform=at_the_frame, color=svg.INK, **style)
         shown.append((marks, "not finite"))
     spread = [row["validation_standard_error"] or 0.0 for row in validations]
-    lowest = [row["validation_loss"] - error for row, error in zip(validations, spread, strict=True)]
-    _scale(axes, [value for _, value in raw] + [drawable(value) for value in lowest] + [best[1]])
-    resumed = _attempts(axes, details["attempts"])
+    lowest = [drawable(row["validation_loss"]) - error for row, error in zip(validations, spread, strict=True)]
+    _scale(axes, [value for _, value in raw] + lowest + [best[1]])
+    resumed = _attempts(axes, details.attempts)
     if resumed is not None:
         shown.append((resumed, "an attempt begins"))
     axes.set_xlabel("iteration")
@@ -161,7 +164,7 @@ def _losses(figure: Any, axes: Any, details: Row, *, is_narrow: bool, title: str
     _legend(figure, [each for each, _ in shown], labels, columns=2 if is_narrow else 6, title=title)
 
 
-def _validations(axes: Any, rows: Sequence[Row], colour: str) -> Any:
+def _validations(axes: Any, rows: Sequence[LossPoint], colour: str) -> Any:
     """Validations as marks with bars; of very many a line within a band."""
     at = [row["iteration"] for row in rows]
     losses = [drawable(row["validation_loss"]) for row in rows]
@@ -175,11 +178,11 @@ def _validations(axes: Any, rows: Sequence[Row], colour: str) -> Any:
     return axes.errorbar(at, losses, known, **style, marker="o", markersize=5, elinewidth=1.2, capsize=3)
 
 
-def _have_errors(rows: Sequence[Row]) -> bool:
+def _have_errors(rows: Sequence[LossPoint]) -> bool:
     return any(row["validation_standard_error"] is not None for row in rows)
 
 
-def _attempts(axes: Any, attempts: Sequence[Row]) -> Any:
+def _attempts(axes: Any, attempts: Sequence[AttemptRow]) -> Any:
     """A line where each later attempt begins, with its number, unless that would stand on another's.
 
     One that begins far from all that is drawn is left out: an empty stretch would take the chart's width.
@@ -187,7 +190,7 @@ def _attempts(axes: Any, attempts: Sequence[Row]) -> Any:
     first, last = axes.get_xlim()
     room = (last - first) * _ROOM
     line, before = None, -math.inf
-    later = [each for each in list(attempts)[1:] if first - room <= each["from_iteration"] <= last + room]
+    later = [each for each in attempts[1:] if first - room <= each["from_iteration"] <= last + room]
     begins = [each["from_iteration"] for each in later]
     first, last = min([first, *begins]), max([last, *begins])
     axes.set_xlim(first, last)
@@ -205,14 +208,15 @@ def _attempts(axes: Any, attempts: Sequence[Row]) -> Any:
     return line
 
 
-def _overlaid(figure: Any, found: Row, names: Sequence[str], *, is_narrow: bool) -> None:
+def _overlaid(figure: Any, found: Comparison, names: Sequence[str], *, is_narrow: bool) -> None:
     """Both losses of several runs, in a frame each; lines, marks and letters tell the runs apart without colour."""
     frames = figure.subplots(*((2, 1) if is_narrow else (1, 2)), squeeze=False).flatten()
     handles: dict[int, Any] = {}
-    for axes, name in zip(frames, ("train_loss", "validation_loss"), strict=True):
+    losses: tuple[Loss, Loss] = ("train_loss", "validation_loss")
+    for axes, name in zip(frames, losses, strict=True):
         values: list[float] = []
-        for number, curve in enumerate(found["curves"]):
-            points = [(place, drawable(value)) for place, value in curve[name]]
+        for number, curve in enumerate(found.curves):
+            points = [(place, drawable(value)) for place, value in curve.of(name)]
             if not any(math.isfinite(value) for _, value in points):
                 continue
             values += [value for _, value in points]
@@ -220,7 +224,7 @@ def _overlaid(figure: Any, found: Row, names: Sequence[str], *, is_narrow: bool)
             handles.setdefault(number, drawn)
         _scale(axes, values)
         axes.set_title(name.replace("_", " ") + (", logarithmic" if axes.get_yscale() == "log" else ""), fontsize=11)
-        axes.set_xlabel(_UNITS[found["by"]])
+        axes.set_xlabel(_UNITS[found.by])
     order = sorted(handles)
     longest = max((len(names[number]) for number in order), default=0)
     columns = 8 if longest < 4 else 2 if longest < 40 else 1
@@ -230,11 +234,10 @@ def _overlaid(figure: Any, found: Row, names: Sequence[str], *, is_narrow: bool)
 def _one_of_several(axes: Any, points: Sequence[Point], number: int, *, is_smoothed: bool) -> Any:
     """One run's line, each narrower than the one below it: of two that are the same both are seen."""
     colour, style, width = svg.SERIES[number], _LINES[number], 2.6 - 0.2 * number
-    ranges = [{"iteration": at, "mean": value, "finite": int(math.isfinite(value))} for at, value in points]
     line = list(points)
     if is_smoothed and len(points) > _FEW:
         _line(axes, points, colour, width=0.6, alpha=0.25, is_marked=False)
-        line = charts.smooth_points(ranges)
+        line = charts.smooth([(at, value, 1) for at, value in points if math.isfinite(value)])
     every = max(len(line) // 8, 1)
     drawn = _line(axes, line, colour, style=style, width=width, is_marked=False)
     drawn.set(marker=_MARKS[number], markersize=5, markevery=every)

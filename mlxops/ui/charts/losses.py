@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.text import Text
 
 from mlxops import words
 from mlxops.ui.charts.plot import LINE, Layer, Point, draw, drawable, thin
 
-__all__ = ["Shown", "level_chart", "loss_chart", "run_chart", "smooth_points", "spark", "thin"]
+if TYPE_CHECKING:
+    from mlxops.registry import LossPoint, Range
 
-Ranges = Sequence[Mapping[str, Any]]
-"""Rows of `iteration, mean, low, low_iteration, high, high_iteration, finite, count`; None where none was finite."""
+__all__ = ["Shown", "level_chart", "loss_chart", "run_chart", "smooth_points", "spark", "thin"]
 
 Shown = Literal["both", "raw", "smoothed"]
 
@@ -29,7 +29,7 @@ _FEWEST = 8  # ranges below which smoothing would only hide points
 
 
 def loss_chart(
-    curve_rows: Iterable[Mapping[str, Any]],
+    curve: Iterable[LossPoint],
     width: int,
     height: int,
     *,
@@ -42,7 +42,7 @@ def loss_chart(
     The two are told apart by their characters. A train loss that was not finite is a gap; the logarithmic scale is
     used only where every loss is above zero.
     """
-    train, validation = _series(curve_rows)
+    train, validation = _series(curve)
     finite = [point for point in train if not math.isnan(point[1])]
     if not finite and not validation:
         return Text("no losses yet", style="dim")
@@ -107,7 +107,7 @@ def run_chart(
 
 
 def level_chart(
-    ranges: Ranges, width: int, height: int, *, unicode: bool = True, first: float | None = None
+    ranges: Sequence[Range], width: int, height: int, *, unicode: bool = True, first: float | None = None
 ) -> list[Text]:
     """One curve as a line in a frame of `height` lines in all; nothing where it has no finite value or no room."""
     points = raw_points(ranges)
@@ -116,7 +116,7 @@ def level_chart(
     return draw([_line(points)], width, height - 3, unicode=unicode, first=first, whole=True)
 
 
-def spark(ranges: Ranges, width: int, *, unicode: bool = True, first: float | None = None) -> Text:
+def spark(ranges: Sequence[Range], width: int, *, unicode: bool = True, first: float | None = None) -> Text:
     """One curve within one line, without a scale; nothing where only ASCII can be shown."""
     points = [(row["iteration"], drawable(row["mean"])) for row in ranges]
     if not unicode or width < 4 or not any(math.isfinite(value) for _, value in points):
@@ -125,7 +125,7 @@ def spark(ranges: Ranges, width: int, *, unicode: bool = True, first: float | No
     return Text(line[1:-1], style="cyan")
 
 
-def raw_points(ranges: Ranges) -> list[Point]:
+def raw_points(ranges: Sequence[Range]) -> list[Point]:
     """The lowest and the highest point of each range; a range without a finite one is a gap."""
     points: set[Point] = set()
     for row in ranges:
@@ -137,34 +137,37 @@ def raw_points(ranges: Ranges) -> list[Point]:
     return sorted(points, key=lambda point: point[0])
 
 
-def smooth_points(ranges: Ranges) -> list[Point]:
+def smooth_points(ranges: Sequence[Range]) -> list[Point]:
     """The curve's mean around each of its points: what lies 2 % of the iterations shown away counts 1/e.
 
     A range weighs as much as it has finite points. Looking both ways, it does not lag behind the curve.
     """
-    finite = [row for row in ranges if row["finite"]]
-    if not finite:
+    return smooth([(row["iteration"], drawable(row["mean"]), row["finite"]) for row in ranges if row["finite"]])
+
+
+def smooth(means: Sequence[tuple[float, float, int]]) -> list[Point]:
+    """The same of places, each with the mean of its finite points and how many they are."""
+    if not means:
         return []
-    span = max((finite[-1]["iteration"] - finite[0]["iteration"]) * _SPAN, 1e-9)
-    before, after = _sums(finite, span), _sums(finite[::-1], span)[::-1]
+    span = max((means[-1][0] - means[0][0]) * _SPAN, 1e-9)
+    before, after = _sums(means, span), _sums(means[::-1], span)[::-1]
     points = []
-    for row, (total, weight), (total_after, weight_after) in zip(finite, before, after, strict=True):
-        own = row["finite"]
-        mean = (total + total_after - row["mean"] * own) / (weight + weight_after - own)
-        points.append((row["iteration"], drawable(mean)))
+    for (place, mean, own), (total, weight), (total_after, weight_after) in zip(means, before, after, strict=True):
+        around = (total + total_after - mean * own) / (weight + weight_after - own)
+        points.append((place, drawable(around)))
     return points
 
 
-def _sums(ranges: Ranges, span: float) -> list[tuple[float, float]]:
-    """The weighted sum and the weight of each range and those before it, fading with their distance."""
+def _sums(means: Sequence[tuple[float, float, int]], span: float) -> list[tuple[float, float]]:
+    """The weighted sum and the weight of each place and those before it, fading with their distance."""
     sums = []
     total = weight = 0.0
-    before = ranges[0]["iteration"]
-    for row in ranges:
-        kept = math.exp(-abs(row["iteration"] - before) / span)
-        before = row["iteration"]
-        total = total * kept + row["mean"] * row["finite"]
-        weight = weight * kept + row["finite"]
+    before = means[0][0]
+    for place, mean, own in means:
+        kept = math.exp(-abs(place - before) / span)
+        before = place
+        total = total * kept + mean * own
+        weight = weight * kept + own
         sums.append((total, weight))
     return sums
 
@@ -186,7 +189,7 @@ def _one(snapshot: Mapping[str, Any], shown: Shown, most: int, unicode: bool) ->
         layers.append(_line(raw_points(train)))
         legend += [(line if unicode else "..", "cyan"), (" train   ", "")]
     if any(row["finite"] for row in validation):
-        best = min((row for row in validation if row["finite"]), key=lambda row: row["low"])
+        best = min((row for row in validation if row["finite"]), key=lambda row: drawable(row["low"]))
         layers.append(Layer(points=thin(raw_points(validation), most), style="bold yellow", mark="o"))
         layers.append(Layer(points=[(best["low_iteration"], drawable(best["low"]))], style="bold green", mark="*"))
         legend += [("o", "bold yellow"), (" validation   ", ""), ("*", "bold green"), (" best   ", "")]
@@ -216,8 +219,8 @@ def _line(points: Sequence[Point], style: str = "cyan", plain: str = ".") -> Lay
     return Layer(points=points, style=style, mark=LINE, plain=plain)
 
 
-def _of(run: Mapping[str, Any], name: str) -> Ranges:
-    found: Ranges = run["curves"].get(name, [])
+def _of(run: Mapping[str, Any], name: str) -> Sequence[Range]:
+    found: Sequence[Range] = run["curves"].get(name, [])
     return found
 
 
@@ -235,11 +238,11 @@ def _legend(parts: Sequence[tuple[str, str]]) -> Text:
     return legend
 
 
-def _series(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Point], list[Point]]:
+def _series(rows: Iterable[LossPoint]) -> tuple[list[Point], list[Point]]:
     train: list[Point] = []
     validation: list[Point] = []
     for row in rows:
-        train_loss, validation_loss = row.get("train_loss"), row.get("validation_loss")
+        train_loss, validation_loss = row["train_loss"], row["validation_loss"]
         # SQLite keeps a loss that was not finite as NULL: a row with no loss at all is one of those.
         if train_loss is not None or validation_loss is None:
             train.append((row["iteration"], drawable(train_loss)))

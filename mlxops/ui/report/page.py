@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from rich.console import Console
 from rich.text import Text
@@ -22,9 +22,43 @@ from mlxops.ui.report import comparison
 from mlxops.ui.report import phrases as sentences
 from mlxops.ui.run.results import measured
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from mlxops.jobs.run.comparison import Comparison
+    from mlxops.jobs.run.report import ReportedRun, WrittenFile
+    from mlxops.jobs.run.show import RunDetails
+    from mlxops.registry import (
+        AttemptRow,
+        CheckpointRow,
+        ComparedScore,
+        EventView,
+        FamilyMember,
+        GivenAnswer,
+        JsonObject,
+        NamedSeries,
+        Range,
+        ScoredEvaluation,
+    )
+
 Pairs = list[tuple[str, str]]
-Table = dict[str, Any]
+
+
+class Table(TypedDict):
+    """A table for the template: the columns, which of them hold numbers, the rows, and whether it stands open."""
+
+    columns: Sequence[str]
+    rows: list[Sequence[str]]
+    numbers: set[int]
+    is_open: bool
+
+
+class Relative(TypedDict):
+    """A run of the family for the template, and how deep it stands."""
+
+    depth: int
+    name: str
+    is_it: bool
+    facts: str
+
 
 _OPEN = 12  # rows up to which a table stands open
 _SMALL = (
@@ -36,7 +70,9 @@ _SMALL = (
 )
 
 
-def draw(run: Row | None, comparisons: Mapping[str, Row] | None, now: datetime, *, png: bool) -> dict[str, bytes]:
+def draw(
+    run: ReportedRun | None, comparisons: Mapping[str, Comparison] | None, now: datetime, *, png: bool
+) -> dict[str, bytes]:
     """The report on one run, or on several by each axis: the page as `html` and, where wanted, the picture as `png`.
 
     Raises `BadRequest` where matplotlib is missing.
@@ -48,13 +84,13 @@ def draw(run: Row | None, comparisons: Mapping[str, Row] | None, now: datetime, 
     return drawn
 
 
-def written(files: Iterable[Row], console: Console) -> None:
+def written(files: Iterable[WrittenFile], console: Console) -> None:
     """One line a file with its size."""
     for each in files:
-        console.print(Text(f"{words.visible(each['file'])}: {words.size(each['bytes'])}"), soft_wrap=True)
+        console.print(Text(f"{words.visible(each.file)}: {words.size(each.bytes)}"), soft_wrap=True)
 
 
-def _page(run: Row | None, comparisons: Mapping[str, Row] | None, now: datetime) -> str:
+def _page(run: ReportedRun | None, comparisons: Mapping[str, Comparison] | None, now: datetime) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -79,27 +115,28 @@ def _page(run: Row | None, comparisons: Mapping[str, Row] | None, now: datetime)
     return environment.get_template(f"{kind}.html").render(**shared, **content)
 
 
-def _content(found: Row) -> dict[str, Any]:
+def _content(found: ReportedRun) -> JsonObject:
     """What the page of one run says, part by part; an empty part is left out."""
-    row, attempts = found["run"], list(found["attempts"])
+    details = found.details
+    row, attempts = details.run, details.attempts
     differing, others = _settings(found)
-    alt = sentences.chart_of_losses(found)
+    alt = sentences.chart_of_losses(details)
     return {
         "title": words.visible(row["name"]),
         "status": row["status"] + (", imported" if row["imported_from"] else ""),
-        "sentence": sentences.how_it_went(found),
+        "sentence": sentences.how_it_went(details),
         "note": sentences.lines(row["note"]) if row["note"] else "",
         "tags": words.visible(row["tags"]) if row["tags"] else "",
-        "figures": _figures(found),
+        "figures": _figures(details),
         "loss": [
             (kind, figures.loss(found, f"loss-{kind}", size, alt))
             for kind, size in (("wide", figures.WIDE), ("narrow", figures.NARROW))
             if figures.has_losses(found)
         ],
         "caption": sentences.caption(found, is_smoothed=figures.is_smoothed(found)),
-        "small": list(_small(found["curves"], found["series"])),
+        "small": list(_small(found.curves, found.series)),
         "facts": _facts(found),
-        "lineage": _lineage(found["lineage"], row["name"]),
+        "lineage": _lineage(details.lineage, row["name"]),
         "differing": differing,
         "others": others,
         "attempts": table(
@@ -107,33 +144,34 @@ def _content(found: Row) -> dict[str, Any]:
         ),
         "checkpoints": table(
             ("iteration", "size", "train loss", "validation loss", "", "status", "written"),
-            map(_checkpoint, found["checkpoints"]),
+            map(_checkpoint, details.checkpoints),
             (0, 1, 2, 3),
         ),
         "evaluations": table(
             ("when", "what", "data", "iteration", "rows", "score", "value", "without the adapter"),
-            _scores(found["evaluations"]),
+            _scores(details.evaluations),
             (3, 4, 6, 7),
         ),
         "answers": [
-            [(label, sentences.lines(each[name])) for label, name in _ANSWER if each[name] is not None]
-            for each in found["answers"]
+            [(label, sentences.lines(text)) for label, text in _answer(each) if text is not None]
+            for each in details.answers
         ],
         "events": table(
-            ("when", "iteration", "", "what"), map(_event, found["events"]), (1,)
+            ("when", "iteration", "", "what"), map(_event, details.events), (1,)
         ),
         "environment": flat(attempts[-1]["environment"] if attempts else {}),
         "typed": sentences.lines(attempts[-1]["command"]) if attempts and attempts[-1]["command"] else "",
-        "command": sentences.lines(found["command"]) if found["command"] else "",
+        "command": sentences.lines(details.command) if details.command else "",
     }  # fmt: skip
 
 
-_ANSWER = (
-    ("asked", "prompt"),
-    ("expected", "expected"),
-    ("without the adapter", "base_answer"),
-    ("answered", "answer"),
-)
+def _answer(row: GivenAnswer) -> Sequence[tuple[str, str | None]]:
+    return (
+        ("asked", row["prompt"]),
+        ("expected", row["expected"]),
+        ("without the adapter", row["base_answer"]),
+        ("answered", row["answer"]),
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> Table:
@@ -142,7 +180,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequen
     return {"columns": columns, "rows": found, "numbers": set(numbers), "is_open": len(found) <= _OPEN}
 
 
-def flat(values: Row, before: str = "") -> Pairs:
+def flat(values: JsonObject, before: str = "") -> Pairs:
     """Names with dots and the values that they hold, all as text."""
     found: Pairs = []
     for name, value in values.items():
@@ -163,15 +201,16 @@ def setting(value: Any) -> str:
     return words.visible(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def _figures(found: Row) -> Pairs:
+def _figures(details: RunDetails) -> Pairs:
     """The few numbers that are looked for first."""
-    row = found["run"]
-    errors = {point["iteration"]: point["validation_standard_error"] for point in found["curve"]}
-    best = measured(row["best_validation_loss"], errors.get(row["best_iteration"]))
+    row = details.run
+    errors = {point["iteration"]: point["validation_standard_error"] for point in details.curve}
+    error = errors.get(row["best_iteration"]) if row["best_iteration"] is not None else None
+    best = measured(row["best_validation_loss"], error)
     known = [
         ("best validation loss", best if row["best_iteration"] is not None else words.NOTHING),
         ("last train loss", words.number(row["train_loss"])),
-        ("iterations", sentences.progress(found)),
+        ("iterations", sentences.progress(row)),
         ("trained tokens", words.count(row["trained_tokens"])),
         ("time at work", words.duration(row["seconds"])),
         ("tokens per second, last", words.count(row["tokens_per_second"])),
@@ -179,7 +218,7 @@ def _figures(found: Row) -> Pairs:
     return [(label, value) for label, value in known if value != words.NOTHING]
 
 
-def _small(curves: Mapping[str, Sequence[Row]], series: Mapping[str, Row]) -> Iterable[tuple[str, str]]:
+def _small(curves: Mapping[str, Sequence[Range]], series: Mapping[str, NamedSeries]) -> Iterable[tuple[str, str]]:
     """The small charts that there is something for, each with its title."""
     for title, unit, members in _SMALL:
         known = [(name, label) for name, label in members if any(row["finite"] for row in curves[name])]
@@ -187,7 +226,7 @@ def _small(curves: Mapping[str, Sequence[Row]], series: Mapping[str, Row]) -> It
             continue
         scale = 1.0
         if unit == "bytes":
-            highest = max(row["high"] for name, _ in known for row in curves[name] if row["finite"])
+            highest = max(row["high"] or 0.0 for name, _ in known for row in curves[name] if row["finite"])
             unit, scale = ("GB", 1e-9) if highest >= 1e9 else ("MB", 1e-6)
         first = known[0][0]
         alt = sentences.chart_of_metric(title.capitalize(), first, series[first])
@@ -196,15 +235,14 @@ def _small(curves: Mapping[str, Sequence[Row]], series: Mapping[str, Row]) -> It
         yield f"{title}, {unit}" if unit else title, svg
 
 
-def _facts(found: Row) -> Pairs:
-    row = found["run"]
+def _facts(found: ReportedRun) -> Pairs:
+    row = found.details.run
     is_own = row["imported_from"] is None  # of another tool's only names are known, which stand here already
-    identities = found["identities"] if is_own else {}
     known: Sequence[tuple[str, Any]] = (
         ("model", row["model"]),
-        ("identity of the model", identities.get("model_identity")),
+        ("identity of the model", found.model_identity if is_own else None),
         ("data", row["data"]),
-        ("identity of the data", identities.get("data_identity")),
+        ("identity of the data", found.data_identity if is_own else None),
         ("kind", row["kind"]),
         ("fingerprint", row["fingerprint"] if is_own else None),
         ("adapter", row["adapter_path"] if is_own else None),
@@ -219,10 +257,10 @@ def _facts(found: Row) -> Pairs:
     return [(label, words.visible(value)) for label, value in known if value not in (None, "")]
 
 
-def _settings(found: Row) -> tuple[Table, Pairs]:
+def _settings(found: ReportedRun) -> tuple[Table, Pairs]:
     """The settings that differ from the defaults beside these, and all others; what one command did is none."""
-    defaults = found["defaults"]
-    config = {name: value for name, value in found["config"].items() if name not in found["of_one_command"]}
+    defaults = found.details.defaults
+    config = {name: value for name, value in found.details.config.items() if name not in found.no_settings}
     differing = {name: value for name, value in config.items() if name in defaults and defaults[name] != value}
     rows = [(words.visible(name), setting(value), setting(defaults[name])) for name, value in differing.items()]
     others = {name: value for name, value in config.items() if name not in differing}
@@ -232,15 +270,16 @@ def _settings(found: Row) -> tuple[Table, Pairs]:
     return table(("setting", "value", "default"), rows), flat(others)
 
 
-def _lineage(rows: Sequence[Row], name: str) -> list[dict[str, Any]]:
+def _lineage(rows: Sequence[FamilyMember], name: str) -> list[Relative]:
     """The family, parents before children, each with how deep it stands; nothing for a run without one."""
     if len(rows) < 2:
         return []
-    children: dict[str | None, list[Row]] = {}
+    children: dict[str | None, list[FamilyMember]] = {}
     known = {row["run"] for row in rows}
     for row in rows:
         children.setdefault(row["parent"] if row["parent"] in known else None, []).append(row)
-    found, waiting = [], [(row, 0) for row in reversed(children.get(None, []))]
+    found: list[Relative] = []
+    waiting = [(row, 0) for row in reversed(children.get(None, []))]
     while waiting:
         row, depth = waiting.pop()
         found.append(
@@ -250,15 +289,15 @@ def _lineage(rows: Sequence[Row], name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _kin(row: Row) -> str:
+def _kin(row: FamilyMember) -> str:
     facts = [f"from iteration {words.count(row['branch_iteration'])}"] if row["parent"] is not None else []
-    facts.append(f"{row['status']} at {words.progress(row, ' of ')}")
+    facts.append(f"{row['status']} at {words.progress(row['iteration'], row['target_iterations'], ' of ')}")
     if row["best_validation_loss"] is not None:
         facts.append(f"best {words.number(row['best_validation_loss'])} at {words.count(row['best_iteration'])}")
     return ", ".join(facts)
 
 
-def _attempt(row: Row) -> list[str]:
+def _attempt(row: AttemptRow) -> list[str]:
     reason = row["end_reason"] or ("at work" if row["ended_at"] is None else "ended")
     return [
         str(row["number"]),
@@ -272,7 +311,7 @@ def _attempt(row: Row) -> list[str]:
     ]
 
 
-def _checkpoint(row: Row) -> list[str]:
+def _checkpoint(row: CheckpointRow) -> list[str]:
     return [
         words.count(row["iteration"]),
         words.size(row["bytes"]),
@@ -284,7 +323,10 @@ def _checkpoint(row: Row) -> list[str]:
     ]
 
 
-def _scores(evaluations: Iterable[Row]) -> Iterable[list[str]]:
+_NO_SCORE: ComparedScore = {"metric": "", "value": None, "standard_error": None, "base_value": None}
+
+
+def _scores(evaluations: Iterable[ScoredEvaluation]) -> Iterable[list[str]]:
     for each in evaluations:
         about = [
             sentences.when(each["created_at"]),
@@ -293,11 +335,11 @@ def _scores(evaluations: Iterable[Row]) -> Iterable[list[str]]:
             words.count(each["iteration"]),
             words.count(each["rows"]),
         ]
-        for score in each["scores"] or [{"metric": "", "value": None, "standard_error": None, "base_value": None}]:
+        for score in each["scores"] or [_NO_SCORE]:
             value = measured(score["value"], score["standard_error"])
             yield [*about, words.visible(score["metric"]), value, words.number(score["base_value"])]
 
 
-def _event(row: Row) -> list[str]:
+def _event(row: EventView) -> list[str]:
     level = "" if row["level"] == "info" else row["level"]
     return [sentences.when(row["time"]), words.count(row["iteration"]), level, sentences.lines(row["message"])]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from string import ascii_uppercase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -16,7 +16,14 @@ from mlxops.ui.charts import plot
 from mlxops.ui.terminal import tables
 from mlxops.ui.terminal.console import is_unicode
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from mlxops.jobs.run.comparison import (
+        ComparedEvaluation,
+        ComparedSetting,
+        Comparison,
+        Loss,
+        LossDifference,
+    )
 
 _STYLES = ("cyan", "bold yellow", "green", "magenta", "red", "blue", "bright_cyan", "bright_magenta")
 _HEIGHT = 14
@@ -26,37 +33,37 @@ _SMALL = 0.001  # an error that three decimals say nothing of
 _RULE = "* more than chance: above 1.96 standard errors of the difference (docs/runs.md)"
 
 
-def comparison(found: Row, console: Console) -> None:
+def comparison(found: Comparison, console: Console) -> None:
     """The whole comparison: who is who, settings, losses, curves, evaluations, speed and memory."""
-    names = [row["name"] for row in found["runs"]]
+    names = [row.name for row in found.runs]
     letters = ascii_uppercase[: len(names)]
-    for letter, name, row in zip(letters, names, found["runs"], strict=True):
-        progress = f"{row['status']}, {words.progress(row)}"
+    for letter, name, row in zip(letters, names, found.runs, strict=True):
+        progress = f"{row.status}, {words.progress(row.iteration, row.target_iterations)}"
         console.print(Text(f"{letter}  {words.visible(name)}  ({progress})"), soft_wrap=True)
     for sentence in _sentences(found):
         console.print(sentence, soft_wrap=True)
-    if found["settings"]:
-        _settings(found["settings"], letters, console)
+    if found.settings:
+        _settings(found.settings, letters, console)
     _losses(found, letters, console)
     _curves(found, letters, console)
-    if found["evaluations"]:
-        _evaluations(found["evaluations"], letters, console)
+    if found.evaluations:
+        _evaluations(found.evaluations, letters, console)
     _speed(found, letters, console)
 
 
-def _sentences(found: Row) -> list[str]:
+def _sentences(found: Comparison) -> list[str]:
     said = []
-    if found["same_settings"]:
+    if found.same_settings:
         said.append("the settings are the same in all of them")
-    if found["same_losses"]:
+    if found.same_losses:
         said.append("every loss is the same to the last bit")
-    return [*said, *(f"take care: {caution}" for caution in found["cautions"])]
+    return [*said, *(f"take care: {caution}" for caution in found.cautions)]
 
 
-def _settings(settings: Sequence[Row], letters: str, console: Console) -> None:
+def _settings(settings: Sequence[ComparedSetting], letters: str, console: Console) -> None:
     """A column a run, or where that is too wide each value with the runs that have it."""
     _heading("settings (* differs)", console)
-    rows = [[row["name"] + ("*" if row["differs"] else ""), *map(_value, row["values"])] for row in settings]
+    rows = [[row.name + ("*" if row.differs else ""), *map(_value, row.values)] for row in settings]
     columns = ("setting", *letters)
     if _fits(columns, rows, console):
         tables.table(columns, rows, console)
@@ -69,26 +76,26 @@ def _settings(settings: Sequence[Row], letters: str, console: Console) -> None:
         console.print(Text(f"{name} ", "dim").append(", ".join(groups), "none"), soft_wrap=True)
 
 
-def _losses(found: Row, letters: str, console: Console) -> None:
+def _losses(found: Comparison, letters: str, console: Console) -> None:
     """One table, or where that is too wide one of the final losses and one of the best."""
     _heading("losses", console)
-    final, best = ([row for row in found["differences"] if row["loss"] == which] for which in ("final", "best"))
+    final, best = ([row for row in found.differences if row.loss == which] for which in ("final", "best"))
     of_final = [
         [
             letter,
-            words.number(row["train_loss"]),
-            _measured(row["validation_loss"], row["validation_standard_error"]),
+            words.number(row.train_loss),
+            _measured(row.validation_loss, row.validation_standard_error),
             _difference(difference),
         ]
-        for letter, row, difference in zip(letters, found["runs"], final, strict=True)
+        for letter, row, difference in zip(letters, found.runs, final, strict=True)
     ]
     of_best = [
         [
-            _measured(row["best_validation_loss"], row["best_standard_error"]),
-            words.count(row["best_iteration"]),
+            _measured(row.best_validation_loss, row.best_standard_error),
+            words.count(row.best_iteration),
             _difference(difference),
         ]
-        for row, difference in zip(found["runs"], best, strict=True)
+        for row, difference in zip(found.runs, best, strict=True)
     ]
     columns, columns_of_best = ("run", "train", "validation", "gap to best"), ("best", "at", "gap to best")
     rows = [[*one, *other] for one, other in zip(of_final, of_best, strict=True)]
@@ -100,16 +107,16 @@ def _losses(found: Row, letters: str, console: Console) -> None:
         tables.table(
             ("run", *columns_of_best), [[letter, *row] for letter, row in zip(letters, of_best, strict=True)], console
         )
-    if any(row["exceeds"] is not None and row["difference"] for row in found["differences"]):
+    if any(row.exceeds is not None and row.difference for row in found.differences):
         console.print(Text(_RULE, style="dim"), soft_wrap=True)
 
 
-def _evaluations(evaluations: Sequence[Row], letters: str, console: Console) -> None:
+def _evaluations(evaluations: Sequence[ComparedEvaluation], letters: str, console: Console) -> None:
     """A column a run, or where that is too wide a line a run."""
     _heading("evaluations", console)
-    scores = [[*map(_measured, row["values"], row["standard_errors"])] for row in evaluations]
+    scores = [[*map(_measured, row.values, row.standard_errors)] for row in evaluations]
     columns = ("kind", "data", "score", *letters)
-    names = [[words.visible(row[name]) for name in ("kind", "data", "metric")] for row in evaluations]
+    names = [[words.visible(text) for text in (row.kind, row.data, row.metric)] for row in evaluations]
     rows = [[*about, *row] for about, row in zip(names, scores, strict=True)]
     if _fits(columns, rows, console):
         tables.table(columns, rows, console)
@@ -126,18 +133,19 @@ def _fits(columns: Sequence[str], rows: Sequence[Sequence[str]], console: Consol
     return sum(widths) + 2 * (len(widths) - 1) <= console.width
 
 
-def _curves(found: Row, letters: str, console: Console) -> None:
-    unit = _UNITS[found["by"]]
-    for name in ("train_loss", "validation_loss"):
+def _curves(found: Comparison, letters: str, console: Console) -> None:
+    unit = _UNITS[found.by]
+    losses: tuple[Loss, Loss] = ("train_loss", "validation_loss")
+    for name in losses:
         layers = [
             plot.Layer(
-                points=[(place, plot.drawable(value)) for place, value in curve[name]],
+                points=[(place, plot.drawable(value)) for place, value in curve.of(name)],
                 style=style,
                 letter=letter,
                 plain=letter,
             )
-            for letter, style, curve in zip(letters, _STYLES, found["curves"], strict=False)
-            if any(value is not None for _, value in curve[name])
+            for letter, style, curve in zip(letters, _STYLES, found.curves, strict=False)
+            if any(value is not None for _, value in curve.of(name))
         ]
         if not layers:
             continue
@@ -145,35 +153,35 @@ def _curves(found: Row, letters: str, console: Console) -> None:
         width = max(min(console.width, _WIDEST), 24)
         for line in plot.draw(layers, width, _HEIGHT, unicode=is_unicode(console)):
             console.print(line, soft_wrap=True)
-        places = found["places"][name]
+        places = found.places[name]
         if places:
-            rows = [[_place(row["at"], found["by"]), *map(words.number, row["values"])] for row in places]
+            rows = [[_place(row.at, found.by), *map(words.number, row.values)] for row in places]
             tables.table((unit, *letters), rows, console)
 
 
-def _speed(found: Row, letters: str, console: Console) -> None:
+def _speed(found: Comparison, letters: str, console: Console) -> None:
     _heading("speed and memory", console)
     rows = []
-    for letter, speed, memory in zip(letters, found["speed"], found["memory"], strict=True):
-        by_attempt = [f"{words.count(each['tokens_per_second'])}" for each in speed["attempts"]]
+    for letter, speed, memory in zip(letters, found.speed, found.memory, strict=True):
+        by_attempt = [f"{words.count(each.tokens_per_second)}" for each in speed.attempts]
         rows.append(
             [
                 letter,
                 ", ".join(by_attempt) or words.NOTHING,
-                words.duration(speed["seconds"]),
-                words.size(memory["peak_memory"]),
-                words.size(memory["active_memory"]),
+                words.duration(speed.seconds),
+                words.size(memory.peak_memory),
+                words.size(memory.active_memory),
             ]
         )
     tables.table(("run", "tokens/s, median of each attempt", "time", "peak memory", "active memory"), rows, console)
 
 
-def _difference(row: Row) -> str:
-    if row["difference"] is None:
+def _difference(row: LossDifference) -> str:
+    if row.difference is None:
         return words.NOTHING
-    if row["difference"] == 0:
+    if row.difference == 0:
         return "lowest"
-    return _measured(row["difference"], row["standard_error"]) + (" *" if row["exceeds"] else "")
+    return _measured(row.difference, row.standard_error) + (" *" if row.exceeds else "")
 
 
 def _measured(value: float | None, standard_error: float | None) -> str:

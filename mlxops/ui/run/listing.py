@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -12,14 +12,22 @@ from rich.text import Text
 
 from mlxops import words
 from mlxops.ui.terminal import lines
-from mlxops.ui.terminal.tables import SPACE, Row, add_column, make_table, print_table
+from mlxops.ui.terminal.tables import SPACE, add_column, make_table, print_table
+
+if TYPE_CHECKING:
+    from mlxops.registry import RunSummaryView
 
 _NUMBERS = ("iteration", "best", "validation", "train", "tokens/s", "attempts")
 _IMPORTED = ", imported"
 
 
 def runs(
-    rows: Sequence[Row], console: Console, now: datetime, columns: Sequence[str] = (), *, is_narrowed: bool = False
+    rows: Sequence[RunSummaryView],
+    console: Console,
+    now: datetime,
+    columns: Sequence[str] = (),
+    *,
+    is_narrowed: bool = False,
 ) -> None:
     """The runs in their order, with as many columns as the terminal has room for, or with the `columns` of these names.
 
@@ -30,7 +38,8 @@ def runs(
         console.print("no run is like that: inv runs shows all" if is_narrowed else nothing, soft_wrap=True)
         return
     if columns:
-        print_table(columns, [[_summary_value(name, row[name], now) for name in columns] for row in rows], console)
+        chosen: list[Mapping[str, object]] = [*rows]
+        print_table(columns, [[_summary_value(name, row[name], now) for name in columns] for row in chosen], console)
         return
     cells = [_run_cells(row, now) for row in rows]
     widths = {name: max(cell_len(name), *(cell_len(each[name]) for each in cells)) for name in cells[0]}
@@ -45,11 +54,11 @@ def runs(
     console.print(table)
 
 
-def _run_cells(row: Row, now: datetime) -> dict[str, str]:
+def _run_cells(row: RunSummaryView, now: datetime) -> dict[str, str]:
     return {
         "name": words.visible(row["name"]),
-        "status": row["status"] + (_IMPORTED if row.get("imported_from") else ""),
-        "iteration": words.progress(row),
+        "status": row["status"] + (_IMPORTED if row["imported_from"] else ""),
+        "iteration": words.progress(row["iteration"], row["target_iterations"] if row["is_target_known"] else None),
         "train": words.number(row["train_loss"]),
         "validation": words.number(row["validation_loss"]),
         "best": words.number(row["best_validation_loss"]),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from mlxops import words
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from mlxops.registry import GivenAnswer, ScoredEvaluation
 
 
-def results(evaluations: Sequence[Row], answers: Sequence[Row], console: Console, now: datetime) -> None:
+def results(
+    evaluations: Sequence[ScoredEvaluation], answers: Sequence[GivenAnswer], console: Console, now: datetime
+) -> None:
     """The evaluations with their scores, and the answers of the newest one that has any; nothing where none is."""
     if evaluations:
         console.print()
@@ -24,10 +27,15 @@ def results(evaluations: Sequence[Row], answers: Sequence[Row], console: Console
         console.print()
         console.print(Text("answers", style="bold"))
     for answer in answers:
-        parts = [("asked", "prompt"), ("expected", "expected"), ("base model", "base_answer"), ("answered", "answer")]
-        for label, name in parts:
-            if answer[name] is not None:
-                line = Text().append(f"{label:>8} ", "dim").append(words.visible(answer[name]), "none")
+        parts = [
+            ("asked", answer["prompt"]),
+            ("expected", answer["expected"]),
+            ("base model", answer["base_answer"]),
+            ("answered", answer["answer"]),
+        ]
+        for label, text in parts:
+            if text is not None:
+                line = Text().append(f"{label:>8} ", "dim").append(words.visible(text), "none")
                 console.print(line, soft_wrap=not console.is_terminal)
 
 
@@ -41,7 +49,7 @@ def measured(value: float | None, standard_error: float | None) -> str:
     return text if value is None or standard_error is None else f"{text} ± {words.number(standard_error)}"
 
 
-def _lines(evaluation: Row, now: datetime) -> list[Text]:
+def _lines(evaluation: ScoredEvaluation, now: datetime) -> list[Text]:
     asked = [
         f"{words.age(evaluation['created_at'], now)}: {words.visible(evaluation['kind'])}",
         f"{words.count(evaluation['rows'])} rows of {words.visible(evaluation['data'])}",

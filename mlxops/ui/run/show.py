@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -13,27 +13,25 @@ from mlxops.ui.charts import losses
 from mlxops.ui.run import lineage, results
 from mlxops.ui.terminal import lines
 from mlxops.ui.terminal.console import is_unicode
-from mlxops.ui.terminal.tables import Row, heading, table
+from mlxops.ui.terminal.tables import heading, table
+
+if TYPE_CHECKING:
+    from mlxops.jobs.run.show import RunDetails
+    from mlxops.registry import AttemptRow, CheckpointRow, JsonObject, RunSummaryView
 
 _BY_USE = ("iteration", "best", "updated", "validation", "train", "tokens/s", "left", "time", "attempts", "model")
 
 
-def run(details: Mapping[str, Any], console: Console, now: datetime) -> None:
-    """One run in full.
-
-    `details` holds `run` (a row of run_summary), `config` (its settings) and the rows `attempts`, `checkpoints`,
-    `curve`, `lineage` (its family), `evaluations`, `answers` and `events` (oldest first); `defaults` marks the settings
-    that differ, `command` is the command to repeat it.
-    """
-    row, attempts = details["run"], list(details.get("attempts") or [])
+def run(details: RunDetails, console: Console, now: datetime) -> None:
+    """One run in full; settings that differ from the defaults are marked."""
+    row, attempts = details.run, details.attempts
     console.print(heading(words.visible(row["name"])))
     _print_pairs(_run_facts(row, now), console)
-    family = list(details.get("lineage") or [])
-    if len(family) > 1:
+    if len(details.lineage) > 1:
         _section("lineage", console)
-        console.print(lineage.tree(family, row["name"]))
-    _section("settings (* not the default)" if details.get("defaults") else "settings", console)
-    _print_pairs(_settings(details.get("config") or {}, details.get("defaults") or {}), console)
+        console.print(lineage.tree(details.lineage, row["name"]))
+    _section("settings (* not the default)" if details.defaults else "settings", console)
+    _print_pairs(_settings(details.config, details.defaults), console)
     if attempts:
         _section("attempts", console)
         table(
@@ -42,22 +40,20 @@ def run(details: Mapping[str, Any], console: Console, now: datetime) -> None:
             console,
         )
         _section("environment", console)
-        _print_pairs(_flat(attempts[-1].get("environment") or {}), console)
-    checkpoints = list(details.get("checkpoints") or [])
-    if checkpoints:
+        _print_pairs(_flat(attempts[-1]["environment"]), console)
+    if checkpoints := details.checkpoints:
         _section(f"checkpoints ({len(checkpoints)})", console)
         names = ("iteration", "size", "train", "validation", "best", "status", "when")
         table(names, [_checkpoint(each, now) for each in checkpoints[-8:]], console)
     _section("loss", console)
-    curve = details.get("curve") or []
-    console.print(losses.loss_chart(curve, min(console.width, 100), 14, unicode=is_unicode(console)), soft_wrap=True)
-    results.results(details.get("evaluations") or [], details.get("answers") or [], console, now)
-    events = list(details.get("events") or [])
-    if events:
+    chart = losses.loss_chart(details.curve, min(console.width, 100), 14, unicode=is_unicode(console))
+    console.print(chart, soft_wrap=True)
+    results.results(details.evaluations, details.answers, console, now)
+    if details.events:
         _section("last events", console)
-        console.print(*lines.events(events[-8:], now), sep="\n", soft_wrap=True)
-    typed = attempts[-1].get("command") if attempts else None
-    for title, command in (("the same again", typed), ("to train it once more", details.get("command"))):
+        console.print(*lines.events(details.events[-8:], now), sep="\n", soft_wrap=True)
+    typed = attempts[-1]["command"] if attempts else None
+    for title, command in (("the same again", typed), ("to train it once more", details.command)):
         if command:
             _section(title, console)
             console.print(words.visible(command), soft_wrap=True)
@@ -66,18 +62,19 @@ def run(details: Mapping[str, Any], console: Console, now: datetime) -> None:
 # one run ------------------------------------------------------------------------------------------------------------
 
 
-def _run_facts(row: Row, now: datetime) -> list[tuple[str, str]]:
-    progress = f"{words.progress(row, ' of ')} iterations"
+def _run_facts(row: RunSummaryView, now: datetime) -> list[tuple[str, str]]:
+    target = row["target_iterations"] if row["is_target_known"] else None
+    progress = f"{words.progress(row['iteration'], target, ' of ')} iterations"
     best = words.number(row["best_validation_loss"])
-    if row.get("best_iteration") is not None:
+    if row["best_iteration"] is not None:
         best += f" at {words.count(row['best_iteration'])}"
     known = [
         ("status", _status(row, now)),
-        ("progress", f"{progress}, {words.percent(row['progress'])}" if row.get("is_target_known", 1) else progress),
+        ("progress", f"{progress}, {words.percent(row['progress'])}" if row["is_target_known"] else progress),
         ("kind", row["kind"]),
         ("model", words.visible(row["model"])),
         ("data", words.visible(row["data"])),
-        ("imported from" if row.get("imported_from") else "adapter", words.visible(row["adapter_path"])),
+        ("imported from" if row["imported_from"] else "adapter", words.visible(row["adapter_path"])),
         ("train loss", words.number(row["train_loss"])),
         ("validation loss", f"{words.number(row['validation_loss'])}, best {best}"),
         ("tokens", f"{words.count(row['trained_tokens'])}, {words.count(row['tokens_per_second'])}/s"),
@@ -85,16 +82,17 @@ def _run_facts(row: Row, now: datetime) -> list[tuple[str, str]]:
         ("epoch", words.count(row["epoch"])),
         ("created", words.age(row["created_at"], now)),
     ]
-    known += [(name, words.visible(row[name])) for name in ("parent", "tags", "note") if row.get(name)]
+    notes = (("parent", row["parent"]), ("tags", row["tags"]), ("note", row["note"]))
+    known += [(name, words.visible(text)) for name, text in notes if text]
     return [*known, ("fingerprint", str(row["fingerprint"])[:16])]
 
 
-def _status(row: Row, now: datetime) -> str:
-    ended = [f"ended {words.age(row['ended_at'], now)}"] if row.get("ended_at") else []
+def _status(row: RunSummaryView, now: datetime) -> str:
+    ended = [f"ended {words.age(row['ended_at'], now)}"] if row["ended_at"] else []
     return ", ".join([row["status"], *ended, f"updated {words.age(row['updated_at'], now)}"])
 
 
-def _settings(config: Row, defaults: Row) -> list[tuple[str, str]]:
+def _settings(config: JsonObject, defaults: JsonObject) -> list[tuple[str, str]]:
     """The settings that say something: not the empty ones, unless that is what was chosen."""
 
     def is_shown(name: str, value: Any) -> bool:
@@ -110,20 +108,20 @@ def _settings(config: Row, defaults: Row) -> list[tuple[str, str]]:
     ]
 
 
-def _attempt(row: Row, now: datetime) -> list[str]:
-    ended = row.get("end_reason") or ("at work" if row.get("ended_at") is None else "ended")
+def _attempt(row: AttemptRow, now: datetime) -> list[str]:
+    ended = row["end_reason"] or ("at work" if row["ended_at"] is None else "ended")
     return [
         str(row["number"]),
-        row["start_kind"] + (f" ({row['start_note']})" if row.get("start_note") else ""),
+        row["start_kind"] + (f" ({row['start_note']})" if row["start_note"] else ""),
         words.count(row["from_iteration"]),
         words.count(row["to_iteration"]),
         words.age(row["started_at"], now),
-        ended + (f": {row['error']}" if row.get("error") else ""),
-        row.get("host") or words.NOTHING,
+        ended + (f": {row['error']}" if row["error"] else ""),
+        row["host"] or words.NOTHING,
     ]
 
 
-def _checkpoint(row: Row, now: datetime) -> list[str]:
+def _checkpoint(row: CheckpointRow, now: datetime) -> list[str]:
     return [
         words.count(row["iteration"]),
         words.size(row["bytes"]),
@@ -135,7 +133,7 @@ def _checkpoint(row: Row, now: datetime) -> list[str]:
     ]
 
 
-def _flat(values: Row, before: str = "") -> list[tuple[str, str]]:
+def _flat(values: JsonObject, before: str = "") -> list[tuple[str, str]]:
     found = []
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from mlxops import words
+
+if TYPE_CHECKING:
+    from mlxops.registry import EventView
 
 _GAP = 2
 
@@ -61,12 +64,12 @@ def trend(values: Sequence[float]) -> str:
     return "falling" if change < 0 else "rising"
 
 
-def events(rows: Iterable[Mapping[str, Any]], now: datetime) -> list[Text]:
+def events(rows: Iterable[EventView], now: datetime) -> list[Text]:
     """One line an event of the registry: when, at which iteration, and what; a warning says so in words."""
     drawn = []
     for row in rows:
         text = line().append(f"{words.age(row['time'], now):>15}  ", "dim")
-        if row.get("iteration") is not None:
+        if row["iteration"] is not None:
             text.append(f"{words.count(row['iteration'])}  ")
         if row["level"] != "info":
             text.append(f"{row['level']}: ", "bold red" if row["level"] == "error" else "bold yellow")

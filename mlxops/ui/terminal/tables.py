@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from rich import box
@@ -15,20 +15,17 @@ from mlxops import words
 from mlxops.ui.terminal import exact, lines
 from mlxops.ui.terminal.console import is_unicode
 
-Row = Mapping[str, Any]
 Format = Literal["table", "csv", "json", "jsonl", "md"]
 SPACE = 2  # between two columns
 _NARROWEST = 6  # columns of a table that would have to be narrower become lines of their own
 
 
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any] | Row], console: Console, format: Format = "table"
-) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], console: Console, format: Format = "table") -> None:
     """Rows as a table that fits the terminal, or exactly as data: floats with all their digits, nothing cut.
 
     Where the columns do not fit side by side each row becomes lines of its own.
     """
-    values = [[row[name] for name in columns] if isinstance(row, Mapping) else list(row) for row in rows]
+    values = [list(row) for row in rows]
     if format == "table":
         print_table(columns, values, console)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Group
@@ -14,6 +14,9 @@ from rich.text import Text
 from mlxops import times, words
 from mlxops.ui.charts import losses
 from mlxops.ui.terminal import lines
+
+if TYPE_CHECKING:
+    from mlxops.registry import EventView
 
 Snapshot = Mapping[str, Any]
 
@@ -179,8 +182,8 @@ def _what(snapshot: Snapshot) -> Text:
 
 def _bar(run: Mapping[str, Any], width: int, clock: _Clock, unicode: bool) -> Text:
     """What is done, and the time left by this attempt's own rate since its first report, validations and all."""
-    after = f"  {words.progress(run)}"
-    after += f"  {words.percent(run['progress'])}" if run.get("is_target_known", 1) else "  target not known"
+    after = f"  {words.progress(run['iteration'], run['target_iterations'] if run['is_target_known'] else None)}"
+    after += f"  {words.percent(run['progress'])}" if run["is_target_known"] else "  target not known"
     if run["status"] == "running" and run["eta_seconds"] is not None:
         left = f"  {words.duration(run['eta_seconds'])} left"
         if clock.stays:
@@ -225,7 +228,7 @@ def _facts(snapshot: Snapshot, machine: Mapping[str, Any], clock: _Clock) -> lis
     return [*facts, ("best train", words.number(run["best_train_loss"]))]
 
 
-def _events(rows: Sequence[Mapping[str, Any]], clock: _Clock) -> list[Text]:
+def _events(rows: Sequence[EventView], clock: _Clock) -> list[Text]:
     drawn = lines.events(rows, clock.now)
     if not clock.stays:
         return drawn

@@ -6,9 +6,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +18,9 @@ from mlxops import events, words
 from mlxops.ui.charts import losses as charts
 from mlxops.ui.terminal import lines
 from mlxops.ui.terminal.console import is_unicode
+
+if TYPE_CHECKING:
+    from mlxops.registry import LossPoint
 
 _REFRESH = 2.0  # a second: each drawing takes the interpreter from the training for about two milliseconds
 _CHART_SECONDS = 2.0
@@ -39,7 +42,7 @@ def screen(
     target: int,
     iteration: int,
     lines: Sequence[str],
-    curve: Iterable[Mapping[str, Any]] = (),
+    curve: Iterable[LossPoint] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Screen]:
     """The screen of one attempt; `lines` are said first and stay, `curve` is the loss of the attempts before.
@@ -110,7 +113,7 @@ class _PlainLines:
         console: Console,
         target: int,
         iteration: int,
-        curve: Iterable[Mapping[str, Any]],
+        curve: Iterable[LossPoint],
         clock: Callable[[], float],
     ) -> None:
         self._console = console
@@ -156,13 +159,13 @@ class _State:
         run_name: str,
         target: int,
         iteration: int,
-        curve: Iterable[Mapping[str, Any]],
+        curve: Iterable[LossPoint],
         clock: Callable[[], float],
     ) -> None:
         self.run_name = run_name
         self.progress = _Progress(target, iteration, clock)
         self.clock = clock
-        self.curve = [dict(row) for row in curve]
+        self.curve = list(curve)
         self.version = 0
         self.step_loss: float | None = None
         self.epoch: int | None = None
@@ -182,7 +185,7 @@ class _State:
                 self.doing = "training"
             case events.Report():
                 self.epoch, self.metrics = event.epoch, event.metrics
-                self._add(event.iteration, "train_loss", event.metrics.get("train_loss", math.nan))
+                self._add(_point(event.iteration, train_loss=event.metrics.get("train_loss", math.nan)))
             case events.Started():
                 self.progress.start(event)
                 self.doing = "first step"
@@ -192,7 +195,7 @@ class _State:
                 self.validation = event
                 if self.best is None or event.loss < self.best[0]:
                     self.best = (event.loss, event.iteration)
-                self._add(event.iteration, "validation_loss", event.loss)
+                self._add(_point(event.iteration, validation_loss=event.loss))
             case events.Saved():
                 self.saved = event
             case events.Skipped():
@@ -202,8 +205,8 @@ class _State:
             case events.Stopped():
                 self.doing = _stopped(event)
 
-    def _add(self, iteration: int, name: str, loss: float) -> None:
-        self.curve.append({"iteration": iteration, name: loss})
+    def _add(self, point: LossPoint) -> None:
+        self.curve.append(point)
         if len(self.curve) > 2 * _POINTS:
             self.curve = _thinned(self.curve)
         self.version += 1
@@ -257,15 +260,15 @@ class _Drawing:
         return self._chart
 
 
-def _best(curve: Iterable[Mapping[str, Any]]) -> tuple[float, int] | None:
+def _best(curve: Iterable[LossPoint]) -> tuple[float, int] | None:
     """The lowest validation loss so far and its iteration."""
-    validated = [row for row in curve if row.get("validation_loss") is not None]
-    return min(((row["validation_loss"], row["iteration"]) for row in validated), default=None)
+    validated = [(row["validation_loss"], row["iteration"]) for row in curve]
+    return min(((loss, iteration) for loss, iteration in validated if loss is not None), default=None)
 
 
 def _facts(state: _State) -> list[tuple[str, str]]:
     metrics, validation = state.metrics, state.validation
-    losses = [row["train_loss"] for row in state.curve[-12:] if row.get("train_loss") is not None]
+    losses = [row["train_loss"] for row in state.curve[-12:] if row["train_loss"] is not None]
     loss = metrics.get("train_loss", state.step_loss)
     validated = best = words.NOTHING
     if validation is not None:
@@ -287,12 +290,22 @@ def _facts(state: _State) -> list[tuple[str, str]]:
     ]
 
 
-def _thinned(curve: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _point(iteration: float, *, train_loss: float | None = None, validation_loss: float | None = None) -> LossPoint:
+    return {
+        "iteration": int(iteration),
+        "train_loss": train_loss,
+        "validation_loss": validation_loss,
+        "validation_standard_error": None,
+    }
+
+
+def _thinned(curve: Sequence[LossPoint]) -> list[LossPoint]:
     """The curve with fewer points: a run of a million reports must not slow its own screen down."""
-    kept = []
-    for name in ("train_loss", "validation_loss"):
-        points = [(row["iteration"], row[name]) for row in curve if row.get(name) is not None]
-        kept += [{"iteration": iteration, name: loss} for iteration, loss in charts.thin(points, _POINTS // 4)]
+    train = [(row["iteration"], loss) for row in curve if (loss := row["train_loss"]) is not None]
+    validation = [(row["iteration"], loss) for row in curve if (loss := row["validation_loss"]) is not None]
+    most = _POINTS // 4
+    kept = [_point(iteration, train_loss=loss) for iteration, loss in charts.thin(train, most)]
+    kept += [_point(iteration, validation_loss=loss) for iteration, loss in charts.thin(validation, most)]
     return sorted(kept, key=lambda row: row["iteration"])
 
 

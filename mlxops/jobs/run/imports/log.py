@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mlxops.adapters import mlx_lm_log
 from mlxops.adapters.mlx_lm_log import Begins, Point, Reached
-from mlxops.registry import Points
+from mlxops.registry import JsonObject, Points
 
 _BEGINNING = 1 << 10  # bytes
 _LONGEST = 1e9  # seconds that a training may take
@@ -36,7 +35,7 @@ class Attempt:
         """Whether it came to its end."""
         return self.is_ended or (self.target is not None and self.reached >= self.target)
 
-    def as_data(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """What an event keeps of it, since its points may be replaced by those of a later one."""
         return {
             "from_iteration": self.from_iteration,
@@ -53,7 +52,7 @@ class Story:
 
     begins: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: JsonObject = field(default_factory=dict)
     reports: int = 0
     validations: int = 0
 

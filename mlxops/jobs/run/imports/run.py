@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mlxops import layout, recipe, registry
 from mlxops.adapters import folders, foreign
@@ -23,6 +23,55 @@ from mlxops.jobs.run.imports.weights import Progress, Weights, in_words, whole
 from mlxops.options import options_of
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
+from mlxops.registry import JsonObject
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRun:
+    """A source that is of a run of ours, which is in the registry."""
+
+    name: str
+    is_own: Literal[True] = True
+    is_new: Literal[False] = False
+    source: str
+    notes: Sequence[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFacts:
+    """What was read of a source, and what to know of it."""
+
+    source: str
+    log: str | None
+    attempts: int
+    reports: int
+    validations: int
+    checkpoints: int
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportResult:
+    """What an import did: the run, how many rows of each table are new or changed, what was read.
+
+    `goes_on` is the command that resumes it in a run of its own. The target is None where the source does not tell it.
+    """
+
+    name: str
+    is_own: Literal[False] = False
+    is_new: bool
+    changed: Mapping[str, int]
+    status: str
+    iteration: int
+    target_iterations: int | None
+    source: str
+    log: str | None
+    attempts: int
+    reports: int
+    validations: int
+    checkpoints: int
+    notes: Sequence[str]
+    goes_on: str | None
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -31,17 +80,17 @@ def _silent(what: str, done: int, total: int) -> None:
 
 def import_run(
     invocation: Invocation, config: ImportRunConfig, progress: Progress = _silent, defaults: LoraConfig | None = None
-) -> dict[str, Any]:
+) -> ImportResult | OwnRun:
     """Bring a training of `mlx_lm.lora` into the registry, or what is new of one that was imported before.
 
-    Returns its `name`, how far it came, what was read, and `notes`. A folder or log of a run of ours is named and
-    imported by nothing (`is_own`). `defaults` are the project's settings of a training without options: the
-    command that continues leaves them out. Raises `NotFound` or `BadRequest` where there is nothing to import.
+    Of a folder or log of a run of ours nothing is imported. `defaults` are the project's settings of a training without
+    options: the command that continues leaves them out. Raises `NotFound` or `BadRequest` where there is nothing to
+    import.
     """
     project = invocation.project
     path = project.resolve(config.source)
     if own := import_source.own_run(invocation, path):
-        return _facts_of_own(project, own, path)
+        return OwnRun(name=own, source=project.relative(path))
     source = import_source.find(project, path, config.source)
     said = _read_settings(source)
     with registry.open_registry(invocation.project.registry_path) as db, registry.gather_points(db) as points:
@@ -64,22 +113,16 @@ def import_run(
     command, needs = _goes_on(invocation, project, source, said, weights, asdict(defaults or LoraConfig()))
     if done.is_log_gone:
         needs = ["its log is gone: what that told stays as it was", *needs]
-    return {
-        "name": done.name,
-        "is_own": False,
-        "is_new": done.is_new,
-        "changed": dict(done.changed),
-        "status": done.status,
-        "iteration": done.iteration,
-        "target_iterations": run.target_iterations if run.config["imported"]["is_target_known"] else None,
-        **facts,
-        "notes": [*facts["notes"], *needs],
-        "goes_on": command,
-    }
-
-
-def _facts_of_own(project: Project, name: str, path: Path) -> dict[str, Any]:
-    return {"name": name, "is_own": True, "is_new": False, "source": project.relative(path), "notes": []}
+    return ImportResult(
+        name=done.name,
+        is_new=done.is_new,
+        changed=done.changed,
+        status=done.status,
+        iteration=done.iteration,
+        target_iterations=run.target_iterations if run.config["imported"]["is_target_known"] else None,
+        goes_on=command,
+        **vars(replace(facts, notes=[*facts.notes, *needs])),
+    )
 
 
 # reading it ----------------------------------------------------------------------------------------------------------
@@ -101,12 +144,12 @@ def _hashes(project: Project, db: registry.Registry, source: Source) -> dict[tup
     return {}
 
 
-def _read_settings(source: Source) -> dict[str, Any]:
+def _read_settings(source: Source) -> JsonObject:
     """What `adapter_config.json` says, nothing where it cannot be read."""
     return _writable(folders.read_settings(source.folder.folder)[0] or {}) if source.folder else {}
 
 
-def _writable(values: dict[str, Any]) -> dict[str, Any]:
+def _writable(values: JsonObject) -> JsonObject:
     """Settings as they can be written in UTF-8: JSON may hold halves of letters."""
     return dict(json.loads(json.dumps(values, ensure_ascii=False).encode("utf-8", "replace")))
 
@@ -115,7 +158,7 @@ def _writable(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(
-    project: Project, source: Source, name: str | None, said: Mapping[str, Any], story: Story, weights: Weights
+    project: Project, source: Source, name: str | None, said: JsonObject, story: Story, weights: Weights
 ) -> registry.ImportedRun:
     last = story.attempts[-1] if story.attempts else None
     iteration = max(weights.reached, last.reached if last else 0)
@@ -153,7 +196,7 @@ def _run(
     )
 
 
-def _config(source: Source, said: Mapping[str, Any], story: Story) -> dict[str, Any]:
+def _config(source: Source, said: JsonObject, story: Story) -> JsonObject:
     """The settings by the names of `LoraConfig`, as far as they are known."""
     values: dict[str, Any] = dict(story.settings)
     if story.attempts and story.attempts[-1].target:
@@ -170,7 +213,7 @@ def _config(source: Source, said: Mapping[str, Any], story: Story) -> dict[str, 
     return _writable({name: value for name, value in values.items() if name not in commands.NO_SETTINGS})
 
 
-def _as_they_are(said: Mapping[str, Any]) -> dict[str, Any]:
+def _as_they_are(said: JsonObject) -> JsonObject:
     lora = said.get("lora_parameters")
     lora = lora if isinstance(lora, Mapping) else {}
     flat = {**said, **{f"lora_{name}": value for name, value in lora.items()}}
@@ -179,7 +222,7 @@ def _as_they_are(said: Mapping[str, Any]) -> dict[str, Any]:
     return _checked(flat)
 
 
-def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(values: JsonObject) -> JsonObject:
     """The settings that a training here could have."""
     checked = {}
     for option in options_of(LoraConfig):
@@ -192,7 +235,7 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _attempts(
-    source: Source, said: Mapping[str, Any], story: Story, weights: Weights, run: registry.ImportedRun
+    source: Source, said: JsonObject, story: Story, weights: Weights, run: registry.ImportedRun
 ) -> list[registry.ImportedAttempt]:
     """The trainings of a log one after the other, the last one ending when the newest file was written."""
     attempts = story.attempts or [import_log.Attempt(from_iteration=0, reached=run.iteration)]
@@ -236,7 +279,7 @@ def _times(source: Source, story: Story, weights: Weights) -> tuple[list[float],
     return begun[::-1], ended
 
 
-def _read_facts(project: Project, source: Source, story: Story, weights: Weights) -> dict[str, Any]:
+def _read_facts(project: Project, source: Source, story: Story, weights: Weights) -> SourceFacts:
     notes = [*source.notes, *weights.notes]
     if source.folder and folders.read_settings(source.folder.folder)[0] is None:
         notes.append("there is no adapter_config.json that can be read, so its settings are not known")
@@ -244,26 +287,26 @@ def _read_facts(project: Project, source: Source, story: Story, weights: Weights
         notes.append(
             f"the log holds {len(story.attempts):,} trainings: where they overlap, the points are the later ones"
         )
-    return {
-        "source": source.stored,
-        "log": project.relative(source.log) if source.log else None,
-        "attempts": max(len(story.attempts), 1),
-        "reports": story.reports,
-        "validations": story.validations,
-        "checkpoints": len(weights.rows),
-        "notes": notes,
-    }
+    return SourceFacts(
+        source=source.stored,
+        log=project.relative(source.log) if source.log else None,
+        attempts=max(len(story.attempts), 1),
+        reports=story.reports,
+        validations=story.validations,
+        checkpoints=len(weights.rows),
+        notes=notes,
+    )
 
 
-def _event(run: registry.ImportedRun, facts: Mapping[str, Any], story: Story) -> registry.ImportedEvent:
-    read = ("reports", "validations", "checkpoints")
-    counts = ", ".join(f"{facts[each]:,} {each[:-1] if facts[each] == 1 else each}" for each in read)
+def _event(run: registry.ImportedRun, facts: SourceFacts, story: Story) -> registry.ImportedEvent:
+    read = (("report", facts.reports), ("validation", facts.validations), ("checkpoint", facts.checkpoints))
+    counts = ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in read)
     return {
         "iteration": run.iteration,
         "level": "info",
         "kind": "imported",
         "message": f"imported from {run.source}: {counts}",
-        "detail": {**facts, "trainings": [attempt.as_data() for attempt in story.attempts]},
+        "detail": {**asdict(facts), "trainings": [attempt.to_json() for attempt in story.attempts]},
     }
 
 
@@ -271,9 +314,9 @@ def _goes_on(
     invocation: Invocation,
     project: Project,
     source: Source,
-    said: Mapping[str, Any],
+    said: JsonObject,
     weights: Weights,
-    defaults: Mapping[str, Any],
+    defaults: JsonObject,
 ) -> tuple[str | None, list[str]]:
     """The command that resumes a folder's weights in a run of ours, and what it needs; None without weights."""
     if source.folder is None or not weights.rows:
