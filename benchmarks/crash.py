@@ -4,6 +4,7 @@
 
 A training is killed at a random instant and started again by the same command, until it is finished. Every other kill
 falls inside the checkpoint writer, at one of its instants; the rest anywhere between the first step and the end.
+The clock's cases save by it as well, which the uninterrupted run does not.
 Then the adapters' bytes and all metrics that are no wall-clock figures have to be those of the uninterrupted run, and
 every start has to have resumed from the newest whole checkpoint. Ends with 1 where anything differs.
 """
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +42,7 @@ FEATURES = {
     "accumulation": ["--grad-accumulation-steps", "3"],
     "checkpointing": ["--grad-checkpoint"],
     "cosine": ["--lr-schedule", "cosine_decay", "--warmup", "3"],
+    "clock": ["--save-minutes", "0.0001"],
 }
 OPTIMIZERS = ("adam", "adamw", "muon", "sgd", "adafactor")
 
@@ -56,6 +58,11 @@ class Case:
     def options(self) -> list[str]:
         """What is typed for it."""
         return ["--optimizer", self.optimizer, *(word for name in self.features for word in FEATURES[name])]
+
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether checkpoints are saved that the uninterrupted run, which is without a clock, does not have."""
+        return "clock" in self.features
 
     @property
     def name(self) -> str:
@@ -96,17 +103,19 @@ def cases() -> list[Case]:
     names = list(FEATURES)
     found = []
     for number, optimizer in enumerate(OPTIMIZERS):
-        turned = names[number % 4 :] + names[: number % 4]
+        turned = names[number % len(names) :] + names[: number % len(names)]
         found += [Case(optimizer, tuple(turned[:3])), Case(optimizer, tuple(turned[3:] + turned[:1]))]
     return found
 
 
 def check(project: Path, case: Case, kills: int, chance: random.Random, options: Sequence[str]) -> Count:
     """Kill runs of a case so many times in all, and compare each with the uninterrupted one."""
+    without_clock = replace(case, features=tuple(name for name in case.features if name != "clock"))
+    straight = [*options, *without_clock.options, "--name"]
     options = [*options, *case.options, "--name"]
     whole = f"{case.name}-whole"
     begun = time.perf_counter()
-    command = Command(project, [*options, whole])
+    command = Command(project, [*straight, whole])
     command.wait_for_training()
     training = time.perf_counter()
     ended = command.wait()
@@ -126,6 +135,11 @@ def check(project: Path, case: Case, kills: int, chance: random.Random, options:
             count.faults.append(f"{name} resumed from {went_on}, the newest checkpoints were at {starts}")
         count.runs += 1
         got = training_runs.result(project, name)
+        wanted = {row["iteration"] for row in expected["checkpoints"]}
+        others = [row for row in got["checkpoints"] if row["iteration"] not in wanted]
+        got["checkpoints"] = [row for row in got["checkpoints"] if row["iteration"] in wanted]
+        if bool(others) != case.by_the_clock:
+            count.faults.append(f"{name} has {len(others)} checkpoints beside those of the uninterrupted run")
         count.exact += got == expected
         count.faults += [f"{name} differs in {part}" for part in expected if got[part] != expected[part]]
         extra = training_runs.steps_trained(project) - before - expected["run"]["iteration"]

@@ -112,6 +112,21 @@ class Heard:
         return [event.loss for event in self.of(Step)]
 
 
+@dataclass
+class MinutePerStep:
+    """A clock by which every step takes a minute; `hear` is told of them, and never asks for a stop."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def hear(self, event: Event) -> bool:
+        """Take note of an event."""
+        self.seconds += 60 * isinstance(event, Step)
+        return False
+
+
 def train_small(source: Path, folder: Path, config: LoraConfig = SMALL, **changed: Any) -> Heard:
     """Train to the target, or until `stop_at`; returns what was heard."""
     heard = Heard(changed.pop("stop_at", lambda event: False))

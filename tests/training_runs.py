@@ -259,34 +259,35 @@ def pause_before(place: str, call: int, reached: Event, go_on: Event) -> None:
 def die_in_the_writer(instant: int) -> None:
     """Have this process kill itself at the nth instant of writing checkpoints, of which each has 29.
 
-    They are before and after every step from the first byte to the committed row, and halfway through a file.
+    They are before and after every step from the first byte to the committed row, and within a file.
     """
+    half = (0.5,)
+    within = (0.01, 0.5, 0.99)  # in the header, among the arrays, and in the last of them
     passed, writing = count(1), threading.Event()
 
-    def pass_by(half_written: Path | None = None) -> None:
+    def pass_by(written: Path | None = None, share: float = 1.0) -> None:
         if writing.is_set() and next(passed) == instant:
-            if half_written is not None:
-                os.truncate(half_written, half_written.stat().st_size // 2)
+            if written is not None:
+                os.truncate(written, int(written.stat().st_size * share))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def watch(place: str, written: int | None = None) -> None:
+    def watch(place: str, written: int = 0, shares: Sequence[float] = ()) -> None:
         owner, name = _find(place)
         function = getattr(owner, name)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             pass_by()
             done = function(*args, **kwargs)
-            if written is not None:
-                pass_by(half_written=Path(args[written]))
+            for share in shares:
+                pass_by(Path(args[written]), share)
             pass_by()
             return done
 
         setattr(owner, name, wrapped)
 
-    watch("mlx.core:save_safetensors", written=0)
-    watch("shutil:copyfile", written=1)
+    watch("mlxops.tensors:write", written=0, shares=within)
+    watch("shutil:copyfile", written=1, shares=half)
     watch("mlxops.files:sync")
-    watch("mlxops.files:sha256")
     watch("pathlib:Path.replace")
     watch("mlxops.registry:add_checkpoint")
     act_before(CHECKPOINT, writing.set)

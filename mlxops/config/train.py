@@ -110,6 +110,9 @@ class LoraConfig:
         25, "validation batches; -1 for all, 0 for none", role="keeping", at_least=-1, at_most=HUGE
     )
     save_every: int = option(100, "iterations between checkpoints", role="keeping", at_least=1, at_most=HUGE)
+    save_minutes: float | None = option(
+        None, "minutes after which a checkpoint is saved, besides --save-every", role="keeping", above=0, at_most=1e6
+    )
     keep_last: int | None = option(
         None,
         "checkpoints kept while training, with the best and those that runs branch from; all unless given",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxops.config import LoraConfig
+from mlxops.errors import Failed
 from mlxops.events import Event, Notice, Report, Skipped, Started, Step, Stopped
 from mlxops.training import schedule
 from mlxops.training.batches import Batch
@@ -26,7 +28,8 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
 
     Weights, and metrics that are no wall-clock figures, are a function of model, rows and settings alone, wherever
     training was interrupted. Raises `Diverged` when `GIVE_UP_AFTER` batches in a row were left out or weights that
-    are to be saved are spoilt; the newest checkpoint, and what the folder offers, is then one from before.
+    are to be saved are spoilt; the newest checkpoint, and what the folder offers, is then one from before. Raises
+    `Failed` where training comes to its end without a single update.
     """
     # ---- set up -------------------------------------------------------------------------------------------------
     config, plan, objective = work.config, work.plan, work.objective
@@ -35,7 +38,7 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
     counters = trainer.counters
     rate = schedule.learning_rates(config, target=work.target)
     group = config.grad_accumulation_steps
-    clock = _Clock()
+    clock, since_save = _Clock(), _Minutes(config.save_minutes, work.now)
     saved_at = counters.iteration if work.start else None
     closed = work.start if work.start and work.start.has_closing and counters.iteration < work.target else None
 
@@ -70,6 +73,7 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
             closed = None
         emit(trainer.save(go_on))
         saved_at = counters.iteration
+        since_save.restart()
 
     emit(
         Started(
@@ -117,9 +121,13 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         counters.validation_due = iteration % config.steps_per_eval == 0
         is_lowest = validate_if_due()
         # weights may be spoilt while updates are being skipped: what was saved before then stays the newest
-        is_due = iteration % config.save_every == 0 and not counters.skipped_in_a_row
+        is_due = (iteration % config.save_every == 0 or since_save.are_over()) and not counters.skipped_in_a_row
         if (is_lowest or is_due) and iteration < work.target:
             save()
+
+    closes_with_an_update = counters.iteration == work.target and trainer.has_gradient
+    if (counters.iteration == work.target or is_stalled()) and not (counters.updates or closes_with_an_update):
+        raise _nothing_learnt(work, counters)
 
     # ---- stop short: what is saved is where to continue --------------------------------------------------------------
     if counters.iteration < work.target:
@@ -177,8 +185,31 @@ def _stopped_early(emit: Callable[[Event], None], counters: Counters) -> Stopped
     return stopped
 
 
+def _nothing_learnt(work: Work, counters: Counters) -> Failed:
+    where = f"`inv run.show {shlex.quote(str(work.run.get('name', 'latest')))}`"
+    return Failed(
+        f"nothing was learnt: no optimizer update was applied in {counters.iteration:,} iterations",
+        hint=f"{where} names the batches that were skipped; look at their rows, or at the weights of the model",
+    )
+
+
 def _validations(count: int) -> str:
     return f"{count} validations" if count > 1 else "a validation"
+
+
+class _Minutes:
+    """Whether so many minutes have passed since the last restart; None never does."""
+
+    def __init__(self, minutes: float | None, now: Callable[[], float]) -> None:
+        self._seconds = math.inf if minutes is None else 60 * minutes
+        self._now = now
+        self.restart()
+
+    def restart(self) -> None:
+        self._started = self._now()
+
+    def are_over(self) -> bool:
+        return self._now() - self._started >= self._seconds
 
 
 class _Clock:

@@ -35,7 +35,8 @@ Arrays = dict[str, mx.array]
 class Work:
     """What is trained on what, how far, and what a checkpoint says of it.
 
-    `model` is as `layers.prepare` left it; `probe` gives facts of the machine for every report.
+    `model` is as `layers.prepare` left it; `probe` gives facts of the machine for every report; `now` is the clock, in
+    seconds, by which `save_minutes` counts.
     """
 
     model: nn.Module
@@ -50,6 +51,7 @@ class Work:
     start: Checkpoint | None = None
     objective: Objective = SUPERVISED
     probe: Callable[[], dict[str, float]] = field(default=dict)
+    now: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True)

@@ -289,6 +289,19 @@ def test_rows_that_half_precision_cannot_hold_are_no_divergence_in_single_precis
 
 
 @pytest.mark.slow
+def test_a_run_without_a_single_update_is_failed_and_not_completed(half_precision_model: Path, tmp_path: Path) -> None:
+    project, _ = poisoned_from(1, half_precision_model, tmp_path / "trained")
+
+    ended = lora(project, *HALF, "--iters", "3")
+
+    run, status, events = rows_of(project)
+    assert (ended.code, run["status"], run["iteration"], status) == (1, "failed", 0, {})
+    assert "nothing was learnt: no optimizer update was applied in 3 iterations" in ended.said
+    assert [each["iteration"] for each in events if each["kind"] == "skipped"] == [1, 2, 3]
+    assert not (project / "adapters" / "run" / "adapters.safetensors").exists()
+
+
+@pytest.mark.slow
 def test_poisoned_rows_in_a_row_end_a_run_at_the_checkpoint_before_them(
     half_precision_model: Path, tmp_path: Path
 ) -> None:

@@ -336,6 +336,18 @@ def test_a_run_that_diverges_ends_with_1_and_stands_at_its_last_good_checkpoint(
     assert f"goes back to iteration {good[-1]}, the last good checkpoint" in err
 
 
+def test_checkpoints_are_saved_by_the_clock_and_resuming_by_another_is_no_other_run(project, mlxops):
+    command = "lora --model tiny --num-layers 2 --val-batches 0 --name x"
+    code, _, err = mlxops(f"{command} --iters 3 --save-minutes 1e-6")
+
+    extended, _, said = mlxops(f"{command} --iters 4 --save-minutes 90")
+
+    saved = json.loads(mlxops("sql 'select iteration from checkpoints order by 1' --json")[1])
+    assert (code, extended) == (0, 0), err + said
+    assert [row["iteration"] for row in saved] == [1, 2, 3, 4]
+    assert "save_minutes 1e-06 → 90.0" in said
+
+
 NAMES = ["with spaces", 'it\'s "quoted"', "größe-日本-👩", "$(echo no);&", "50%"]
 
 

@@ -146,8 +146,8 @@ def test_a_project_that_was_moved_goes_on_exactly(project: Path, tiny_model: Pat
 @pytest.mark.parametrize(
     ("place", "call"),
     [
-        pytest.param("mlx.core:save_safetensors", 1, id="in the adapter"),
-        pytest.param("mlx.core:save_safetensors", 2, id="in the state"),
+        pytest.param("mlxops.tensors:write", 1, id="in the adapter"),
+        pytest.param("mlxops.tensors:write", 2, id="in the state"),
         pytest.param("shutil:copyfile", 1, id="in the copy on offer"),
     ],
 )

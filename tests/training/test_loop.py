@@ -1,9 +1,12 @@
 """A training is a function of model, rows and settings: watching, stopping, extending and poison do not change it."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from small_trainings import (
+    MinutePerStep,
     adapter_bytes,
     after_step,
     model_of,
@@ -118,6 +121,31 @@ def test_reporting_and_saving_more_often_trains_the_same_weights(tiny_model, tmp
     train_small(tiny_model, tmp_path / "once", settings(**config, steps_per_report=100, save_every=100))
 
     assert adapter_bytes(tmp_path / "often", 5) == adapter_bytes(tmp_path / "once", 5)
+
+
+@pytest.mark.parametrize(
+    ("save_every", "saved"), [(100, [3, 6, 9, 10]), (4, [3, 4, 7, 8, 10])], ids=["the clock alone", "both"]
+)
+def test_a_checkpoint_is_saved_so_many_minutes_after_the_last(tiny_model, tmp_path, save_every, saved):
+    config, clock = settings(iters=10, save_minutes=3, save_every=save_every), MinutePerStep()
+
+    heard = train_small(tiny_model, tmp_path, config, stop_at=clock.hear, now=clock)
+
+    assert [each.iteration for each in heard.of(Saved)] == saved
+
+
+def test_saving_by_the_clock_trains_the_same_weights_and_resumes_to_them(tiny_model, tmp_path):
+    config = settings(iters=5, lora_dropout=0.1, grad_accumulation_steps=2, save_every=100)
+    by_clock, clock = replace(config, save_minutes=1), MinutePerStep()
+    train_small(tiny_model, tmp_path / "never", config)
+
+    train_small(tiny_model, tmp_path / "often", by_clock, stop_at=clock.hear, now=clock)
+    for iteration in (4, 5):
+        checkpoints.remove(tmp_path / "often", states=[iteration], adapters=[iteration])
+    resumed = train_small(tiny_model, tmp_path / "often", by_clock, stop_at=clock.hear, now=clock)
+
+    assert resumed.of(Started)[0].iteration == 3
+    assert adapter_bytes(tmp_path / "often", 5) == adapter_bytes(tmp_path / "never", 5)
 
 
 def test_a_run_is_the_same_to_the_last_bit_when_it_is_made_again(tiny_model, tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from small_trainings import (
     Heard,
+    MinutePerStep,
     adapter_bytes,
     model_of,
     plain_gradient,
@@ -16,8 +17,8 @@ from small_trainings import (
     work,
 )
 
-from mlxops.errors import Diverged
-from mlxops.events import Notice, Skipped, Step, Stopped
+from mlxops.errors import Diverged, Failed
+from mlxops.events import Notice, Saved, Skipped, Step, Stopped
 from mlxops.rows import TokenRow
 from mlxops.training import batches, checkpoints
 from mlxops.training.batches import collate
@@ -97,12 +98,36 @@ def test_a_poisoned_batch_leaves_the_rest_of_its_group_with_their_own_weight(tin
 
 
 def test_a_group_of_nothing_but_poison_makes_no_update(tiny_model, tmp_path):
-    config = settings(iters=2, batch_size=1, grad_accumulation_steps=2)
+    config = settings(iters=4, batch_size=1, grad_accumulation_steps=2)
 
-    train_small(tiny_model, tmp_path, config, rows=[poisoned(0), poisoned(1)], objective=nan_loss)
+    train_small(tiny_model, tmp_path, config, rows=poisoned_from(3, count=4), objective=nan_loss)
 
     counters = checkpoints.newest(tmp_path)[0].counters
-    assert (counters.updates, counters.trained_tokens, counters.skipped_in_a_row) == (0, 0, 2)
+    assert (counters.updates, counters.skipped_in_a_row) == (1, 2)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2, 3])
+def test_a_training_without_a_single_update_fails_and_offers_nothing(tiny_model, tmp_path, accumulated):
+    config = settings(iters=2, batch_size=1, save_every=1, grad_accumulation_steps=accumulated)
+
+    with pytest.raises(Failed, match="no optimizer update was applied in 2 iterations") as failed:
+        train_small(tiny_model, tmp_path / "run", config, rows=[poisoned(0), poisoned(1)], objective=nan_loss)
+
+    assert failed.value.hint.startswith("`inv run.show r` names the batches")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_training_that_stops_early_without_a_single_update_fails(tiny_model, tmp_path):
+    config = settings(iters=9, batch_size=1, steps_per_eval=1, early_stopping=2, grad_accumulation_steps=9)
+
+    with pytest.raises(Failed, match="no optimizer update was applied in 2 iterations"):
+        train_small(tiny_model, tmp_path, config, validation_rows=rows(2))
+
+
+def test_an_update_of_the_closing_alone_is_enough(tiny_model, tmp_path):
+    heard = train_small(tiny_model, tmp_path, settings(iters=2, grad_accumulation_steps=3))
+
+    assert heard.stopped.reason == "finished"
 
 
 def poisoned_from(iteration: int, count: int = 12) -> list[TokenRow]:
@@ -110,6 +135,21 @@ def poisoned_from(iteration: int, count: int = 12) -> list[TokenRow]:
     order = batches.plan([row(number, 12) for number in range(count)], batch_size=1, seed=0)
     places = {int(order.batch(each).origins[0].split(":")[1]) - 1: each for each in range(1, count + 1)}
     return [poisoned(number) if places[number] >= iteration else row(number, 12) for number in range(count)]
+
+
+def test_the_clock_saves_nothing_while_updates_are_skipped(tiny_model, tmp_path):
+    config = settings(iters=8, batch_size=1, save_every=100, save_minutes=3)
+    healthy_until_5 = poisoned_from(5, count=8)
+    mixed = [
+        row(number, 12) if healthy_until_5[number].tokens[0] == POISON else each
+        for number, each in enumerate(poisoned_from(3, count=8))
+    ]
+    clock = MinutePerStep()
+
+    heard = train_small(tiny_model, tmp_path, config, rows=mixed, objective=nan_loss, stop_at=clock.hear, now=clock)
+
+    assert [each.iteration for each in heard.of(Skipped)] == [3, 4]
+    assert [each.iteration for each in heard.of(Saved)] == [5, 8]
 
 
 def test_a_run_gives_up_after_several_in_a_row_and_goes_back_to_the_checkpoint_before(tiny_model, tmp_path):

@@ -141,7 +141,7 @@ def _trial(training: Training, root: Path) -> dict[str, Any]:
     }
 
 
-_NOT_OF_A_TRIAL = commands.NO_SETTINGS | {"keep_last", "early_stopping"}
+_NOT_OF_A_TRIAL = commands.NO_SETTINGS | {"keep_last", "early_stopping", "save_minutes"}
 
 
 def _run(trial: Mapping[str, Any], what: str, progress: Progress, *, kill_after: int | None = None) -> None:
