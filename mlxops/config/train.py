@@ -44,6 +44,10 @@ class LoraConfig:
     max_seq_length: int = option(
         2048, "tokens per row; longer rows are cut", role="weights", at_least=2, at_most=16_777_216
     )
+    # What the code decides is in the fingerprint: its files are in the model's identity, its tokens in the data's.
+    trust_remote_code: bool = option(
+        False, "run code from the model's folder, which can do all that you can", role="keeping"
+    )
     fine_tune_type: Literal["lora", "dora", "full"] = option("lora", "what is trained", role="weights")
     iters: int = option(1000, "iterations to train in total", role="target", at_least=1, at_most=HUGE)
     epochs: int | None = option(

@@ -204,7 +204,7 @@ def test_a_tokenizer_that_only_its_own_code_can_load_is_refused(
     with pytest.raises(BadRequest, match="the model 'tiny' needs its own code") as caught:
         load_tokenizer(model)
 
-    assert "`--trust-remote-code` runs it" in (caught.value.hint or "")
+    assert "`inv lora --trust-remote-code` runs it" in (caught.value.hint or "")
     assert (ran.exists(), nobody_is_asked.tell()) == (False, 0)
 
 

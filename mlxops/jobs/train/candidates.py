@@ -9,7 +9,7 @@ from typing import Any
 
 from mlxops import data, layout, registry
 from mlxops.adapters import adapter_config
-from mlxops.errors import BadRequest
+from mlxops.errors import BadRequest, MlxopsError
 from mlxops.jobs.train import branch, recover
 from mlxops.jobs.train.prepare import Prepared, begin_at
 from mlxops.projects.project import Project
@@ -54,6 +54,30 @@ def settle(project: Project, db: registry.Registry | None, prepared: Prepared) -
             _check_target(decision, prepared)
             return decision, runs, prepared
         _read(project, db, runs, chosen)
+
+
+def probable_run(project: Project, prepared: Prepared) -> registry.CandidateRun | None:
+    """The row of the run that the command will probably resume, from the registry alone; None for a new run.
+
+    It says what to expect and decides nothing: a registry that cannot be read is told of when the run is decided on.
+    """
+    try:
+        with registry.open_read_only(project.registry_path) as db:
+            runs = own_runs(db)
+    except MlxopsError:
+        return None
+    config, asked = prepared.config, folder_asked(project, prepared, runs)
+    if config.name is not None or asked is not None:
+        named = (config.name, None if asked is None else project.relative(asked))
+        runs = [row for row in runs if row["name"] == named[0] or row["adapter_path"] == named[1]]
+    else:
+        runs = [row for row in runs if row["fingerprint"] == prepared.fingerprint]
+    return runs[0] if runs and not config.new else None
+
+
+def is_done(run: registry.CandidateRun, prepared: Prepared) -> bool:
+    """Whether a run has come as far as the command wants it to."""
+    return run["status"] == "completed" and run["iteration"] >= prepared.target
 
 
 def own_runs(db: registry.Registry) -> list[registry.CandidateRun]:

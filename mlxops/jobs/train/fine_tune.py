@@ -14,11 +14,12 @@ from mlxops.adapters import adapter_config
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Saved, Stopped
-from mlxops.jobs.train import adopt, first_checkpoint, latest
+from mlxops.jobs.train import adopt, first_checkpoint, fit, latest
 from mlxops.jobs.train.claim import Claim, stored_config
 from mlxops.jobs.train.environment import Environment, start_kind_of
 from mlxops.jobs.train.keep_last import Keeper
 from mlxops.jobs.train.prepare import Prepared
+from mlxops.models.loader_errors import loader_errors
 from mlxops.options import options_of
 from mlxops.projects import blas, machine
 from mlxops.projects.project import Project
@@ -30,16 +31,28 @@ if TYPE_CHECKING:
     from mlxops.training.step import Work
 
 
-def rehearse(prepared: Prepared, *, cache: Path | None, blas_setting: str | None) -> None:
+def rehearse(prepared: Prepared, automatic: Mapping[str, Any], *, cache: Path | None, blas_setting: str | None) -> None:
     """Make everything of which only MLX knows whether it can be made, and throw it away. Reads no weights.
 
-    Raises `BadRequest` for layers, optimizer arguments or a schedule that cannot be.
+    `automatic` is what the run was begun with, empty for a new one: the BLAS stays as it is loaded here. Raises
+    `BadRequest` for a model that cannot be loaded or cannot compute, layers, optimizer arguments or a schedule that
+    cannot be, and rows with tokens that the model gives no score.
     """
-    blas.load(threads=None, core_type=None, cache=cache, setting=blas_setting)
-    from mlxops.models.loading import load_model
+    blas.load(
+        threads=automatic.get("blas_threads"),
+        core_type=automatic.get("core_type"),
+        cache=cache,
+        setting=blas_setting,
+    )
+    from mlxops.models.loading import load_model, try_out
     from mlxops.training import layers, optimizers, schedule
 
-    model = layers.prepare(load_model(prepared.model_folder, lazy=True)[0], prepared.config)
+    config, folder = prepared.config, prepared.model_folder
+    model, _ = load_model(folder, lazy=True, trust_remote_code=config.trust_remote_code)
+    rows = [*prepared.train.rows, *(prepared.validation.rows if prepared.validation else ())]
+    fit.check_scores(rows, try_out(model, folder.name), folder.name)
+    with loader_errors(f"the layers of {folder.name!r} cannot be adapted", name=folder.name):
+        layers.prepare(model, config)
     if prepared.to_adopt is not None:
         adopt.check_fit(prepared.to_adopt, layers.trainable(model))
     optimizers.make(prepared.config)
@@ -207,7 +220,9 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
     from mlxops.training.step import Work
 
     config = prepared.config
-    model, _ = load_model(prepared.model_folder, dtype=environment.automatic.get("dtype"))
+    model, _ = load_model(
+        prepared.model_folder, trust_remote_code=config.trust_remote_code, dtype=environment.automatic.get("dtype")
+    )
     layers.prepare(model, config)
     _check_room(prepared, claim, layers.trainable(model), emit)
     origin = prepared.origin if claim.start is None else None

@@ -12,7 +12,7 @@ from mlxops import data
 from mlxops.config import LoraConfig
 from mlxops.config.train import USUAL_LAYERS, layers_trained
 from mlxops.errors import BadRequest, InvalidData
-from mlxops.jobs.train import adopt
+from mlxops.jobs.train import adopt, fit
 from mlxops.models.folders import ModelInfo, check_model, find_model
 from mlxops.models.identity import model_identity as identify_model
 from mlxops.models.tokenizer import eos_ids, load_tokenizer
@@ -64,19 +64,20 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
     data_path = project.resolve(config.data)
     splits = data.read(data_path, root=project.root, needed=("train", "valid") if config.val_batches else ("train",))
     folder = find_model(config.model, resolve=project.resolve, models_folder=project.models_folder)
-    info = check_model(folder)
+    info = check_model(folder, trust_remote_code=config.trust_remote_code)
     adopted = adopt.adopt(project, config, info, folder) if config.adopt is not None else None
     config = adopted.config if adopted else adopt.inherit(project, config)
     is_fewer = config.num_layers is None and info.layers < USUAL_LAYERS
     config = replace(config, num_layers=layers_trained(config, info.layers))
     _check_fit(config, info, folder)
 
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code=config.trust_remote_code)
     tokenize = _Tokenize(tokenizer, eos_ids(folder, tokenizer), config, progress)
     train = tokenize(splits.train, "tokens", "training")
     _check_lengths(train, config)
     validation, validation_notes = _validation(splits, tokenize)
     _check_validation(validation, splits, config)
+    fit.check_rows([*train.rows, *(validation.rows if validation else ())], tokenizer, info, folder.name)
     plan = batches.plan(train.rows, batch_size=config.batch_size, seed=config.seed)
     target = config.iters if config.epochs is None else config.epochs * len(plan)
 
@@ -103,7 +104,13 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
             *_first_lines(config, train, validation, plan, target),
             *([f"training all {info.layers} layers of the model"] if is_fewer else []),
         ),
-        notes=(*splits.notes, *train.notes, *_cuts(train, config.max_seq_length, "row"), *validation_notes),
+        notes=(
+            *splits.notes,
+            *train.notes,
+            *_cuts(train, config.max_seq_length, "row"),
+            *validation_notes,
+            *_notes_on_model(config, train, folder, tokenizer, info),
+        ),
     )
     if adopted is None:
         return prepared
@@ -220,6 +227,16 @@ def _first_lines(
     epochs = f"{target / len(plan):.3g} epochs of {len(plan):,} batches"
     rows = f"{len(train.rows):,} rows to train, {len(validation.rows) if validation else 0:,} to validate"
     return (words, f"{rows}; {target:,} iterations = {epochs}")
+
+
+def _notes_on_model(
+    config: LoraConfig, train: data.Tokenized, folder: Path, tokenizer: Any, info: ModelInfo
+) -> list[str]:
+    notes = fit.note_on_own_code(folder) if config.trust_remote_code else []
+    if config.mask_prompt:
+        ends = eos_ids(folder, tokenizer)
+        notes += fit.notes_on_ends(train.rows, ends, tokenizer, info, max_seq_length=config.max_seq_length)
+    return notes
 
 
 def _cuts(tokenized: data.Tokenized, limit: int, row: str) -> list[str]:

@@ -12,6 +12,7 @@ from mlxops.config import LoraConfig
 from mlxops.events import Listener, Stopped
 from mlxops.jobs.train import claim as claims
 from mlxops.jobs.train import environment, fine_tune, verdicts
+from mlxops.jobs.train.candidates import is_done, probable_run
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared, Progress, prepare
 from mlxops.projects import machine
@@ -89,9 +90,11 @@ def check(invocation: Invocation, config: LoraConfig, progress: Progress) -> Tra
     """Check everything that can be checked before anything is written."""
     project = invocation.project
     prepared = prepare(project, config, progress)
-    config = prepared.config
-    if prepared.to_adopt or config.lora_keys or config.optimizer_config or config.lr_schedule != "constant":
-        fine_tune.rehearse(prepared, cache=invocation.cache or machine.user_cache(), blas_setting=invocation.blas)
+    run = probable_run(project, prepared)
+    if run is None or not is_done(run, prepared):
+        automatic = run["config"].get("automatic", {}) if run else {}
+        cache = invocation.cache or machine.user_cache()
+        fine_tune.rehearse(prepared, automatic, cache=cache, blas_setting=invocation.blas)
     return Training(invocation=invocation, project=project, prepared=prepared)
 
 
@@ -118,7 +121,7 @@ def preview(training: Training) -> dict[str, Any]:
     outlook = claims.preview(training.project, training.prepared)
     decision, prepared, refusal = outlook.decision, outlook.prepared, outlook.refusal
     does_nothing = decision.kind == "finished" or refusal is not None
-    model, _ = load_model(prepared.model_folder, lazy=True)
+    model, _ = load_model(prepared.model_folder, lazy=True, trust_remote_code=prepared.config.trust_remote_code)
     trainable = layers.trainable(layers.prepare(model, prepared.config))
     size = retention.checkpoint_bytes(prepared.config, trainable)
     count = retention.checkpoints_to_come(prepared.config, decision.iteration, prepared.target)
