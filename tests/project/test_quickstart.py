@@ -164,12 +164,14 @@ def test_the_commands_to_go_on_with_work_in_this_very_shell(tmp_path: Path) -> N
     folder.mkdir()
     start = [str(program), "quickstart", "--tiny", "--iters", "1", "--dir", "my 'first' prö"]
     tried = subprocess.run(start, cwd=folder, capture_output=True, text=True, check=True).stdout
-    commands = [line.strip() for line in tried.partition("Resume\n")[2].splitlines()]
+    commands = [line.strip() for line in tried.partition("Next\n")[2].splitlines()]
 
     script = "\n".join(["set -e", *commands])
-    done = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
 
-    assert len(commands) == 5
+    assert len(commands) == 6
     assert commands[0].startswith("cd ")
     assert (done.returncode, "finished at iteration 2 of 2" in done.stdout) == (0, True), done.stderr
 

@@ -108,6 +108,7 @@ def commands(trial: Trial, *, cwd: Path) -> list[str]:
         f"{inv} monitor --once",
         f"{inv} sql {shlex.quote(question)}",
         f"{inv} lora --iters {2 * trial.config.iters}",
+        f"{inv} chat --run latest",
     ]
 
 

@@ -69,12 +69,11 @@ def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_
         losses.append(f"validation loss {run['validation_loss']:.3f}")
     if run["best_validation_loss"] is not None:
         losses.append(f"best {run['best_validation_loss']:.3f} at {run['best_iteration']:,}")
-    command = ["mlx_lm.generate", "--model", run["model"], "--adapter-path", run["adapter_path"]]
     tables.facts(
         f"{run['name']}: {state} at iteration {run['iteration']:,} of {run['target_iterations']:,}",
         [*([("losses", ", ".join(losses))] if losses else []), ("adapter", run["adapter_path"])],
         [
-            f"{shlex.join(command)} --prompt '…' tries it",
+            f"`inv chat --run {shlex.quote(run['name'])}` talks to it",
             *(["the same command with a larger `--early-stopping`, or without it, continues"] if is_early else []),
         ],
         console,
