@@ -7,6 +7,7 @@ wrong is refused in the same words wherever it stood. Nothing here knows Invoke.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +32,7 @@ _WORDS = {
     str: "a text",
     bool: "true or false",
     list: "a list",
-    dict: "a table",
+    dict: "a JSON object",
 }
 
 
@@ -188,8 +189,8 @@ class Option:
 
         Raises `BadRequest` naming the option and what it takes.
         """
-        value = _number(self.kind, text) if self.kind in (int, float) else text
-        return self.check(value, self.flag)
+        value: Any = _number(self.kind, text) if self.kind in (int, float) else text
+        return self.check(_json(text) if self.kind is dict else value, self.flag)
 
     def check(self, value: Any, where: str) -> Any:
         """The value in its type, or `BadRequest` that says what `where` takes."""
@@ -364,6 +365,18 @@ def _number(kind: Any, text: str) -> Any:
     try:
         return kind(text.strip().replace("_", ""))
     except ValueError:
+        return text
+
+
+def _json(text: str) -> Any:
+    """The JSON that a text is, or the text itself.
+
+    >>> _json('{"enable_thinking": false}'), _json("yes")
+    ({'enable_thinking': False}, 'yes')
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
         return text
 
 

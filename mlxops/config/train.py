@@ -48,6 +48,9 @@ class LoraConfig:
     trust_remote_code: bool = option(
         False, "run code from the model's folder, which can do all that you can", role="keeping"
     )
+    chat_template_config: dict[str, Any] = option(
+        {}, """what the chat template is told, e.g. '{"enable_thinking": false}'""", role="weights"
+    )
     fine_tune_type: Literal["lora", "dora", "full"] = option("lora", "what is trained", role="weights")
     iters: int = option(1000, "iterations to train in total", role="target", at_least=1, at_most=HUGE)
     epochs: int | None = option(

@@ -17,7 +17,7 @@ from mlxops.tasks.failures import program
 if TYPE_CHECKING:
     from invoke import Collection
 
-_VALUES: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list: "A,B"}
+_VALUES: dict[Any, str] = {int: "N", float: "X", str: "TEXT", list: "A,B", dict: "JSON"}
 
 
 def print_tasks(namespace: Collection) -> None:

@@ -26,7 +26,7 @@ ALWAYS = frozenset(
 )  # fmt: skip
 """The settings in the fingerprint of every run. A setting that is new goes into `ADDED`, never in here."""
 
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {"chat_template_config": {}}
 """The settings that came later, each with what runs from before it were trained with. A value never changes, even
 where the option's default does."""
 

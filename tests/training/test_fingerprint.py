@@ -155,5 +155,6 @@ def test_the_settings_of_a_run_from_before_some_of_them_are_complete(later):
     assert complete(stored) == {
         **{each.name: each.default for each in options_of(LoraConfig) if each.role not in ("weights", "command")},
         "chat_arguments": {},
+        "chat_template_config": {},
         **stored,
     }

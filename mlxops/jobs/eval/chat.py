@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlxops import registry
 from mlxops.chat import commands
@@ -140,8 +140,14 @@ class Chat:
                 self._last, self._last_adapter, self._verdict_id = event, self.adapter, None
                 yield from self._notes_on(event, prompt)
 
+    @property
+    def _template_config(self) -> Mapping[str, Any]:
+        return self.adapter.template_config if self.adapter else {}
+
     def _prompt(self, question: str | None) -> speaking.Prompt:
-        return speaking.prompt_of(self._loaded, self.session.messages(question), self.config.max_tokens)
+        return speaking.prompt_of(
+            self._loaded, self.session.messages(question), self.config.max_tokens, self._template_config
+        )
 
     def _answer(self, prompt: speaking.Prompt, question: str, *, row: int | None = None) -> Iterator[Piece | Answered]:
         if row is None:

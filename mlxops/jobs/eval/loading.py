@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxops.adapters import loadable
+from mlxops.adapters import adapter_config, loadable
 from mlxops.adapters.loadable import LoadableAdapter
 from mlxops.errors import BadRequest, NotFound
 from mlxops.models.folders import check_model, find_model
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenAdapter:
-    """An adapter, and the run of the registry that it is of, where it was named by its run."""
+    """An adapter, and the run of the registry that it is of, where it was named by its run.
+
+    `template_config` is what the chat template was told in its training.
+    """
 
     adapter: LoadableAdapter
     run_id: int | None = None
     iteration: int | None = None
+    template_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -149,7 +153,9 @@ def _read(path: Path, place: Place | None, layers: int) -> ChosenAdapter:
         hint = f"`inv checkpoints --run {place.run['name']}` shows what is on disk"
         raise NotFound(f"run {place.run['name']!r}: {error.message}", hint=hint) from error
     run_id = None if place is None else int(place.run["id"])
-    return ChosenAdapter(adapter=adapter, run_id=run_id, iteration=adapter.iteration)
+    described = place.run if place else adapter_config.describes_itself(path if path.is_dir() else path.parent)
+    template_config = (described["config"] if described else {}).get("chat_template_config") or {}
+    return ChosenAdapter(adapter=adapter, run_id=run_id, iteration=adapter.iteration, template_config=template_config)
 
 
 def _identify(project: Project, folder: Path) -> Callable[[], str]:

@@ -12,6 +12,7 @@ from mlxops.chat.events import Answered, Event, Piece, Problem
 from mlxops.config import QueryConfig
 from mlxops.errors import BadRequest, Failed, MlxopsError, NotFound
 from mlxops.jobs.eval import chat_input, loading, speaking
+from mlxops.jobs.eval.loading import ChosenAdapter
 from mlxops.projects.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -45,20 +46,20 @@ def open_query(invocation: Invocation, config: QueryConfig) -> Query:
         from mlxops.models.structured import JsonGrammar
 
         grammar = JsonGrammar(loaded, schema, name=chosen.folder.name)
-    label = chosen.adapter.label if chosen.adapter else None
-    return Query(config, loaded, grammar, adapter=label)
+    return Query(config, loaded, grammar, adapter=chosen.adapter)
 
 
 class Query:
     """Questions to one loaded model."""
 
     def __init__(
-        self, config: QueryConfig, loaded: LoadedModel, grammar: JsonGrammar | None, *, adapter: str | None
+        self, config: QueryConfig, loaded: LoadedModel, grammar: JsonGrammar | None, *, adapter: ChosenAdapter | None
     ) -> None:
         self.config = config
         self._loaded = loaded
         self._grammar = grammar
-        self._adapter = adapter
+        self._adapter = adapter.label if adapter else None
+        self._template_config = adapter.template_config if adapter else {}
         self._cache = loaded.new_cache()
         self._is_stopped = False
 
@@ -77,7 +78,9 @@ class Query:
     def _answer(self, question: str) -> Iterator[Event]:
         config, loaded = self.config, self._loaded
         system = [{"role": "system", "content": config.system}] if config.system else []
-        prompt = speaking.prompt_of(loaded, [*system, {"role": "user", "content": question}], config.max_tokens)
+        prompt = speaking.prompt_of(
+            loaded, [*system, {"role": "user", "content": question}], config.max_tokens, self._template_config
+        )
         speaking.check_room(loaded, prompt)
         grammar = self._grammar
         for event in speaking.speak(

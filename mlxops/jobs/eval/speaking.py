@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlxops.chat.events import Answered, Piece
 from mlxops.chat.thoughts import ThoughtSplitter, Words
@@ -57,11 +57,16 @@ def sampling_of(options: SamplingOptions) -> Sampling:
     )
 
 
-def prompt_of(loaded: LoadedModel, messages: Sequence[Message], max_tokens: int) -> Prompt:
-    """The prompt of a conversation. Raises `BadRequest` where the template refuses it; its room may be none."""
+def prompt_of(
+    loaded: LoadedModel, messages: Sequence[Message], max_tokens: int, template_config: Mapping[str, Any]
+) -> Prompt:
+    """The prompt of a conversation; `template_config` is what the chat template is told.
+
+    Raises `BadRequest` where the template refuses it; its room may be none.
+    """
     from mlxops.models.conversation import encode, prompt_text
 
-    text = prompt_text(loaded.tokenizer, messages)
+    text = prompt_text(loaded.tokenizer, messages, template_config=template_config)
     tokens = encode(loaded.tokenizer, text)
     context = loaded.context_length
     return Prompt(text=text, tokens=tokens, room=max_tokens if context is None else context - len(tokens))

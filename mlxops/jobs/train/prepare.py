@@ -144,6 +144,7 @@ class _Tokenize:
             mask_prompt=self.config.mask_prompt,
             use=use,
             stops=self.stops,
+            template_arguments=self.config.chat_template_config,
             progress=lambda done, total: self.progress(what, done, total),
         )
 
