@@ -33,6 +33,23 @@ def ratio(losses: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
     return mean, math.sqrt(spread * count / (count - 1)) / float(total)
 
 
+def by_origin(losses: np.ndarray, tokens: np.ndarray, origins: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Losses and tokens summed over the rows of one origin, in the order in which origins first come.
+
+    The rows that one conversation became are alike, so they are one draw and not several: a standard error that takes
+    them apart is too small (Cochran, Sampling Techniques, §9A.2, on clusters).
+
+    >>> by_origin(np.array([1.0, 2.0, 4.0]), np.array([1, 1, 2]), ["a:1", "a:2", "a:1"])
+    (array([5., 2.]), array([3, 1]))
+    """
+    places = {origin: place for place, origin in enumerate(dict.fromkeys(origins))}
+    if len(places) == len(origins):
+        return losses, tokens
+    of_row = [places[origin] for origin in origins]
+    summed = np.bincount(of_row, weights=tokens).astype(tokens.dtype)
+    return np.bincount(of_row, weights=losses), summed
+
+
 def is_real(before: np.ndarray, now: np.ndarray, tokens: np.ndarray) -> bool:
     """Whether the loss fell by more than the standard error of its fall, over the same rows before and now.
 

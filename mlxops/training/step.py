@@ -202,6 +202,8 @@ class Trainer:
         values = objective.joined(found)
         weights = objective.joined([objective.weights(batch) for batch in chosen])
         losses, sizes = objective.per_unit(values, weights)
+        if not objective.has_coupled_units:
+            losses, sizes = improvement.by_origin(losses, sizes, [name for each in chosen for name in each.origins])
         loss, error = ratio(losses, sizes)
         counters = self.counters
         counters.validation_loss = loss if math.isfinite(loss) else None

@@ -9,7 +9,7 @@ from small_trainings import rows
 
 from mlxops.training import improvement
 from mlxops.training.batches import fixed_batches
-from mlxops.training.improvement import is_real, ratio, take
+from mlxops.training.improvement import by_origin, is_real, ratio, take
 from mlxops.training.state import Counters, Improvement
 
 TOKENS = np.array([10, 20, 30, 40])
@@ -130,3 +130,23 @@ def test_only_the_same_rows_in_the_same_batches_are_compared():
 
     assert named(2, 2) == named(2, 2)
     assert len({named(2, 2), named(3, 2), named(2, 3), named(-1, 9), named(2, 2, seed=5)}) == 5
+
+
+def test_the_rows_of_one_conversation_are_one_draw_in_the_standard_error() -> None:
+    losses, tokens = np.array([2.0, 2.0, 9.0, 9.0]), np.array([1, 1, 3, 3])
+
+    apart = ratio(losses, tokens)
+    together = ratio(*by_origin(losses, tokens, ["f:1", "f:1", "f:2", "f:2"]))
+
+    assert together[0] == apart[0]
+    assert together[1] == pytest.approx(ratio(np.array([4.0, 18.0]), np.array([2, 6]))[1])
+    assert together[1] > apart[1]
+
+
+def test_rows_that_are_conversations_of_their_own_stay_as_they_are() -> None:
+    losses, tokens = np.array([0.1, 0.2]), np.array([3, 4])
+
+    found = by_origin(losses, tokens, ["f:1", "f:2"])
+
+    assert found[0] is losses
+    assert found[1] is tokens
