@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-_FOLDER = Path(__file__).resolve().parent / "fixtures" / "project-7df9bec"
+FIXTURES = Path(__file__).resolve().parent / "fixtures"
+_FOLDER = FIXTURES / "project-7df9bec"
 
 OF_THE_MACHINE = (
     "mlx", "mlx-lm", "mlxops", "device", "machine", "blas", "blas_version", "blas_threads", "core_type", "kernels",

@@ -60,7 +60,7 @@ def write(
     It does where its arrays are those that this run's optimizer has. `weights` have to fit the model.
     """
     wanted = layers.trainable(work.model)
-    maker = optimizers.make(work.config)
+    maker = optimizers.make(work.config, adafactor=work.ways["adafactor"])
     maker.init(work.model.trainable_parameters())
     fresh = dict(tree_flatten(maker.state))
     goes_on = optimizer is not None and _shapes(optimizer) == _shapes(fresh)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -11,6 +10,7 @@ import mlx.optimizers as optim
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest
 from mlxops.options import nearest
+from mlxops.training.ways import SCALED, WAYS
 
 _CLASSES = {
     "adam": optim.Adam,
@@ -20,16 +20,12 @@ _CLASSES = {
     "adafactor": optim.Adafactor,
 }
 
-_OURS: dict[str, dict[str, Any]] = {
-    # mlx's default is a relative step, under which --learning-rate would have no effect
-    "adafactor": {"relative_step": False},
-}
 
-
-def make(config: LoraConfig) -> optim.Optimizer:
+def make(config: LoraConfig, *, adafactor: str = next(iter(WAYS["adafactor"]))) -> optim.Optimizer:
     """The optimizer with `optimizer_config`'s arguments for it; its learning rate is set again at every update.
 
-    Raises `BadRequest` for an argument it does not have or cannot take.
+    `adafactor` is the way of that part (see `ways`). Raises `BadRequest` for an argument the optimizer does not have or
+    cannot take.
     """
     for name in config.optimizer_config:
         if name not in _CLASSES:
@@ -39,7 +35,9 @@ def make(config: LoraConfig) -> optim.Optimizer:
                 hint=f"did you mean {near!r}?" if near else None,
             )
     kind = _CLASSES[config.optimizer]
-    arguments = {**_OURS.get(config.optimizer, {}), **(config.optimizer_config.get(config.optimizer) or {})}
+    # mlx's default is a relative step, under which --learning-rate would have no effect
+    ours = {"relative_step": False, "scale_parameter": adafactor == SCALED} if config.optimizer == "adafactor" else {}
+    arguments = {**ours, **(config.optimizer_config.get(config.optimizer) or {})}
     known = set(inspect.signature(kind).parameters) - {"learning_rate"}
     for name in arguments:
         if name not in known:

@@ -19,7 +19,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlxops.config import LoraConfig
 from mlxops.errors import Failed
 from mlxops.events import Event, Saved, Validating, Validation
-from mlxops.training import batches, checkpoints, improvement, layers, optimizers, score
+from mlxops.training import batches, checkpoints, improvement, layers, optimizers, score, ways
 from mlxops.training.batches import Batch, Plan
 from mlxops.training.checkpoints import Checkpoint
 from mlxops.training.improvement import ratio
@@ -36,7 +36,7 @@ class Work:
     """What is trained on what, how far, and what a checkpoint says of it.
 
     `model` is as `layers.prepare` left it; `probe` gives facts of the machine for every report; `now` is the clock, in
-    seconds, by which `save_minutes` counts.
+    seconds, by which `save_minutes` counts; `ways` are the run's (see there).
     """
 
     model: nn.Module
@@ -52,6 +52,7 @@ class Work:
     objective: Objective = SUPERVISED
     probe: Callable[[], dict[str, float]] = field(default=dict)
     now: Callable[[], float] = time.monotonic
+    ways: Mapping[str, str] = field(default_factory=lambda: ways.choose({}))
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Trainer:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.model = work.model
-        self.optimizer = optimizers.make(work.config)
+        self.optimizer = optimizers.make(work.config, adafactor=work.ways["adafactor"])
         self.optimizer.init(self.model.trainable_parameters())
         self.accumulated: Arrays | None = None
         self.counters = Counters()

@@ -9,20 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+SCALED = "learning rate times the size of the weights"
+"""LoRA's B begins at zero: its first updates are then a thousandth of the learning rate, and nothing is learnt."""
+
 WAYS: dict[str, dict[str, int]] = {
     "loss": {"every position": 1},
     "prefix": {"none": 1},
     "compilation": {"step": 1},
     "loader": {"like length": 1},
+    "adafactor": {"learning rate": 1, SCALED: 1},
 }
 """For each part the ways there are, the one that a new run takes first, each with its version.
 
 `loss` is where the vocabulary is projected, `prefix` what is kept of the layers below the first trained one,
-`compilation` what MLX compiles as one, `loader` which rows form a batch and in which order. A version is raised by
+`compilation` what MLX compiles as one, `loader` which rows form a batch and in which order, `adafactor` what the size
+of its updates is unless the optimizer's own arguments say otherwise. A version is raised by
 every change after which the way gives other bits; a way that is gone is left out.
 """
 
-_BEFORE = {"loss": "every position", "prefix": "none", "compilation": "step", "loader": "like length"}
+_BEFORE = {
+    "loss": "every position",
+    "prefix": "none",
+    "compilation": "step",
+    "loader": "like length",
+    "adafactor": SCALED,
+}
 """For each part the way of runs from before it was recorded, in its version 1. It never changes."""
 
 

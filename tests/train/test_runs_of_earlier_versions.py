@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from earlier_project import OF_THE_MACHINE, expected, unpack, weights_sha256
+from earlier_project import FIXTURES, OF_THE_MACHINE, expected, unpack, weights_sha256
+from safetensors.numpy import load_file
 from training_runs import attempts, contents, lora, result
 
 from mlxops import data, registry
@@ -88,6 +92,34 @@ def test_its_runs_are_trained_on_as_the_version_that_made_them_would_have(projec
     changed = {each for each in OF_THE_MACHINE if then["environment"][each] != now["environment"][each]}
     assert named(now) == changed
     assert_trained(project, name, is_exact=not changed)
+
+
+ADAFACTOR = (
+    *("--name", "adafactor", "--model", "tiny", "--num-layers", "1", "--lora-rank", "1", "--batch-size", "2"),
+    *("--val-batches", "0", "--save-every", "100", "--iters", "8", "--learning-rate", "0.003"),
+    *("--optimizer", "adafactor"),
+)
+"""A run that a SIGTERM ended at iteration 4, and what came of it in the version that began it."""
+
+
+@pytest.mark.slow
+def test_adafactor_goes_on_by_the_size_of_update_that_its_run_began_with(project):
+    stored, folder = FIXTURES / "adafactor-7df9bec", project / "adapters" / "adafactor"
+    shutil.copytree(stored, folder, ignore=shutil.ignore_patterns("expected*"))
+
+    ended = lora(project, *ADAFACTOR)
+
+    assert ended.code == 0, ended.said
+    (attempt,) = attempts(project, "adafactor")
+    changed = named(attempt)
+    was, found = (load_file(each) for each in (stored / "expected.safetensors", folder / "adapters.safetensors"))
+    assert attempt["from_iteration"] == 4
+    assert changed <= set(OF_THE_MACHINE)
+    # another machine rounds otherwise; by the size that a new run has, the numbers would be hundreds of times larger
+    assert_close = partial(np.testing.assert_allclose, rtol=0.1 if changed else 0, atol=1e-6 if changed else 0)
+    assert found.keys() == was.keys()
+    for name, each in was.items():
+        assert_close(found[name], each)
 
 
 def compute_the_loss_otherwise() -> None:

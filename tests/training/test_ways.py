@@ -62,6 +62,7 @@ def test_the_environment_of_a_checkpoint_says_more_than_what_is_usual():
         "prefix": "none, version 1",
         "compilation": "step, version 1",
         "loader": "like length, version 1",
+        "adafactor": "learning rate times the size of the weights, version 1",
     }
 
 

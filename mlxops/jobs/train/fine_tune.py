@@ -24,7 +24,7 @@ from mlxops.options import options_of
 from mlxops.projects import blas, machine
 from mlxops.projects.project import Project
 from mlxops.registry.recorder import Recorder, diverged_before
-from mlxops.training import lock, signals
+from mlxops.training import lock, signals, ways
 from mlxops.training.retention import checkpoint_bytes, checkpoints_to_come
 
 if TYPE_CHECKING:
@@ -247,6 +247,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
         run=run,
         start=claim.start,
         probe=_probe,
+        ways=ways.choose(environment.automatic),
     )
     return first_checkpoint.begin(work, begun, emit) if begun else work
 
