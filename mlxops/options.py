@@ -181,7 +181,8 @@ class Option:
             if self.default is True:
                 parts.append("(default: yes)")
         elif not self.positional and self.default not in (None, "", [], {}):
-            parts.append(f"(default: {self.default})")
+            default = ", ".join(map(str, self.default)) if isinstance(self.default, list) else self.default
+            parts.append(f"(default: {default})")
         return " ".join(parts)
 
     def parse(self, text: str) -> Any:

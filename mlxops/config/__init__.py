@@ -4,7 +4,7 @@ The fields are the options of `inv`, the keys of a recipe and of `invoke.yaml`, 
 """
 
 from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
-from mlxops.config.eval import ChatConfig, QueryConfig
+from mlxops.config.eval import ChatConfig, QueryConfig, TestConfig
 from mlxops.config.help import HelpConfig
 from mlxops.config.model import ImportConfig, ModelsConfig
 from mlxops.config.project import QuickstartConfig
@@ -44,4 +44,5 @@ __all__ = [
     "SqlConfig",
     "StopConfig",
     "TagConfig",
+    "TestConfig",
 ]

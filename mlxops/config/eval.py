@@ -76,3 +76,40 @@ class QueryConfig:
     )
     seed: int = option(0, "seed of the sampling", at_least=0, at_most=2**63 - 1)
     json: bool = option(False, "the answer and its counts as one JSON object")
+
+
+@settings
+class TestConfig:
+    """Settings of a test."""
+
+    __test__: ClassVar = False  # no test of pytest's
+
+    EXAMPLES: ClassVar = (
+        "test --run latest --compare-base",
+        "test SmolLM2-135M-Instruct --data data/test.jsonl --metrics perplexity --num-samples 100",
+    )
+    GROUPS: ClassVar = {
+        "model": "model and data",
+        "metrics": "what is measured",
+        "output": "output",
+    }
+
+    model: str | None = option("", "model folder, its name in models/, or hub id", positional=True, path=True)
+    data: str | None = option(
+        None, "file, all of whose rows are tested, or folder (test.jsonl, else valid.jsonl); the run's data", path=True
+    )
+    adapter_path: str | None = option(None, "adapter folder, or one of its files", path=True)
+    run: str | None = option(None, "adapter of a run: RUN, RUN:ITERATION, RUN:best or RUN:last")
+    metrics: list[str] = option(["perplexity"], "what is measured; repeat or separate by commas")
+    num_samples: int | None = option(
+        None, "rows to draw from the data; all unless given", at_least=1, at_most=HUGE, aliases=["samples"]
+    )
+    compare_base: bool = option(False, "measure the model without the adapter too, and compare")
+    mask_prompt: bool = option(True, "measure only the assistant's words (as the run was trained, unless given)")
+    max_seq_length: int | None = option(
+        None, "tokens per row; longer rows are cut; as the run, else 2048", at_least=2, at_most=16_777_216
+    )
+    batch_size: int = option(4, "rows per batch; changes no score beyond rounding", at_least=1, at_most=65_536)
+    seed: int = option(0, "seed of the drawn rows and of the confidence intervals", at_least=0, at_most=2**63 - 1)
+    output: str | None = option(None, "JSON file for all results", path=True)
+    json: bool = option(False, "all results as JSON")

@@ -5,7 +5,19 @@ MLX may be loaded. The tokenizer is an argument.
 """
 
 from mlxops.data.formats import Record
-from mlxops.data.reading import Splits, read
+from mlxops.data.reading import HeldOut, Splits, read, read_held_out
 from mlxops.data.tokens import MASKING_RULES, Tokenized, Use, content_identity, identity, tokenize
 
-__all__ = ["MASKING_RULES", "Record", "Splits", "Tokenized", "Use", "content_identity", "identity", "read", "tokenize"]
+__all__ = [
+    "MASKING_RULES",
+    "HeldOut",
+    "Record",
+    "Splits",
+    "Tokenized",
+    "Use",
+    "content_identity",
+    "identity",
+    "read",
+    "read_held_out",
+    "tokenize",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -74,6 +74,50 @@ def read(
     return Splits(
         train=tuple(train), valid=tuple(valid), test=tuple(test), files=tuple(files.values()), notes=tuple(notes)
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Records to test a model on, the file they stand in, and what a person should know of them."""
+
+    records: tuple[Record, ...]
+    file: Path
+    notes: tuple[str, ...]
+
+
+def read_held_out(path: Path, *, root: Path | None = None, only_kept_back: bool = False) -> HeldOut:
+    """The records to test on: all of a file; of a folder test.jsonl, else valid.jsonl, else some of train.jsonl.
+
+    Those of train.jsonl are the rows that a training keeps back for validation.
+    `only_kept_back` takes of a file only the rows that a training on it keeps back for validation. Raises as `read`
+    does, and `InvalidData` where no rows are left.
+    """
+    there: dict[Use, Path] = {"train": path}
+    if path.is_dir():
+        there = {use: found[0] for use in _USES if (found := _named(path, use))}
+    use: Use = "test" if "test" in there else "valid" if "valid" in there else "train"
+    if there and "train" not in there:
+        alone = read_held_out(there[use], root=root)
+        return replace(alone, notes=(*alone.notes, f"tested on {there[use].name}"))
+    if path.is_file() and not only_kept_back:
+        findings = Findings()
+        records = read_file(path, _shown(path, root), findings)
+        _check(path, root, [findings])
+        notes = [*_keys_twice(_shown(path, root), findings), *_duplicates(records, _shown(path, root))]
+        return _held_out(records, path, root, notes)
+    splits = read(path, root=root, needed=(use,))
+    chosen = splits.test if use == "test" else splits.valid
+    file = there[use]
+    note = f"tested on {file.name}" if use != "train" else f"tested on the rows of {file.name} kept back for validation"
+    return _held_out(chosen, file, root, [*splits.notes, note])
+
+
+def _held_out(records: Sequence[Record], file: Path, root: Path | None, notes: Sequence[str]) -> HeldOut:
+    if not records:
+        raise InvalidData(
+            f"{_shown(file, root)} has no rows to test on", hint="name a file to test on all of its rows: `--data FILE`"
+        )
+    return HeldOut(records=tuple(records), file=file, notes=tuple(notes))
 
 
 def _check(path: Path, root: Path | None, all_findings: list[Findings]) -> None:

@@ -1,1 +1,4 @@
-"""What a model can do: its answers and how good they are. Import the module you need: it loads MLX."""
+"""How good a model is: measures over rows, and whether two models differ in them by more than chance.
+
+It takes values and functions and loads no model: what makes text or gives log-probabilities is handed in. NumPy alone.
+"""

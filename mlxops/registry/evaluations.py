@@ -56,6 +56,16 @@ class Answer:
     prompt: str
     expected: str | None
     answer: str
+    scores: JsonObject | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A score of an evaluation; None where it is not finite or not known."""
+
+    metric: str
+    value: float | None
+    standard_error: float | None = None
 
 
 def record_evaluation(
@@ -71,11 +81,14 @@ def record_evaluation(
     kind: str,
     config: JsonObject,
     answers: Sequence[Answer] = (),
+    scores: Sequence[Score] = (),
+    rows: int | None = None,
     seconds: float | None = None,
 ) -> int:
-    """Record an evaluation with its answers, and return its id.
+    """Record an evaluation with its scores and answers, and return its id.
 
-    `run_id` None is the model without an adapter; `iteration` names the run's checkpoint, where it has one there.
+    `run_id` None is the model without a run's adapter; `iteration` names the run's checkpoint, where it has one there.
+    `rows` counts the rows of the data, as many as there are answers unless given.
     """
     with db.transaction() as connection:
         ((evaluation_id,),) = connection.execute(
@@ -96,15 +109,26 @@ def record_evaluation(
                 data_sha256,
                 kind,
                 json.dumps(dict(config), allow_nan=False),
-                len(answers),
+                len(answers) if rows is None else rows,
                 seconds,
             ),
         ).fetchall()
         connection.executemany(
-            "INSERT INTO answers (evaluation_id, row, prompt, expected, answer) VALUES (?, ?, ?, ?, ?)",
-            [(evaluation_id, each.row, each.prompt, each.expected, each.answer) for each in answers],
+            "INSERT INTO scores (evaluation_id, metric, value, standard_error) VALUES (?, ?, ?, ?)",
+            [(evaluation_id, each.metric, each.value, each.standard_error) for each in scores],
+        )
+        connection.executemany(
+            "INSERT INTO answers (evaluation_id, row, prompt, expected, answer, scores) VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (evaluation_id, each.row, each.prompt, each.expected, each.answer, _json(each.scores))
+                for each in answers
+            ],
         )
     return int(evaluation_id)
+
+
+def _json(scores: JsonObject | None) -> str | None:
+    return None if scores is None else json.dumps(dict(scores), allow_nan=False, ensure_ascii=False)
 
 
 def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str) -> list[AnswerView]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import ChatConfig, QueryConfig
+from mlxops.config import ChatConfig, QueryConfig, TestConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -48,6 +48,29 @@ def query(c: Context, config: QueryConfig) -> None:
     return chat_input.check(drawing.answer(asked.ask(question), console.make(), as_json=config.json))
 
 
+@task
+def test(c: Context, config: TestConfig) -> None:
+    """Measure a model on data, and record the scores.
+
+    It is tested with the adapter of a run or without one. --compare-base measures it without the adapter too: how far
+    they are apart, how sure that is, and which rows became better or worse.
+    """
+    from mlxops.jobs.eval import results as found
+    from mlxops.jobs.eval import test as job
+    from mlxops.ui.eval import test as drawing
+    from mlxops.ui.terminal import console, progress, tables
+
+    out, screen = console.make(), console.make(stderr=True)
+    with progress.bars(screen, plain=True) as advance:
+        plan = job.plan(house.invocation(c), config, advance)
+        drawing.notes(plan.notes, screen)
+        results = job.measure(plan, advance)
+    try:
+        results = found.record(plan.invocation.project, plan.chosen, results, output=config.output)
+    finally:
+        tables.json_out(found.as_json(results), out) if config.json else drawing.results(results, out)
+
+
 COLLECTION = "eval"
-TASKS = (chat, query)
-SHORT_NAMES = {"chat": chat, "query": query}
+TASKS = (chat, query, test)
+SHORT_NAMES = {"chat": chat, "query": query, "test": test}

@@ -36,6 +36,7 @@ _LORA = Spelling(
     needless=frozenset({"--resume"}),
 )
 _CHAT = Spelling(positionals=("model",), flags={"-m": "--model"})
+_TEST = Spelling(positionals=("data",), flags={"-m": "--model", "-o": "--output"})
 _MONITOR = Spelling(flags={"-l": "--live", "-r": "--refresh"})
 # Left as it is, -f is Invoke's own for a settings file, and ends in a traceback.
 _MODELS = Spelling(flags={"-s": "--search", "-f": "--filter"})
@@ -54,6 +55,8 @@ SPELLINGS: Mapping[str, Spelling] = {
     "eval.chat": _CHAT,
     "query": _CHAT,
     "eval.query": _CHAT,
+    "test": _TEST,
+    "eval.test": _TEST,
     "monitor": _MONITOR,
     "train-monitor": _MONITOR,
     "train.monitor": _MONITOR,
@@ -108,6 +111,7 @@ def _rewrite_task(
             rewritten.append(flag + equals + value)
             if option and option.name in positionals:
                 positionals.remove(option.name)
+            required = [each for each in required if each is not option]
             has_value = place < len(words) and words[place].partition("=")[0] not in known
             if option and option.kind is not bool and not equals and has_value:
                 rewritten.append(words[place])

@@ -1,0 +1,247 @@
+"""Testing a model: the rows and the model that a person names, measured, compared with the base, and recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxops import data, files, registry
+from mlxops.adapters import adapter_config
+from mlxops.config import TestConfig
+from mlxops.errors import BadRequest
+from mlxops.jobs.eval import loading, samples
+from mlxops.jobs.eval.loading import ChosenModel
+from mlxops.jobs.eval.results import MeasuredModel, TestResults
+from mlxops.jobs.train import fit
+from mlxops.models.folders import check_model
+from mlxops.models.tokenizer import eos_ids, load_tokenizer
+from mlxops.options import given
+from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
+
+if TYPE_CHECKING:
+    from mlxops.evaluation.measures import Measure
+    from mlxops.evaluation.perplexity import RowLoss
+    from mlxops.models.generation import LoadedModel
+
+Progress = Callable[[str, int, int], None]
+
+_USUAL_LENGTH = 2048
+METRICS = ("perplexity",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestPlan:
+    """A test that is checked: the model, the rows, and what a person should know before it begins."""
+
+    invocation: Invocation
+    config: TestConfig
+    chosen: ChosenModel
+    file: Path
+    records: tuple[data.Record, ...]
+    tokenized: data.Tokenized | None
+    mask_prompt: bool
+    max_seq_length: int
+    template_config: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> TestPlan:
+    """Check all that can be checked before a model is loaded: metrics, model, adapter, data, the place of the results.
+
+    Raises `BadRequest`, `NotFound` and `InvalidData` for what is not there or does not fit.
+    """
+    project = invocation.project
+    _check_metrics(config)
+    _check_output(config)
+    _check_model(project, config)
+    chosen = loading.choose(invocation, model=config.model or None, adapter_path=config.adapter_path, run=config.run)
+    if config.compare_base and chosen.adapter is None:
+        raise BadRequest(
+            "--compare-base compares with an adapter, and none is given",
+            hint="name one with `--run` or `--adapter-path`",
+        )
+    trained = _training_of(chosen)
+    held_out = _read(project, config, trained)
+    records = samples.draw(held_out.records, config.num_samples, config.seed)
+    info = check_model(chosen.folder)
+    tokenizer = load_tokenizer(chosen.folder)
+    settings = trained.get("config") or {}
+    mask_prompt = config.mask_prompt if "mask_prompt" in given(config) else settings.get("mask_prompt", True)
+    max_seq_length = config.max_seq_length or settings.get("max_seq_length", _USUAL_LENGTH)
+    template_config = chosen.adapter.template_config if chosen.adapter else {}
+    tokenized = None
+    if "perplexity" in config.metrics:
+        tokenized = data.tokenize(
+            records,
+            tokenizer,
+            max_seq_length=max_seq_length,
+            mask_prompt=mask_prompt,
+            use="test",
+            stops=eos_ids(chosen.folder, tokenizer),
+            template_arguments=template_config,
+            progress=lambda done, total: progress("tokens", done, total),
+        )
+        if not tokenized.rows:
+            raise BadRequest(
+                f"no row has anything to measure within {max_seq_length:,} tokens",
+                hint=f"`--max-seq-length {tokenized.longest}` takes all of every row",
+            )
+        fit.check_rows(tokenized.rows, tokenizer, info, chosen.folder.name)
+    with registry.open_registry(project.registry_path):
+        pass  # what cannot be recorded is known before the work
+    return TestPlan(
+        invocation=invocation,
+        config=config,
+        chosen=chosen,
+        file=held_out.file,
+        records=records,
+        tokenized=tokenized,
+        mask_prompt=mask_prompt,
+        max_seq_length=max_seq_length,
+        template_config=template_config,
+        notes=(*held_out.notes, *_notes_on_rows(held_out, records, tokenized, max_seq_length)),
+    )
+
+
+def measure(plan: TestPlan, progress: Progress) -> TestResults:
+    """Load the model and measure it; with `--compare-base` first without the adapter."""
+    from mlxops.evaluation.comparison import compare
+
+    config, chosen = plan.config, plan.chosen
+    loaded = loading.load(plan.invocation, replace(chosen, adapter=None))
+    if plan.tokenized is not None:
+        _check_scores(loaded, plan)
+    base = _measure_one(loaded, plan, "base model", progress) if config.compare_base else None
+    if chosen.adapter is not None:
+        loaded.slot.put_in(loading.spec_of(chosen.adapter.adapter))
+    what = "tuned model" if chosen.adapter else "model"
+    tuned = _measure_one(loaded, plan, what, progress, adapter=chosen.adapter.label if chosen.adapter else None)
+    project = plan.invocation.project
+    return TestResults(
+        model=project.relative(chosen.folder),
+        data=project.relative(plan.file),
+        data_sha256=files.sha256(plan.file),
+        rows=len(plan.records),
+        config={
+            "metrics": list(config.metrics),
+            "num_samples": config.num_samples,
+            "seed": config.seed,
+            "mask_prompt": plan.mask_prompt,
+            "max_seq_length": plan.max_seq_length,
+            "chat_template_config": dict(plan.template_config),
+        },
+        tuned=tuned,
+        base=base,
+        compared=tuple(
+            compare(before, now, seed=config.seed) for before, now in zip(base.measures, tuned.measures, strict=True)
+        )
+        if base
+        else (),
+        notes=plan.notes,
+    )
+
+
+def _measure_one(
+    loaded: LoadedModel, plan: TestPlan, what: str, progress: Progress, adapter: str | None = None
+) -> MeasuredModel:
+    from mlxops.evaluation import measures, perplexity
+    from mlxops.training.improvement import ratio
+
+    start = time.perf_counter()
+    found: list[Measure] = []
+    worst: Sequence[RowLoss] = ()
+    if plan.tokenized is not None:
+        losses, byte_counts = samples.losses(
+            loaded,
+            plan.tokenized.rows,
+            order=[record.origin for record in plan.records],
+            batch_size=plan.config.batch_size,
+            progress=lambda done, total: progress(f"perplexity, {what}", done, total),
+        )
+        found += perplexity.measures(losses, byte_counts)
+        worst = perplexity.worst(losses)
+    return MeasuredModel(
+        adapter=adapter,
+        scores=tuple(measures.score(each, ratio) for each in found),
+        measures=tuple(found),
+        worst=tuple(worst),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _check_metrics(config: TestConfig) -> None:
+    unknown = [name for name in config.metrics if name not in METRICS]
+    if unknown or not config.metrics:
+        raise BadRequest(
+            f"--metrics takes {', '.join(METRICS)}, not {', '.join(map(repr, unknown)) or 'nothing'}",
+            hint=f"`--metrics {','.join(METRICS)}` measures all",
+        )
+
+
+def _check_model(project: Project, config: TestConfig) -> None:
+    """A run knows its model, so that the one word after it may be meant as the data."""
+    path = project.resolve(config.model) if config.model else None
+    if path is None or config.data is not None or (path / "config.json").is_file():
+        return
+    if path.is_file() or any((path / f"{use}.jsonl").is_file() for use in ("train", "valid", "test")):
+        raise BadRequest(f"{config.model!r} holds rows and is no model", hint=f"`--data {config.model}` tests on them")
+
+
+def _check_output(config: TestConfig) -> None:
+    # what is there is replaced, so a slip like `--output runs.db` must not get that far
+    if config.output is not None and not config.output.lower().endswith(".json"):
+        raise BadRequest(
+            f"--output takes a file that ends in .json, not {config.output!r}", hint="`--output results.json`"
+        )
+
+
+def _check_scores(loaded: LoadedModel, plan: TestPlan) -> None:
+    from mlxops.models.loading import try_out
+
+    name = plan.chosen.folder.name
+    assert plan.tokenized is not None
+    fit.check_scores(plan.tokenized.rows, try_out(loaded.model, name), name)
+
+
+def _training_of(chosen: ChosenModel) -> Mapping[str, Any]:
+    """What the adapter's folder says of the run that made it; nothing where it is none of ours."""
+    if chosen.adapter is None:
+        return {}
+    return adapter_config.describes_itself(chosen.adapter.adapter.file.parent) or {}
+
+
+def _read(project: Project, config: TestConfig, trained: Mapping[str, Any]) -> data.HeldOut:
+    """The rows to test on. Of the file that a run was trained on, only what it kept back."""
+    trained_on = project.from_root(trained["data"]) if trained else None
+    path = project.resolve(config.data) if config.data is not None else trained_on or project.resolve("data")
+    is_trained_on = trained_on is not None and path.is_file() and files.is_same(path, trained_on)
+    return data.read_held_out(path, root=project.root, only_kept_back=is_trained_on)
+
+
+def _notes_on_rows(
+    held_out: data.HeldOut, records: Sequence[data.Record], tokenized: data.Tokenized | None, limit: int
+) -> list[str]:
+    notes = []
+    if len(records) < len(held_out.records):
+        notes.append(f"{len(records):,} of {len(held_out.records):,} rows drawn")
+    if tokenized is None:
+        return notes
+    notes += tokenized.notes
+    if tokenized.truncated:
+        notes.append(
+            f"{_rows(tokenized.truncated)} longer than {limit:,} tokens cut "
+            f"(the longest has {tokenized.longest:,}; `--max-seq-length`)"
+        )
+    if tokenized.left_out:
+        notes.append(
+            f"{_rows(len(tokenized.left_out))} with nothing to measure left out, first {tokenized.left_out[0]}"
+        )
+    return notes
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"

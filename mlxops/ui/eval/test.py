@@ -1,0 +1,98 @@
+"""The results of a test: scores with their errors, the base beside them, and the rows that stand out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from mlxops import words
+from mlxops.ui.terminal import tables
+
+if TYPE_CHECKING:
+    from mlxops.evaluation.comparison import Compared
+    from mlxops.evaluation.measures import MeasuredScore
+    from mlxops.evaluation.perplexity import RowLoss
+    from mlxops.jobs.eval.results import TestResults
+
+_SHOWN = 3  # rows that changed most, in each direction
+
+
+def notes(notes: Sequence[str], console: Console) -> None:
+    """What a person should know before the model is loaded, one line each."""
+    for note in notes:
+        console.print(Text(note), soft_wrap=True)
+
+
+def results(results: TestResults, console: Console) -> None:
+    """The scores as a table, then the rows with the highest perplexity, then where the results are."""
+    tuned, base = results.tuned, results.base
+    model = words.visible(results.model) + (f" with {words.visible(tuned.adapter)}" if tuned.adapter else "")
+    rows = "1 row" if results.rows == 1 else f"{words.count(results.rows)} rows"
+    console.print(tables.heading(f"{model}, {rows} of {words.visible(results.data)}"), soft_wrap=True)
+    console.print()
+    if base is None:
+        tables.print_table(("metric", "score", "± error"), [_alone(score) for score in tuned.scores], console)
+    else:
+        before = {score.metric: score for score in base.scores}
+        compared = {each.metric: each for each in results.compared}
+        header = ("metric", "base", "tuned", "difference", "95 % interval", "better/worse/=")
+        lines = [_beside(before[score.metric], score, compared[score.metric]) for score in tuned.scores]
+        tables.print_table(header, lines, console)
+    _unsure(results.compared, console)
+    for each in results.compared:
+        _moved(each, console)
+    if tuned.worst:
+        _worst(tuned.worst, console)
+    if tuned.evaluation_id is not None:
+        console.print()
+        line = f'recorded as evaluation {tuned.evaluation_id}; `inv sql "select * from evaluation_summary"` shows all'
+        console.print(Text(line), soft_wrap=True)
+
+
+def _alone(score: MeasuredScore) -> tuple[str, str, str]:
+    return score.metric, words.number(score.value), words.number(score.standard_error)
+
+
+def _beside(base: MeasuredScore, tuned: MeasuredScore, compared: Compared) -> tuple[str, ...]:
+    interval = words.NOTHING
+    if compared.low is not None and compared.high is not None:
+        interval = f"{_signed(words.short(compared.low))} to {_signed(words.short(compared.high))}"
+    counts = f"{len(compared.improved)}/{len(compared.worsened)}/{len(compared.same)}"
+    return (
+        tuned.metric,
+        words.number(base.value),
+        words.number(tuned.value),
+        _signed(words.number(compared.difference)),
+        interval,
+        counts if tuned.better else "",
+    )
+
+
+def _unsure(compared: Sequence[Compared], console: Console) -> None:
+    """The metrics whose difference chance may explain."""
+    names = [each.metric for each in compared if each.difference is not None and not each.sure]
+    if names:
+        console.print(Text(f"chance may explain the difference in {', '.join(names)}"), soft_wrap=True)
+
+
+def _moved(compared: Compared, console: Console) -> None:
+    """The rows that one metric moved most; nothing where none moved."""
+    for name, rows in (("better", compared.improved), ("worse", compared.worsened)):
+        if rows and compared.metric in ("perplexity", "chrf"):
+            more = f", and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+            line = f"{name} in {compared.metric}: {', '.join(map(words.visible, rows[:_SHOWN]))}{more}"
+            console.print(Text(line), soft_wrap=True)
+
+
+def _worst(rows: Sequence[RowLoss], console: Console) -> None:
+    console.print()
+    console.print(tables.heading("rows with the highest perplexity"))
+    lines = [(words.visible(row.origin), words.number(row.perplexity), words.count(row.tokens)) for row in rows]
+    tables.print_table(("row", "perplexity", "tokens"), lines, console)
+
+
+def _signed(text: str) -> str:
+    return text if text.startswith("-") or text == "0.000" else f"+{text}"
