@@ -57,9 +57,14 @@ def _quiet_transformers() -> Iterator[None]:
 
 def template_arguments(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What mlx-lm hands to the chat template besides the messages: whether the model thinks."""
-    vocabulary = tokenizer.get_vocab()
-    thinks = any(start in vocabulary and end in vocabulary for start, end in _THINKING)
+    thinks = any(_has(tokenizer, start) and _has(tokenizer, end) for start, end in _THINKING)
     return {"enable_thinking": thinks}
+
+
+def _has(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    # the whole vocabulary as a dict takes 40 ms of each turn of a chat
+    number = tokenizer.convert_tokens_to_ids(token)
+    return number is not None and tokenizer.convert_ids_to_tokens(number) == token
 
 
 def eos_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -138,7 +138,7 @@ def test_settings_are_shown_and_changed_and_checked(chat: Chat) -> None:
 
     assert code == 1
     assert out.splitlines() == ["max_tokens  3", "temperature  0.5", "markdown  off"]
-    assert "there is no setting 'top_q'\nhint: did you mean top_p?" in err
+    assert "there is no setting 'top_q'\nhint: did you mean `top_p`?" in err
     assert "top_p takes a number above 0 and at most 1, not 7.0" in err
 
 
