@@ -10,7 +10,7 @@ from mlxops.options import option, settings
 class CheckpointsConfig:
     """Settings of the list of checkpoints."""
 
-    run: str | None = option(None, "only this run; latest is the newest")
+    run: str | None = option(None, "only this run: its name or a part of it, its number, or latest")
     path: str | None = option(None, "look below this folder, whether the registry knows it or not", path=True)
     all: bool = option(False, "also those that were pruned, and runs without any")
     debug: bool = option(False, "explain each step of the reasoning, as debug-checkpoints does")

@@ -30,7 +30,7 @@ class RunsConfig:
 class RunConfig:
     """Settings of the page of one run."""
 
-    name: str = option(None, "name of the run, or latest", positional=True)
+    name: str = option(None, "the run: its name or a part of it, its number, or latest", positional=True)
     json: bool = option(False, "as JSON")
 
 
@@ -38,7 +38,9 @@ class RunConfig:
 class CompareConfig:
     """Settings of a comparison of runs."""
 
-    runs: list[str] = option(None, "names of the runs, with commas between them; latest is the newest", positional=True)
+    runs: list[str] = option(
+        None, "the runs, with commas between them: names or parts of them, numbers, latest", positional=True
+    )
     by: Literal["iterations", "tokens", "time"] = option("iterations", "what the curves are laid over by")
     all: bool = option(False, "also the settings that are equal")
     json: bool = option(False, "as JSON")
@@ -48,7 +50,9 @@ class CompareConfig:
 class TagConfig:
     """Settings of the tags of runs."""
 
-    name: str = option(None, "name of the run, or latest, or several with commas between them", positional=True)
+    name: str = option(
+        None, "the run, or several with commas between them: name or a part of it, number, latest", positional=True
+    )
     add: list[str] = option([], "tags to add")
     remove: list[str] = option([], "tags to take away")
     json: bool = option(False, "as JSON")
@@ -58,7 +62,7 @@ class TagConfig:
 class NoteConfig:
     """Settings of the note of a run."""
 
-    name: str = option(None, "name of the run, or latest", positional=True)
+    name: str = option(None, "the run: its name or a part of it, its number, or latest", positional=True)
     text: str | None = option(None, "the new note, - for none at all; what is there is shown unless given")
     json: bool = option(False, "as JSON")
 
@@ -67,7 +71,9 @@ class NoteConfig:
 class DeleteConfig:
     """Settings of the removal of runs."""
 
-    runs: list[str] = option(None, "names of the runs, with commas between them", positional=True)
+    runs: list[str] = option(
+        None, "the runs, with commas between them: names or parts of them, numbers, latest", positional=True
+    )
     keep_files: bool = option(False, "remove the rows and leave the folders")
     yes: bool = option(False, "do not ask")
     json: bool = option(False, "as JSON")
@@ -90,7 +96,9 @@ class ExportConfig:
 class ReportConfig:
     """Settings of a report on runs."""
 
-    runs: list[str] = option(None, "names of the runs, with commas between them; latest is the newest", positional=True)
+    runs: list[str] = option(
+        None, "the runs, with commas between them: names or parts of them, numbers, latest", positional=True
+    )
     output: str | None = option(None, "HTML file; RUN.html unless given", path=True)
     png: str | None = option(None, "the loss curve as a PNG file as well", path=True)
     json: bool = option(False, "what was written, as JSON")

@@ -182,7 +182,7 @@ class MonitorConfig:
     """Settings of the monitor."""
 
     run: list[str] = option(
-        [], "name of the run, or several to lay over each other; the one at work, else the newest unless given"
+        [], "the run, or several to lay over each other; the one at work, else the newest unless given"
     )
     once: bool = option(False, "print the state once (as happens where the output is no terminal)")
     live: bool = option(False, "keep drawing until q or Ctrl-C (as happens in a terminal)")
@@ -196,7 +196,7 @@ class MonitorConfig:
 class StopConfig:
     """Settings of stopping a training."""
 
-    run: str = option(None, "name of the run, or latest", positional=True)
+    run: str = option(None, "the run: its name or a part of it, its number, or latest", positional=True)
     now: bool = option(False, "kill it at once; the same command resumes from its newest checkpoint")
     json: bool = option(False, "as JSON")
 

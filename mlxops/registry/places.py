@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlxops.errors import BadRequest, NotFound
+from mlxops.registry import naming
 from mlxops.registry.checkpoints import checkpoints_of
 from mlxops.registry.database import Registry
 from mlxops.registry.runs import FoundRun, find_run
@@ -23,27 +23,18 @@ def find_place(db: Registry, text: str) -> Place:
 
     Raises `NotFound` for what is not there, and `BadRequest` for a text that names no place.
     """
-    name, colon, word = text.rpartition(":")
-    if not colon:
-        return Place(run=find_run(db, text))
+    name, place = naming.split_place(text, [name for (name,) in db.connection.execute("SELECT name FROM runs")])
     run = find_run(db, name)
+    if place is None:
+        return Place(run=run)
     whole = [row for row in checkpoints_of(db, run["id"]) if row["status"] == "whole"]
     iterations = [row["iteration"] for row in whole]
-    if word == "best":
+    if place == "best":
         found = [row["iteration"] for row in whole if row["is_best"]]
-    elif word == "last":
+    elif place == "last":
         found = iterations[-1:]
-    elif word.isdecimal():
-        found = [int(word)] if int(word) in iterations else []
     else:
-        raise BadRequest(
-            f"{text!r} names no checkpoint", hint="RUN, RUN:ITERATION, RUN:best and RUN:last name one of a run"
-        )
+        found = [int(place)] if int(place) in iterations else []
     if not found:
-        what = f"checkpoint of iteration {int(word):,}" if word.isdecimal() else f"{word} checkpoint"
-        there = ", ".join(map(str, iterations[-5:]))
-        hint = (
-            f"its last ones are of iteration {there}" if there else f"`inv checkpoints --run {name}` shows its folder"
-        )
-        raise NotFound(f"the run {run['name']!r} has no {what}", hint=hint)
+        raise naming.missing_place(run["name"], place, iterations)
     return Place(run=run, iteration=found[-1])

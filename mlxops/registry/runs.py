@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from datetime import UTC, date, datetime
 from typing import Any, TypedDict
 
 from mlxops import layout
-from mlxops.errors import BadRequest, NotFound, Refused
+from mlxops.errors import BadRequest, Refused
 from mlxops.options import nearest
+from mlxops.registry import naming
 from mlxops.registry.database import Registry
 from mlxops.registry.names import check_name, readable_name
 from mlxops.registry.rows import JsonObject, RunRow
@@ -251,35 +251,27 @@ def _order(db: Registry, order: str | None) -> str:
     return f'"{column}" {direction} NULLS LAST, id {later}'
 
 
-def find_run(db: Registry, name: str) -> FoundRun:
-    """The run of that name, in another case or Unicode spelling too; `latest` is the newest.
+def find_run(db: Registry, text: str) -> FoundRun:
+    """The run that a text means (`naming.resolve`); `latest` is the newest that was trained here, where there is any.
 
-    The newest is one that was trained here, where there is any. Raises `NotFound` with the names most like it.
+    Raises `NotFound` with the names most like it, and `BadRequest` for a part of several names.
     """
-    newest = "ORDER BY runs.imported_from IS NOT NULL, runs.id DESC LIMIT 1"
-    where = newest if name == "latest" else "WHERE runs.name = :name"
+    there = db.connection.execute("SELECT name, id, imported_from IS NULL FROM runs ORDER BY id DESC").fetchall()
+    newest = next((name for name, _, is_own in there if is_own), there[0][0] if there else None)
+    name = naming.resolve(text, {name: number for name, number, _ in there}, newest)
     found = db.rows(
-        f"""
+        """
         SELECT runs.*, (SELECT status FROM run_summary WHERE run_summary.id = runs.id) AS status
-        FROM runs {where}
+        FROM runs WHERE runs.name = :name
         """,
-        {"name": layout.known_spelling(name, _names(db))},
+        {"name": name},
         of=FoundRun,
     )
     if not found:
-        raise _no_run(db, name)
+        return find_run(db, text)  # it was deleted in this instant
     (run,) = found
     run["tags"] = [row["tag"] for row in db.rows("SELECT tag FROM tags WHERE run_id = ? ORDER BY tag", (run["id"],))]
     return run
-
-
-def _no_run(db: Registry, name: str) -> NotFound:
-    names = _names(db)
-    if not names:
-        return NotFound("there are no runs yet", hint="`inv lora --model MODEL --data DATA` starts the first")
-    near = difflib.get_close_matches(name, names, n=3) or [each for each in names if name.lower() in each.lower()][:3]
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`inv runs` shows the runs there are"
-    return NotFound(f"no run {name!r}", hint=hint)
 
 
 def candidate_runs(db: Registry) -> list[CandidateRun]:

@@ -317,8 +317,8 @@ def test_what_is_not_there_is_named(db: Registry) -> None:
     with pytest.raises(NotFound, match="no runs yet"):
         registry.find_run(db, "latest")
     new_run(db, "smollm2-quiet-heron")
-    with pytest.raises(NotFound, match="no run 'smollm2-quiet-hero'") as caught:
-        registry.find_run(db, "smollm2-quiet-hero")
+    with pytest.raises(NotFound, match="no run 'smollm2-quiet-herom'") as caught:
+        registry.find_run(db, "smollm2-quiet-herom")
     assert "'smollm2-quiet-heron'" in str(caught.value.hint)
     with pytest.raises(NotFound):
         report(db, 99, None, 1, train_loss=1.0)

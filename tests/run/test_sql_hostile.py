@@ -60,8 +60,10 @@ def test_hostile_sql_neither_writes_nor_hangs_nor_shows_a_traceback(
     mlxops: Typed, path: Path, code: int, text: str
 ) -> None:
     before = state(path)
+    # only what has no end by itself is given up: a busy machine takes its time for the others
+    timeout = 0.3 if code == 1 else 60
 
-    ended, out, err = mlxops(f"sql {shlex.quote(text)} --timeout 0.3 --format jsonl")
+    ended, out, err = mlxops(f"sql {shlex.quote(text)} --timeout {timeout} --format jsonl")
 
     assert (ended, out) == (code, ""), err
     assert [word for word in ("Traceback", "a bug in", "\x1b") if word in err] == []

@@ -10,8 +10,8 @@ from typing import Any
 from mlxops import files, layout, registry
 from mlxops.errors import BadRequest, Failed, NotFound, SettingsDiffer
 from mlxops.jobs.train.prepare import Prepared
-from mlxops.options import nearest
 from mlxops.projects.project import Project
+from mlxops.registry import naming
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint
 from mlxops.training.decide import differences
@@ -54,28 +54,16 @@ def settle(project: Project, db: registry.Registry | None, rows: Mapping[str, Ro
 def _parse(text: str | None, rows: Mapping[str, Row], imported: Collection[str]) -> _Point:
     if text is None:
         return _Point(run=None)
-    name, colon, place = text.rpartition(":")
-    if text in rows or not colon:
-        name, place = text, "last"
-    if name == "latest" and rows:
-        name = next(iter(rows))
-    if name not in rows:
-        if name in imported:
-            hint = "`--adopt DIR` continues an adapter folder of mlx_lm.lora"
-            raise BadRequest(f"the run {name!r} was imported, so nothing branches from it", hint=hint)
-        near = nearest(name, rows)
-        raise NotFound(
-            f"no run {name!r} to branch from",
-            hint=f"did you mean {near!r}?" if near else "`inv runs` shows the runs there are",
-        )
-    if place in ("best", "last"):
-        return _Point(run=name, word=place)
-    if not place.isdecimal():
+    name, place = naming.split_place(text, rows)
+    if name in imported:
         raise BadRequest(
-            f"--from takes RUN, RUN:ITERATION, RUN:best or RUN:last, not {text!r}",
-            hint=f"`--from {name}` takes its newest checkpoint",
+            f"the run {name!r} was imported, so nothing branches from it",
+            hint="`--adopt DIR` continues an adapter folder of mlx_lm.lora",
         )
-    return _Point(run=name, iteration=int(place))
+    run = naming.resolve(name, {each: row["id"] for each, row in rows.items()}, next(iter(rows), None))
+    if place is None or place in ("best", "last"):
+        return _Point(run=run, word=place or "last")
+    return _Point(run=run, iteration=int(place))
 
 
 def named(project: Project, rows: Mapping[str, Row], prepared: Prepared) -> Row | None:
