@@ -7,7 +7,9 @@ template raise what they like, classes of their own and `SystemExit` included. N
 from __future__ import annotations
 
 import io
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
@@ -37,6 +39,28 @@ def foreign_code(error_for: Callable[[str, BaseException], Exception]) -> Iterat
             ) from raised
         raise error_for(in_words(raised, printed.getvalue()), raised) from raised
     sys.stderr.write(printed.getvalue())
+
+
+@contextmanager
+def time_limit(seconds: float, error: Exception) -> Iterator[None]:
+    """Raise `error` in the block once it has computed for so long; what waits, or another process, counts nothing.
+
+    It acts on Python code, a chat template among it, and in the main thread, where alone Python handles signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise error
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def in_words(raised: BaseException, printed: str = "") -> str:

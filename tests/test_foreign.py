@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from mlxops.errors import BadRequest, Failed, NotFound
-from mlxops.foreign import foreign_code
+from mlxops.foreign import foreign_code, time_limit
 
 
 class Panic(BaseException):
@@ -56,6 +59,23 @@ def test_too_little_memory_is_no_wrong_request(raised: BaseException) -> None:
         run(raised)
 
     assert caught.value.exit_code == 1
+
+
+def test_code_that_computes_for_too_long_is_stopped() -> None:
+    with pytest.raises(BadRequest, match="no end"), time_limit(0.05, BadRequest("no end")):
+        all(True for _ in itertools.count())
+
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_DFL
+
+
+def test_outside_the_main_thread_there_is_no_limit() -> None:
+    def work() -> bool:
+        with time_limit(0.0, BadRequest("no end")):
+            return True
+
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(work).result()
 
 
 def test_what_it_prints_does_not_mix_with_our_results(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxops.data.formats import Unusable
 from mlxops.errors import BadRequest
+from mlxops.foreign import foreign_code, time_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +22,9 @@ Span = tuple[int, int]
 Spans = tuple[Span, ...]
 Message = dict[str, Any]
 Messages = tuple[Message, ...]
+
+_MOST_SECONDS = 20.0  # a conversation takes a template some microseconds
+_HINT = 'take an instruct model, or train on rows of {"text"}'
 
 _GENERATION_MARK = re.compile(r"{%-?\s*generation\s*-?%}")
 _QUESTION: Message = {"role": "user", "content": "Question"}
@@ -143,18 +147,24 @@ class ChatTemplate:
             given = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in given]
         return given
 
-    def _told(self, render: Any) -> Any:
+    def _told(self, render: Callable[[], Any]) -> Any:
+        endless = BadRequest(
+            f"the chat template of {self._name} does not end: it computed for {_MOST_SECONDS:g} seconds", hint=_HINT
+        )
+        with foreign_code(self._refusal), time_limit(_MOST_SECONDS, endless):
+            return render()
+
+    def _refusal(self, words: str, raised: BaseException) -> Exception:
         import jinja2
 
-        try:
-            return render()
-        except jinja2.TemplateSyntaxError:
-            raise
-        except jinja2.TemplateError as error:
-            raise Unusable(f"the model's chat template refuses it: {error}") from None
-        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
-            # such as text + object inside the template
-            raise Unusable(f"the model's chat template cannot write it: {error}") from None
+        if isinstance(raised, jinja2.TemplateSyntaxError):
+            return BadRequest(f"the chat template of {self._name} is broken: {words}", hint=_HINT)
+        verb = "refuses" if isinstance(raised, jinja2.TemplateError) else "cannot write"
+        return Unusable(f"the model's chat template {verb} it: {words}")
+
+    @property
+    def _name(self) -> str:
+        return self.tokenizer.name_or_path or "the model"
 
 
 def chat_template(
@@ -165,13 +175,10 @@ def chat_template(
     `stops` are the ids at which generation stops (the tokenizer's end-of-text token unless given); `arguments` go to
     the template as they are (`--chat-template-config`).
     """
-    import jinja2
-
     name = tokenizer.name_or_path or "the model"
-    hint = 'take an instruct model, or train on rows of {"text"}'
     templates = tokenizer.chat_template
     if not (templates.get("default") if isinstance(templates, dict) else templates):
-        raise BadRequest(f"{name} has no chat template, and the data has conversations", hint=hint)
+        raise BadRequest(f"{name} has no chat template, and the data has conversations", hint=_HINT)
     if wrong := [name for name in _OUR_ARGUMENTS if name in (arguments or ())]:
         raise BadRequest(
             f"--chat-template-config cannot set {wrong[0]!r}",
@@ -187,12 +194,9 @@ def chat_template(
         _ids=ids,
         _added=re.compile(pattern) if pattern else None,
     )
-    try:
-        if not _writes_words(found) and _writes_words(parts := replace(found, in_parts=True)):
-            found = parts
-        header, end = _around_an_answer(found)
-    except jinja2.TemplateSyntaxError as error:
-        raise BadRequest(f"the chat template of {name} is broken: {error}", hint=hint) from error
+    if not _writes_words(found) and _writes_words(parts := replace(found, in_parts=True)):
+        found = parts
+    header, end = _around_an_answer(found)
     return replace(found, header=header, end=end)
 
 

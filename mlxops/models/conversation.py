@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlxops.errors import BadRequest
-from mlxops.foreign import foreign_code
+from mlxops.foreign import foreign_code, time_limit
 from mlxops.models.tokenizer import template_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
+
+_MOST_SECONDS = 20.0  # a conversation takes a template some microseconds
 
 
 def has_template(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -34,7 +36,7 @@ def prompt_text(
     """
     if not has_template(tokenizer):
         return "\n".join(str(message["content"]) for message in messages)
-    with foreign_code(_refusal):
+    with foreign_code(_refusal), time_limit(_MOST_SECONDS, _refusal(f"it computed for {_MOST_SECONDS:g} seconds")):
         text = tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             tools=[dict(tool) for tool in tools] or None,
@@ -45,7 +47,7 @@ def prompt_text(
     return str(text)
 
 
-def _refusal(words: str, _: BaseException) -> BadRequest:
+def _refusal(words: str, _: BaseException | None = None) -> BadRequest:
     return BadRequest(f"the model's chat template refuses the conversation: {words}")
 
 

@@ -18,6 +18,8 @@ YES = {"role": "assistant", "content": "Yes."}
         (LLAMA_2, (USER, USER, YES), "refuses it: Conversation roles must alternate user/assistant"),
         (GEMMA, (SYSTEM, USER, YES), "refuses it: System role not supported"),
         ("{{ messages[0].content + tools }}", (USER, YES), "cannot write it: can only concatenate str"),
+        ("{% for n in range(10 ** 9) %}{% endfor %}", (USER, YES), "cannot write it: Range too big"),
+        ("{{ messages[0].content.nothing.more }}", (USER, YES), "refuses it: .* has no attribute 'nothing'"),
         ("{{ 1 // 0 }}", (USER, YES), "cannot write it: integer division or modulo by zero"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", (USER, YES), "cannot write it: maximum recursion depth"),
     ],
@@ -35,6 +37,20 @@ def test_a_tokenizer_without_a_chat_template_is_refused():
 def test_a_broken_chat_template_is_refused_once():
     with pytest.raises(BadRequest, match="the chat template of the model is broken"):
         chat_template(tiny_tokenizer("{% for message in %}"))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    ],
+)
+def test_a_template_that_does_not_end_is_refused_once(template, monkeypatch):
+    monkeypatch.setattr("mlxops.data.templates._MOST_SECONDS", 0.2)
+
+    with pytest.raises(BadRequest, match=r"the chat template of the model does not end: it computed for 0\.2 seconds"):
+        chat_template(tiny_tokenizer(template))
 
 
 def test_a_template_that_writes_the_date_writes_the_same_day_always():
