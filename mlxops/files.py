@@ -24,11 +24,22 @@ def expanded(path: str | Path) -> Path:
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Whether two paths are one file or folder to the file system, however they are spelled; False if one is absent."""
+    """Whether two paths are one place: to the file system, however they are spelled, or as text where one is absent."""
     try:
         return os.path.samestat(one.stat(), other.stat())
     except OSError:
-        return False
+        return os.path.normpath(one) == os.path.normpath(other)
+
+
+def problem(path: Path, expected: str) -> str | None:
+    """Read a file through: what keeps it from being the one with this SHA-256 (`expected`), None where nothing does."""
+    try:
+        found = sha256(path)
+    except FileNotFoundError:
+        return f"{path.name} is gone"
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror}"
+    return None if found == expected else f"{path.name} is not what was written (SHA-256)"
 
 
 def sync(path: Path) -> None:

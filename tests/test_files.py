@@ -113,3 +113,24 @@ def test_a_file_and_a_link_of_such_a_name_are_left_alone(tmp_path: Path) -> None
         pass
 
     assert set(tmp_path.iterdir()) == before
+
+
+def test_what_keeps_a_file_from_being_the_one_that_was_written_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"written")
+    written = files.sha256(file)
+
+    assert files.problem(file, written) is None
+    file.write_bytes(b"another")
+    assert files.problem(file, written) == "weights is not what was written (SHA-256)"
+    assert files.problem(tmp_path / "absent", written) == "absent is gone"
+    assert files.problem(tmp_path, written) == f"{tmp_path.name} cannot be read: Is a directory"
+
+
+def test_one_place_is_the_same_however_it_is_spelled(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+
+    assert files.is_same(tmp_path / "link", tmp_path / "folder")
+    assert files.is_same(tmp_path / "absent" / ".." / "gone", tmp_path / "gone")
+    assert not files.is_same(tmp_path / "folder", tmp_path / "gone")

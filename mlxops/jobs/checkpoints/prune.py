@@ -186,11 +186,7 @@ def _problem(run: Known, folder: Path, kept: Kept, sha256: str) -> str | None:
     if kept.has_state:
         found = checkpoints.read(folder, kept.iteration, fingerprint=run.row["fingerprint"])
         return None if isinstance(found, Checkpoint) else found.reason
-    adapter = folder / layout.adapter_name(kept.iteration)
-    try:
-        return None if files.sha256(adapter) == sha256 else f"{adapter.name} is not what was written (SHA-256)"
-    except OSError as error:
-        return f"{adapter.name} cannot be read: {error.strerror}"
+    return files.problem(folder / layout.adapter_name(kept.iteration), sha256)
 
 
 def _choose_best(left: dict[int, Kept], losses: Mapping[int, float]) -> None:

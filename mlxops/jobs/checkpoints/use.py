@@ -78,17 +78,10 @@ def _chosen(rows: Sequence[Mapping[str, Any]], wanted: str, name: str) -> Mappin
 
 def _check(folder: Path, row: Mapping[str, Any], name: str) -> None:
     """Raise `Refused` unless the weights are what was written."""
-    file = folder / row["adapter_file"]
-    try:
-        is_whole = files.sha256(file) == row["adapter_sha256"]
-        problem = None if is_whole else "is not what was written (SHA-256)"
-    except FileNotFoundError:
-        problem = "is gone"
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
+    problem = files.problem(folder / row["adapter_file"], row["adapter_sha256"])
     if problem:
         raise Refused(
-            f"{row['adapter_file']} of the run {name!r} {problem}",
+            f"the run {name!r}: {problem}",
             hint=f"`inv checkpoints --verify --run {name}` tells which are whole",
         )
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxops import layout, registry
+from mlxops import files, layout, registry
 from mlxops.adapters.adapter_config import describes_itself
 from mlxops.config import DeleteConfig
 from mlxops.errors import BadRequest, Busy, Failed, Refused
@@ -178,7 +178,7 @@ def _folder(project: Project, db: Registry, run: FoundRun, going: Sequence[Found
 def _was_taken_over(project: Project, run: FoundRun, path: Path) -> bool:
     """Whether the run lives in the folder of mlx_lm.lora whose adapter it resumed."""
     origin = origin_of(run["config"])
-    return origin is not None and origin.kind == "warm" and _is_same(project.from_root(origin.folder), path)
+    return origin is not None and origin.kind == "warm" and files.is_same(project.from_root(origin.folder), path)
 
 
 def _own_names(
@@ -202,7 +202,7 @@ def _why_it_stays(project: Project, db: Registry, run: FoundRun, going: Sequence
         return "it is not there"
     leaving = {each["id"] for each in going}
     for other in registry.candidate_runs(db):
-        if other["id"] not in leaving and _is_same(project.from_root(other["adapter_path"]), path):
+        if other["id"] not in leaving and files.is_same(project.from_root(other["adapter_path"]), path):
             return f"it is the folder of {other['name']}, too"
     if not (path / layout.SETTINGS).exists():
         return None
@@ -216,14 +216,6 @@ def _why_it_stays(project: Project, db: Registry, run: FoundRun, going: Sequence
     if owner["name"] in {each["name"] for each in going}:
         return None
     return f"its {layout.SETTINGS} says it is of {owner['name']}"
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    """Whether two paths are one place, whatever links and letters lead there."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return one == other
 
 
 def _empty(project: Project, folder: Folder) -> bool:

@@ -184,11 +184,9 @@ def _choice(iterations: Sequence[int]) -> str:
 
 def _has_weights_alone(folder: Path, record: Row) -> bool:
     """Whether a checkpoint whose state was pruned still has its weights, byte for byte."""
-    try:
-        is_whole = files.sha256(folder / record["adapter_file"]) == record["adapter_sha256"]
-    except OSError:
-        return False
-    return is_whole and bool(record["state_pruned_at"])
+    return bool(record["state_pruned_at"]) and not files.problem(
+        folder / record["adapter_file"], record["adapter_sha256"]
+    )
 
 
 def _from(project: Project, parent: Row, found: Checkpoint, point: _Point, prepared: Prepared) -> Origin:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxops import layout, registry
+from mlxops import files, layout, registry
 from mlxops.adapters import adapter_config, folders, mlx_lm_log
 from mlxops.adapters.folders import Contents
 from mlxops.errors import BadRequest, InvalidData, NotFound
@@ -38,7 +38,7 @@ class Source:
 
 def is_same(project: Project, stored: str, path: Path) -> bool:
     """Whether a source on record is this path, links followed."""
-    return project.from_root(stored).resolve() == path.resolve()
+    return files.is_same(project.from_root(stored), path)
 
 
 def check_name(path: Path) -> None:
