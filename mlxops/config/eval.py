@@ -100,10 +100,17 @@ class TestConfig:
     )
     adapter_path: str | None = option(None, "adapter folder, or one of its files", path=True)
     run: str | None = option(None, "adapter of a run: RUN, RUN:ITERATION, RUN:best or RUN:last")
-    metrics: list[str] = option(["perplexity"], "what is measured; repeat or separate by commas")
-    num_samples: int | None = option(
-        None, "rows to draw from the data; all unless given", at_least=1, at_most=HUGE, aliases=["samples"]
+    metrics: list[str] = option(
+        ["perplexity", "generation_quality"], "what is measured, also by installed metrics; repeat or use commas"
     )
+    num_samples: int | None = option(
+        None,
+        "rows to draw; unless given, all, and 100 of them to answer",
+        at_least=1,
+        at_most=HUGE,
+        aliases=["samples"],
+    )
+    max_tokens: int = option(256, "tokens of an answer at most", at_least=1, at_most=HUGE)
     compare_base: bool = option(False, "measure the model without the adapter too, and compare")
     mask_prompt: bool = option(True, "measure only the assistant's words (as the run was trained, unless given)")
     max_seq_length: int | None = option(

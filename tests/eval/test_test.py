@@ -144,7 +144,7 @@ def test_the_screen_shows_scores_intervals_and_where_they_are(mlxops: Typed, tun
     ("typed", "code", "words"),
     [
         ("test", 2, "no model given"),
-        ("test tiny --metrics speed", 2, "--metrics takes perplexity"),
+        ("test tiny --metrics speed", 2, "--metrics takes perplexity, generation_quality, not 'speed'"),
         ("test tiny --compare-base", 2, "--compare-base compares with an adapter"),
         ("test tiny missing.jsonl", 2, "no data at missing.jsonl"),
         ("test --run tuned data", 2, "'data' holds rows and is no model"),
@@ -198,3 +198,100 @@ def test_measures_of_two_models_can_be_compared(tuned_project: Path, tmp_path: P
 
     assert results.base is not None
     assert compare(results.base.measures[0], results.tuned.measures[0]) == results.compared[0]
+
+
+# generation_quality ---------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_those_that_query_gives(mlxops: Typed, tuned_project: Path) -> None:
+    options = "--run tuned --max-tokens 8 --json"
+    code, out, err = mlxops(f"test {options} --metrics generation_quality --data data/train.jsonl --num-samples 5")
+    answers = json.loads(out)["answers"]
+
+    assert code == 0, err
+    assert len(answers) == 5
+    asked = [json.loads(mlxops(f"query {options} -p '{each['prompt']}'")[1])["answer"] for each in answers]
+    assert [each["answer"] for each in answers] == asked
+
+
+def test_answers_are_recorded_beside_those_of_the_base(mlxops: Typed, tuned_project: Path) -> None:
+    code, _, err = mlxops("test --run tuned --metrics generation_quality --max-tokens 4 --compare-base")
+    assert code == 0, err
+
+    with registry.open_read_only(tuned_project / "runs.db") as db:
+        answers = registry.last_answers(db, 1, 10)
+    assert [(each["row"], each["prompt"], each["expected"]) for each in answers] == [
+        (n + 1, f"What is {n}?", f"It is {n}.") for n in range(4)
+    ]
+    assert all(each["base_answer"] is not None for each in answers)
+    scores = registry.query(
+        tuned_project / "runs.db",
+        "select json_extract(scores, '$.origin'), json_extract(scores, '$.answer_tokens') from answers",
+    ).rows
+    assert [row[0] for row in scores] == [f"data/valid.jsonl:{line}" for line in (1, 2, 3, 4)] * 2
+    assert all(0 <= row[1] <= 4 for row in scores)
+
+
+def test_both_metrics_are_measured_unless_one_is_given(mlxops: Typed, tuned_project: Path) -> None:
+    scores = json.loads(mlxops("test --run tuned --max-tokens 2 --json")[1])["scores"]
+    listed = json.loads(mlxops("test tiny data --metrics perplexity generation_quality --max-tokens 2 --json")[1])[
+        "scores"
+    ]
+
+    assert list(scores) == list(listed)
+    assert {"perplexity", "rouge_l", "chrf", "exact_match", "stopped"} <= set(scores)
+
+
+def test_rows_of_text_have_a_perplexity_and_are_not_asked(mlxops: Typed, tuned_project: Path) -> None:
+    Path("text.jsonl").write_text(json.dumps({"text": "Once upon a time"}) + "\n")
+
+    code, out, _ = mlxops("test tiny text.jsonl --json")
+    refused = mlxops("test tiny text.jsonl --metrics generation_quality")
+
+    assert code == 0
+    assert "rouge_l" not in json.loads(out)["scores"]
+    assert "1 row without a question and an answer in words: not asked" in json.loads(out)["notes"]
+    assert refused[0] == 2
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package with metrics, as pip leaves it."""
+    folder = tmp_path / "site"
+    (folder / "politeness-1.dist-info").mkdir(parents=True)
+    (folder / "politeness-1.dist-info" / "METADATA").write_text("Name: politeness\nVersion: 1\n")
+    (folder / "politeness-1.dist-info" / "entry_points.txt").write_text(
+        "[mlxops.metrics]\npolite = politeness:polite\nbroken = politeness:broken\nnumber = politeness:number\n"
+    )
+    (folder / "politeness.py").write_text(
+        "def polite(*, prompt, expected, answer):\n    return None if prompt.endswith('0?') else len(expected)\n\n\n"
+        "def broken(**_):\n    raise KeyError('x')\n\n\nnumber = 3\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_installed_metric_is_measured_by_its_name(mlxops: Typed, tuned_project: Path) -> None:
+    code, out, err = mlxops("test --run tuned --metrics polite --max-tokens 1 --json")
+
+    assert code == 0, err
+    (score,) = json.loads(out)["scores"].items()
+    assert score == ("polite", {"value": 8.0, "standard_error": 0.0, "rows": 3, "better": "higher"})
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("broken", 1, "the metric 'broken' fails on data/valid.jsonl:1: KeyError: 'x'"),
+        ("number", 2, "'number' of the entry points 'mlxops.metrics' is no metric"),
+        ("politest", 2, "--metrics takes perplexity, generation_quality, broken, number, polite, not 'politest'"),
+    ],
+)
+def test_a_metric_that_cannot_be_measured_is_told(
+    mlxops: Typed, tuned_project: Path, name: str, code: int, words: str
+) -> None:
+    ended, _, err = mlxops(f"test --run tuned --metrics {name} --max-tokens 1")
+
+    assert ended == code
+    assert words in err

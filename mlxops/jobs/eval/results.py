@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from mlxops.jobs.eval.loading import ChosenModel
 from mlxops.projects.project import Project
 
 if TYPE_CHECKING:
+    from mlxops.evaluation.answers import ScoredAnswer
     from mlxops.evaluation.comparison import Compared
     from mlxops.evaluation.measures import Measure, MeasuredScore
     from mlxops.evaluation.perplexity import RowLoss
@@ -29,6 +31,7 @@ class MeasuredModel:
     scores: tuple[MeasuredScore, ...]
     measures: tuple[Measure, ...]
     worst: tuple[RowLoss, ...]
+    answers: tuple[ScoredAnswer, ...]
     seconds: float
     evaluation_id: int | None = None
 
@@ -123,8 +126,25 @@ def as_json(results: TestResults) -> dict[str, Any]:
             }
             for row in results.tuned.worst
         ],
+        "answers": _answers(results),
         "notes": list(results.notes),
     }
+
+
+def _answers(results: TestResults) -> list[dict[str, Any]]:
+    """The answers, each beside that of the base model where that was asked too."""
+    of_base = results.base.answers if results.base else ()
+    return [
+        {
+            "row": each.answer.origin,
+            "prompt": each.answer.prompt,
+            "expected": each.answer.expected,
+            "answer": each.answer.text,
+            "scores": dict(each.scores),
+            **({"base_answer": before.answer.text, "base_scores": dict(before.scores)} if before else {}),
+        }
+        for each, before in zip_longest(results.tuned.answers, of_base)
+    ]
 
 
 def _run_id(db: registry.Registry, chosen: ChosenModel) -> int | None:
@@ -158,6 +178,16 @@ def _record(
         scores=[
             registry.Score(metric=score.metric, value=score.value, standard_error=score.standard_error)
             for score in measured.scores
+        ],
+        answers=[
+            registry.Answer(
+                row=row,
+                prompt=each.answer.prompt,
+                expected=each.answer.expected,
+                answer=each.answer.text,
+                scores={"origin": each.answer.origin, **each.scores},
+            )
+            for row, each in enumerate(measured.answers, start=1)
         ],
         rows=results.rows,
         seconds=measured.seconds,

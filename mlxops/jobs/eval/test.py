@@ -12,8 +12,9 @@ from mlxops import data, files, registry
 from mlxops.adapters import adapter_config
 from mlxops.config import TestConfig
 from mlxops.errors import BadRequest
-from mlxops.jobs.eval import loading, samples
+from mlxops.jobs.eval import loading, questions, samples
 from mlxops.jobs.eval.loading import ChosenModel
+from mlxops.jobs.eval.questions import Question, Questions
 from mlxops.jobs.eval.results import MeasuredModel, TestResults
 from mlxops.jobs.train import fit
 from mlxops.models.folders import check_model
@@ -23,14 +24,17 @@ from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 
 if TYPE_CHECKING:
+    from mlxops.evaluation.answers import ScoredAnswer
     from mlxops.evaluation.measures import Measure
     from mlxops.evaluation.perplexity import RowLoss
+    from mlxops.evaluation.plugins import Plugin
     from mlxops.models.generation import LoadedModel
 
 Progress = Callable[[str, int, int], None]
 
 _USUAL_LENGTH = 2048
-METRICS = ("perplexity",)
+METRICS = ("perplexity", "generation_quality")
+_USUAL_QUESTIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,8 @@ class TestPlan:
     file: Path
     records: tuple[data.Record, ...]
     tokenized: data.Tokenized | None
+    questions: tuple[Question, ...]
+    plugins: tuple[Plugin, ...]
     mask_prompt: bool
     max_seq_length: int
     template_config: Mapping[str, Any]
@@ -55,7 +61,7 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
     Raises `BadRequest`, `NotFound` and `InvalidData` for what is not there or does not fit.
     """
     project = invocation.project
-    _check_metrics(config)
+    plugins = _plugins(config)
     _check_output(config)
     _check_model(project, config)
     chosen = loading.choose(invocation, model=config.model or None, adapter_path=config.adapter_path, run=config.run)
@@ -91,6 +97,18 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
                 hint=f"`--max-seq-length {tokenized.longest}` takes all of every row",
             )
         fit.check_rows(tokenized.rows, tokenizer, info, chosen.folder.name)
+    asked = None
+    if plugins or "generation_quality" in config.metrics:
+        asked = questions.read(
+            samples.draw(records, config.num_samples or _USUAL_QUESTIONS, config.seed),
+            tokenizer,
+            template_config=template_config,
+            context_length=info.context_length,
+        )
+        if not asked.asked and (tokenized is None or "metrics" in given(config)):
+            raise BadRequest(
+                "no row has a question and an answer to compare with", hint="`--metrics perplexity` takes any rows"
+            )
     with registry.open_registry(project.registry_path):
         pass  # what cannot be recorded is known before the work
     return TestPlan(
@@ -100,10 +118,16 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
         file=held_out.file,
         records=records,
         tokenized=tokenized,
+        questions=asked.asked if asked else (),
+        plugins=tuple(plugins),
         mask_prompt=mask_prompt,
         max_seq_length=max_seq_length,
         template_config=template_config,
-        notes=(*held_out.notes, *_notes_on_rows(held_out, records, tokenized, max_seq_length)),
+        notes=(
+            *held_out.notes,
+            *_notes_on_rows(held_out, records, tokenized, max_seq_length),
+            *_notes_on_questions(asked, records, config),
+        ),
     )
 
 
@@ -129,6 +153,7 @@ def measure(plan: TestPlan, progress: Progress) -> TestResults:
         config={
             "metrics": list(config.metrics),
             "num_samples": config.num_samples,
+            "max_tokens": config.max_tokens,
             "seed": config.seed,
             "mask_prompt": plan.mask_prompt,
             "max_seq_length": plan.max_seq_length,
@@ -148,7 +173,7 @@ def measure(plan: TestPlan, progress: Progress) -> TestResults:
 def _measure_one(
     loaded: LoadedModel, plan: TestPlan, what: str, progress: Progress, adapter: str | None = None
 ) -> MeasuredModel:
-    from mlxops.evaluation import measures, perplexity
+    from mlxops.evaluation import answers, measures, perplexity, plugins
     from mlxops.training.improvement import ratio
 
     start = time.perf_counter()
@@ -164,22 +189,42 @@ def _measure_one(
         )
         found += perplexity.measures(losses, byte_counts)
         worst = perplexity.worst(losses)
+    scored: Sequence[ScoredAnswer] = ()
+    if plan.questions:
+        scored = questions.answer(
+            loaded,
+            plan.questions,
+            max_tokens=plan.config.max_tokens,
+            plugins=plan.plugins,
+            progress=lambda done, total: progress(f"answer tokens, {what}", done, total),
+        )
+        own = answers.BETTER if "generation_quality" in plan.config.metrics else {}
+        found += answers.measures(scored, {**own, **plugins.better_of(plan.plugins)})
     return MeasuredModel(
         adapter=adapter,
         scores=tuple(measures.score(each, ratio) for each in found),
         measures=tuple(found),
         worst=tuple(worst),
+        answers=tuple(scored),
         seconds=time.perf_counter() - start,
     )
 
 
-def _check_metrics(config: TestConfig) -> None:
-    unknown = [name for name in config.metrics if name not in METRICS]
+def _plugins(config: TestConfig) -> list[Plugin]:
+    """The metrics of other packages that are asked for. Raises `BadRequest` for a metric that is not there."""
+    wanted = [name for name in dict.fromkeys(config.metrics) if name not in METRICS]
+    if config.metrics and not wanted:
+        return []
+    from mlxops.evaluation import plugins
+
+    there = [*METRICS, *(name for name in plugins.names() if name not in METRICS)]
+    unknown = [name for name in wanted if name not in there]
     if unknown or not config.metrics:
         raise BadRequest(
-            f"--metrics takes {', '.join(METRICS)}, not {', '.join(map(repr, unknown)) or 'nothing'}",
-            hint=f"`--metrics {','.join(METRICS)}` measures all",
+            f"--metrics takes {', '.join(there)}, not {', '.join(map(repr, unknown)) or 'nothing'}",
+            hint=f"`--metrics {','.join(METRICS)}` is what is measured unless given",
         )
+    return plugins.load(wanted)
 
 
 def _check_model(project: Project, config: TestConfig) -> None:
@@ -245,3 +290,16 @@ def _notes_on_rows(
 
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _notes_on_questions(asked: Questions | None, records: Sequence[data.Record], config: TestConfig) -> list[str]:
+    if asked is None:
+        return []
+    notes = []
+    if config.num_samples is None and len(records) > _USUAL_QUESTIONS:
+        notes.append(f"{_USUAL_QUESTIONS:,} of {len(records):,} rows drawn to answer (`--num-samples`)")
+    if asked.without:
+        notes.append(f"{_rows(asked.without)} without a question and an answer in words: not asked")
+    if asked.too_long:
+        notes.append(f"{_rows(asked.too_long)} with a prompt that fills the model's context: not asked")
+    return notes

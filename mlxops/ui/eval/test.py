@@ -73,7 +73,7 @@ def _beside(base: MeasuredScore, tuned: MeasuredScore, compared: Compared) -> tu
 
 def _unsure(compared: Sequence[Compared], console: Console) -> None:
     """The metrics whose difference chance may explain."""
-    names = [each.metric for each in compared if each.difference is not None and not each.sure]
+    names = [each.metric for each in compared if each.difference and not each.sure]
     if names:
         console.print(Text(f"chance may explain the difference in {', '.join(names)}"), soft_wrap=True)
 
@@ -95,4 +95,4 @@ def _worst(rows: Sequence[RowLoss], console: Console) -> None:
 
 
 def _signed(text: str) -> str:
-    return text if text.startswith("-") or text == "0.000" else f"+{text}"
+    return f"+{text}" if text[0].isdigit() and text.strip("0.") else text
