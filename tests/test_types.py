@@ -8,14 +8,7 @@ from pathlib import Path
 
 from commands import ROOT
 
-PLACES = (
-    "registry/**/*.py",
-    "jobs/run/**/*.py",
-    "jobs/model/*.py",
-    "ui/run/*.py",
-    "ui/report/*.py",
-    "ui/terminal/*.py",
-)
+PACKAGES = ("registry", "jobs", "ui")
 
 ALIAS = "JsonObject"
 EDGES = {
@@ -26,6 +19,18 @@ EDGES = {
     "sha256": "models.sha256",
     "rows": "the rows of a SELECT whose columns no type names",
     "said": "adapter_config.json as another program wrote it",
+    "says": "the same, explained",
+    "shape": "the LoRA shape of an adapter, by the names of the settings",
+    "automatic": "what was chosen automatically, in runs.config",
+    "template_config": "chat_template_config, which a chat template reads",
+    "_template_config": "the same as a run stored it",
+    "exact": "what exactness depends on, in attempts.environment",
+    "stored_config": "runs.config, as it is stored",
+    "verdict": "events.detail of a verdict",
+    "verdicts": "verdicts that wait in a file",
+    "_kept": "the same, read",
+    "expected": "counters and metrics of a training, compared with those of another",
+    "got": "those of the other",
     "settings": "the settings that a log tells",
     "_read_settings": "adapter_config.json, read",
     "_writable": "the same in UTF-8",
@@ -33,6 +38,7 @@ EDGES = {
     "_checked": "those of them that a training here could have",
     "_config": "runs.config of an imported run",
     "defaults": "the settings of a training without options, which runs.config is compared with",
+    "_answers": "the answers of a test, within its JSON",
     "to_json": "a result as JSON has it, where that is not its fields",
     "values": "runs.config and attempts.environment, and parts of them",
     "_content": "what the page's template is given",
@@ -80,7 +86,7 @@ def found_in(text: str) -> list[str]:
 
 
 def files() -> list[Path]:
-    return [file for place in PLACES for file in sorted((ROOT / "mlxops").glob(place))]
+    return [file for package in PACKAGES for file in sorted((ROOT / "mlxops" / package).rglob("*.py"))]
 
 
 def test_no_signature_has_an_untyped_mapping_but_at_the_edges_where_json_is() -> None:

@@ -5,14 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mlxops import files, layout
 from mlxops.config import LoraConfig
 from mlxops.errors import Failed
 
 
-def write(folder: Path, config: LoraConfig, run: Mapping[str, Any]) -> None:
+class DescribedRun(TypedDict):
+    """A run as its folder describes it: all that a registry needs to take it from there."""
+
+    name: str
+    fingerprint: str
+    model: str
+    model_identity: str
+    data: str
+    data_identity: str
+    target: int
+    config: Mapping[str, Any]
+
+
+def write(folder: Path, config: LoraConfig, run: DescribedRun) -> None:
     """Write `adapter_config.json`: what mlx-lm needs to load the adapter, and our run beside it."""
     settings: dict[str, Any] = {
         "fine_tune_type": config.fine_tune_type,
@@ -32,14 +45,12 @@ def write(folder: Path, config: LoraConfig, run: Mapping[str, Any]) -> None:
         raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
 
 
-_DESCRIBED_BY = ("name", "fingerprint", "model", "model_identity", "data", "data_identity", "target", "config")
-
-
-def describes_itself(folder: Path) -> dict[str, Any] | None:
+def describes_itself(folder: Path) -> DescribedRun | None:
     """What a run's folder says of its run, None where it is no folder of ours."""
     try:
         run = json.loads((folder / layout.SETTINGS).read_text(encoding="utf-8"))["mlxops"]
-        is_complete = all(run[name] is not None for name in _DESCRIBED_BY) and bool(run["config"]["fine_tune_type"])
+        is_known = all(run[name] is not None for name in DescribedRun.__annotations__)
+        is_complete = is_known and bool(run["config"]["fine_tune_type"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return run if is_complete else None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest
+from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.options import Option, options_of
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
+from mlxops.registry import JsonObject, RunRow
 from mlxops.training.fingerprint import complete
 from mlxops.training.origin import Origin, origin_of
 
@@ -38,15 +39,15 @@ def program(invocation: Invocation) -> str:
 
 
 def going_on(
-    invocation: Invocation, project: Project, run: Mapping[str, Any], *, folder: str, target: int
+    invocation: Invocation, project: Project, run: ResumableRun, *, folder: str, target: int
 ) -> tuple[str, list[str]]:
     """The command that resumes a run in its folder up to a target, and what it needs besides.
 
-    `run` has the columns of its row. Everything that decides the weights is in the command, or in the recipe it names.
+    Everything that decides the weights is in the command, or in the recipe it names.
     """
-    stored = complete(run["config"])
+    stored = complete(run.config)
     recipe, notes = _recipe(project, stored)
-    model, data = (path_of(project, project.from_root(run[name])) for name in ("model", "data"))
+    model, data = (path_of(project, project.from_root(place)) for place in (run.model, run.data))
     words = ["--adapter-path", folder, "--model", model, "--data", data, "--iters", str(target)]
     words += ["--config", recipe] if recipe else []
     for option in options_of(LoraConfig):
@@ -61,12 +62,12 @@ def going_on(
 def adopting(
     invocation: Invocation,
     project: Project,
-    said: Mapping[str, Any],
+    said: JsonObject,
     *,
     path: str,
     target: int,
-    shape: Mapping[str, Any] | None = None,
-    defaults: Mapping[str, Any] | None = None,
+    shape: JsonObject | None = None,
+    defaults: JsonObject | None = None,
 ) -> tuple[str, list[str]]:
     """The command that takes over an adapter of mlx_lm.lora, with the settings its `adapter_config.json` has.
 
@@ -106,10 +107,10 @@ def adopting(
     return shlex.join([program(invocation), "lora", *words]), notes
 
 
-def again(project: Project, run: Mapping[str, Any], defaults: Mapping[str, Any], program: str = "inv") -> str | None:
+def again(project: Project, run: RunRow, defaults: JsonObject, program: str = "inv") -> str | None:
     """What to type to train a run again as a new one: only what differs from `defaults`, quoted for a shell.
 
-    `run` is its row with the config parsed. Settings that no option takes go in as a recipe, through bash's or zsh's
+    Settings that no option takes go in as a recipe, through bash's or zsh's
     `<(…)`. A branch begins at the same checkpoint, an adapter taken over is taken over again. None for an imported run
     whose model or data is not known.
     """
@@ -121,7 +122,11 @@ def again(project: Project, run: Mapping[str, Any], defaults: Mapping[str, Any],
     else:
         config = complete(config)
     # as stored they are counted from the root, as typed then from the folder of that command
-    config |= {name: path_of(project, project.from_root(run[name])) for name in ("model", "data") if run.get(name)}
+    config |= {
+        name: path_of(project, project.from_root(place))
+        for name, place in (("model", run["model"]), ("data", run["data"]))
+        if place
+    }
     words, recipe = _start(project, origin_of(config)), {}
     for option in options_of(LoraConfig):
         name = option.name
@@ -138,15 +143,15 @@ def again(project: Project, run: Mapping[str, Any], defaults: Mapping[str, Any],
     return f"{line} --config <(printf %s {shlex.quote(json.dumps(recipe))})" if recipe else line
 
 
-def _recipe(project: Project, stored: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+def _recipe(project: Project, config: JsonObject) -> tuple[str | None, list[str]]:
     """The recipe that a run was started with, and a note where it is needed and not there."""
-    recipe = stored.get("config")
+    recipe = config.get("config")
     if recipe and project.resolve(recipe).is_file():
         return project.relative(project.resolve(recipe)), []
     needed = [
         option.name
         for option in options_of(LoraConfig)
-        if not option.on_command_line and stored.get(option.name, option.default) != option.default
+        if not option.on_command_line and config.get(option.name, option.default) != option.default
     ]
     if not needed:
         return None, []
@@ -154,7 +159,7 @@ def _recipe(project: Project, stored: Mapping[str, Any]) -> tuple[str | None, li
     return None, [f"{', '.join(needed)} cannot be typed, and {where}"]
 
 
-def _is_replaced(name: str, config: Mapping[str, Any]) -> bool:
+def _is_replaced(name: str, config: JsonObject) -> bool:
     """Whether another option of the run stands instead of this one, as --epochs does for --iters."""
     return any(each.instead_of == name and config.get(each.name) is not None for each in options_of(LoraConfig))
 

@@ -41,6 +41,7 @@ class CandidateRun(TypedDict):
     status: str
     fingerprint: str
     config: JsonObject
+    model: str
     model_identity: str
     data: str
     data_identity: str
@@ -278,9 +279,9 @@ def candidate_runs(db: Registry) -> list[CandidateRun]:
     """What deciding between new, resume and finished needs of every run, the newest first."""
     return db.rows(
         """
-        SELECT runs.id, runs.name, run_summary.status, runs.fingerprint, runs.config, runs.model_identity, runs.data,
-            runs.data_identity, runs.iteration, runs.target_iterations, runs.adapter_path, runs.imported_from,
-            runs.created_at
+        SELECT runs.id, runs.name, run_summary.status, runs.fingerprint, runs.config, runs.model, runs.model_identity,
+            runs.data, runs.data_identity, runs.iteration, runs.target_iterations, runs.adapter_path,
+            runs.imported_from, runs.created_at
         FROM runs JOIN run_summary ON run_summary.id = runs.id
         ORDER BY runs.id DESC
         """,

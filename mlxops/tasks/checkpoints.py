@@ -51,22 +51,20 @@ def _list(invocation: Invocation, config: CheckpointsConfig) -> None:
     from mlxops.ui.checkpoints import listing as drawing
     from mlxops.ui.terminal import console, tables
 
-    facts = job.as_facts(job.listing(invocation, config))
+    found = job.listing(invocation, config)
     if config.json:
-        tables.json_out(facts, console.make())
+        tables.json_out(found.to_json(), console.make())
     else:
-        drawing.listing(facts, console.make(), times.now(), show_all=config.all)
+        drawing.listing(found, console.make(), times.now(), show_all=config.all)
 
 
 def _explain(invocation: Invocation, *, path: str | None, run: str | None, target: int | None, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from mlxops.jobs.checkpoints import explain as job
     from mlxops.ui.checkpoints import explain as drawing
     from mlxops.ui.terminal import console, progress, tables
 
     with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
-        found = [asdict(each) for each in job.explain(invocation, path=path, run=run, target=target, progress=advance)]
+        found = job.explain(invocation, path=path, run=run, target=target, progress=advance)
     if as_json:
         tables.json_out(found, console.make())
     else:
@@ -86,8 +84,6 @@ def _use(invocation: Invocation, config: CheckpointsConfig) -> None:
 
 
 def _verify(invocation: Invocation, config: CheckpointsConfig) -> None:
-    from dataclasses import asdict
-
     from mlxops.jobs.checkpoints import verify
     from mlxops.ui.checkpoints import listing as drawing
     from mlxops.ui.terminal import console, progress, tables
@@ -95,14 +91,13 @@ def _verify(invocation: Invocation, config: CheckpointsConfig) -> None:
     with progress.bars(console.make(stderr=True), of_bytes=True) as advance:
         found = verify.verify(invocation, config, advance)
     if config.json:
-        tables.json_out(asdict(found), console.make())
+        tables.json_out(found, console.make())
     else:
-        drawing.verification(asdict(found), console.make())
+        drawing.verification(found, console.make())
     verify.check(found)
 
 
 def _prune(invocation: Invocation, config: CheckpointsConfig) -> None:
-    from dataclasses import asdict
     from functools import partial
 
     from mlxops.jobs.checkpoints import prune
@@ -110,7 +105,7 @@ def _prune(invocation: Invocation, config: CheckpointsConfig) -> None:
     from mlxops.ui.terminal import console, tables
 
     agree = partial(drawing.agree, console.make(stderr=True))
-    done = [asdict(each) for each in prune.prune(invocation, config, agree)]
+    done = prune.prune(invocation, config, agree)
     if config.json:
         tables.json_out(done, console.make())
     else:

@@ -68,7 +68,7 @@ def test(c: Context, config: TestConfig) -> None:
     try:
         results = found.record(plan.invocation.project, plan.chosen, results, output=config.output)
     finally:
-        tables.json_out(found.as_json(results), out) if config.json else drawing.results(results, out)
+        tables.json_out(found.to_json(results), out) if config.json else drawing.results(results, out)
 
 
 COLLECTION = "eval"

@@ -51,8 +51,8 @@ def preview(training: Training, *, as_json: bool) -> None:
 
     outlook = session.preview(training)
     outcome.preview(outlook, console.make(), as_json=as_json)
-    if outlook["exit_code"]:
-        raise Exit(code=outlook["exit_code"])
+    if outlook.exit_code:
+        raise Exit(code=outlook.exit_code)
 
 
 def work(run: Begun, screen: Console) -> None:

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from mlxops.jobs.checkpoints.listing import Group, Item, Listing
+from mlxops.jobs.checkpoints.prune import Going
 from mlxops.ui.checkpoints import explain, listing
 from mlxops.ui.terminal import console
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
-def item(iteration: int | None, **changed: Any) -> dict[str, Any]:
+def item(iteration: int | None, **changed: Any) -> Item:
     known = {
         "iteration": iteration,
         "file": f"{iteration or 0:07d}_adapters.safetensors",
@@ -28,10 +30,10 @@ def item(iteration: int | None, **changed: Any) -> dict[str, Any]:
         "is_next": False,
         "problem": None,
     }
-    return {**known, **changed}
+    return Item(**{**known, **changed})
 
 
-def group(*items: dict[str, Any], **changed: Any) -> dict[str, Any]:
+def group(*items: Item, **changed: Any) -> Group:
     known = {
         "run": "a-run",
         "folder": "adapters/a-run",
@@ -39,18 +41,18 @@ def group(*items: dict[str, Any], **changed: Any) -> dict[str, Any]:
         "status": "interrupted",
         "iteration": 200,
         "target": 1000,
-        "items": list(items),
+        "items": items,
         "next": "a resume resumes from 200, the newest",
         "seconds_kept": 60.0,
         "seconds_left": 240.0,
         "problem": None,
     }
-    return {**known, **changed}
+    return Group(**{**known, **changed})
 
 
-def drawn(*groups: dict[str, Any], width: int = 80, show_all: bool = False, unreadable: tuple[str, ...] = ()) -> str:
+def drawn(*groups: Group, width: int = 80, show_all: bool = False, unreadable: tuple[str, ...] = ()) -> str:
     stream = io.StringIO()
-    found = {"groups": groups, "unreadable": unreadable, "bytes": 1}
+    found = Listing(groups=groups, unreadable=unreadable)
     listing.listing(found, console.make(file=stream, width=width), NOW, show_all=show_all)
     return stream.getvalue()
 
@@ -118,16 +120,7 @@ def test_pruning_of_nothing_says_so() -> None:
 
 
 def test_many_iterations_that_go_are_counted() -> None:
-    going = {
-        "run": "r",
-        "states": tuple(range(20)),
-        "adapters": tuple(range(20)),
-        "left_overs": (),
-        "set_aside": (),
-        "bytes": 1000,
-        "damaged": (),
-        "left_out": None,
-    }
+    going = Going(run="r", folder="f", states=tuple(range(20)), adapters=tuple(range(20)), bytes=1000)
     stream = io.StringIO()
 
     listing.pruning([going], console.make(file=stream), is_done=False)

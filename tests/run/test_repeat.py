@@ -19,6 +19,7 @@ from mlxops import registry
 from mlxops.config import LoraConfig
 from mlxops.jobs import commands
 from mlxops.jobs.run import show
+from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 
@@ -67,9 +68,11 @@ def test_a_path_that_means_another_place_in_this_folder_is_named_in_full(monkeyp
     monkeypatch.chdir(root / "sub")
     project = Project(root=root, cwd=root / "sub", registry_path=root / "runs.db")
     row = {"name": "heron", "model": "models/tiny", "data": "data", "config": asdict(LoraConfig())}
+    rest = dict.fromkeys(("status", "fingerprint", "model_identity", "data_identity", "adapter_path"), "")
+    run = ResumableRun(id=1, iteration=1, target_iterations=2, **row, **rest)
 
     typed = commands.again(project, row, DEFAULTS)
-    going_on, _ = commands.going_on(settings(), project, row, folder="f", target=5)
+    going_on, _ = commands.going_on(settings(), project, run, folder="f", target=5)
 
     assert shlex.split(typed)[3:] == ["--model", "models/tiny", "--data", str(root / "data")]
     assert shlex.split(going_on)[4:8] == ["--model", "models/tiny", "--data", str(root / "data")]
@@ -132,8 +135,10 @@ def test_the_page_of_a_run_has_its_evaluations_and_answers(mlxops: Typed) -> Non
 
 def test_a_run_that_began_with_other_weights_begins_with_them_again() -> None:
     origin = {"kind": "branch", "iteration": 40, "folder": "adapters/heron", "file": "f", "adapter_sha256": "a"}
-    branch = {"config": asdict(LoraConfig(model="m", branch=True, iters=50)) | {"origin": {**origin, "run": "heron"}}}
-    adopted = {"config": asdict(LoraConfig(model="m", adopt="x")) | {"origin": {**origin, "kind": "warm"}}}
+    places = {"model": "m", "data": ""}
+    settings_of_branch = asdict(LoraConfig(branch=True, iters=50)) | {"origin": {**origin, "run": "heron"}}
+    branch = {**places, "config": settings_of_branch}
+    adopted = {**places, "config": asdict(LoraConfig(adopt="x")) | {"origin": {**origin, "kind": "warm"}}}
 
     assert commands.again(here(), branch, DEFAULTS) == (
         "inv lora --new --branch --branch-from heron:40 --model m --iters 50"
@@ -149,7 +154,7 @@ def test_the_command_of_a_branch_makes_its_twin(tmp_path: Path, tiny_model: Path
     first = training_runs.lora(project, *training_runs.RUN, *child)
     there = Invocation(project=Project.at(project), command="inv run.show")
 
-    typed = shlex.split(show.run(there, "child", LoraConfig())["command"])
+    typed = shlex.split(show.run(there, "child", LoraConfig()).command)
     second = training_runs.lora(project, *typed[2:])
 
     with registry.open_read_only(project / "runs.db") as db:
@@ -170,7 +175,7 @@ def test_the_command_works_when_typed_and_trains_the_same(tmp_path: Path, tiny_m
     )
     root = project.resolve()
     there = Invocation(project=Project.at(root), command="inv run.show run")
-    typed = show.run(there, "run", LoraConfig())["command"]
+    typed = show.run(there, "run", LoraConfig()).command
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
     repeated = subprocess.run(

@@ -19,6 +19,7 @@ from mlxops.jobs.train.monitor import CURVES, Watch, open_watch
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.registry import Registry
+from mlxops.ui.terminal import exact
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def report(db: Registry, run: int, attempt: int, first: int, end: int) -> None:
 def shown(watch: Watch) -> str:
     state = watch.state()
     assert state is not None
-    return str(state["run"]["name"])
+    return str(state.run["name"])
 
 
 def dead_process() -> int:
@@ -78,7 +79,7 @@ def test_the_run_at_work_is_shown_and_stays_when_another_begins(db: Registry, in
 
     assert first == "heron"
     assert second is not None
-    assert (second["run"]["name"], second["at_work"]) == ("heron", ["otter"])
+    assert (second.run["name"], second.at_work) == ("heron", ["otter"])
 
 
 def test_once_its_run_has_ended_the_one_that_begins_is_shown(db: Registry, invocation: Invocation) -> None:
@@ -132,9 +133,9 @@ def test_several_named_runs_lie_over_each_other_and_the_keys_go_among_them(
         assert shown(watch) == "heron"
     assert first is not None
     assert second is not None
-    assert [other["name"] for other in first["others"]] == ["otter"]
-    assert (second["run"]["name"], [other["name"] for other in second["others"]]) == ("otter", ["heron"])
-    assert len(second["others"][0]["curves"]["train_loss"]) == 100
+    assert [other.name for other in first.others] == ["otter"]
+    assert (second.run["name"], [other.name for other in second.others]) == ("otter", ["heron"])
+    assert len(second.others[0].curves["train_loss"]) == 100
 
 
 def test_too_many_runs_to_tell_apart_are_refused(invocation: Invocation) -> None:
@@ -156,8 +157,8 @@ def test_a_run_is_kept_on_the_chart_until_asked_again(db: Registry, invocation: 
 
     assert kept is not None
     assert gone is not None
-    assert [other["name"] for other in kept["others"]] == ["heron"]
-    assert gone["others"] == []
+    assert [other.name for other in kept.others] == ["heron"]
+    assert gone.others == []
 
 
 # what it is told ----------------------------------------------------------------------------------------------------
@@ -184,12 +185,12 @@ def test_a_run_in_full(db: Registry, invocation: Invocation) -> None:
         state = watch.state()
 
     assert state is not None
-    assert set(state["curves"]) == set(CURVES)
-    assert state["run"]["best_iteration"] == 50
-    assert state["best_at"] is not None
-    assert state["trend"]["highest"] < 0
-    assert state["trend"]["points"] == 60
-    json.dumps(state)
+    assert set(state.curves) == set(CURVES)
+    assert state.run["best_iteration"] == 50
+    assert state.best_at is not None
+    assert state.trend.highest < 0
+    assert state.trend.points == 60
+    assert json.loads(exact.json_text(state))["trend"]["points"] == 60
 
 
 def test_zooming_halves_and_doubles_what_is_shown(db: Registry, invocation: Invocation) -> None:
@@ -200,7 +201,7 @@ def test_zooming_halves_and_doubles_what_is_shown(db: Registry, invocation: Invo
                 watch.zoom(step)
             state = watch.state()
             assert state is not None
-            first.append((state["last"], state["curves"]["train_loss"][0]["low_iteration"]))
+            first.append((state.last, state.curves["train_loss"][0]["low_iteration"]))
 
     assert first == [(60, 41), (30, 71), (15, 86), (10, 91), (20, 81), (None, 1)]
 
@@ -212,7 +213,7 @@ def test_an_attempt_that_goes_back_takes_the_points_beyond_it(db: Registry, invo
         state = watch.state()
 
     assert state is not None
-    assert state["curves"]["train_loss"][-1]["high_iteration"] == 40
+    assert state.curves["train_loss"][-1]["high_iteration"] == 40
 
 
 def begin_at(db: Registry, iteration: int) -> int:
@@ -231,16 +232,16 @@ def test_the_process_at_work_is_looked_at_and_one_that_has_ended_is_not(db: Regi
         watch.state()
         ended = watch.machine()
 
-    assert working["process_memory"] > 1e6
-    assert ended["process_memory"] is None
-    assert 0 < ended["memory_percent"] <= 100
+    assert working.process_memory > 1e6
+    assert ended.process_memory is None
+    assert 0 < ended.memory_percent <= 100
 
 
 def points(state: dict[str, Any] | None, name: str) -> list[int]:
     """The iterations of a run's train loss, shown or laid over."""
     assert state is not None
-    runs = {state["run"]["name"]: state, **{other["name"]: other for other in state["others"]}}
-    return [row["low_iteration"] for row in runs[name]["curves"]["train_loss"]]
+    runs = {state.run["name"]: state, **{other.name: other for other in state.others}}
+    return [row["low_iteration"] for row in runs[name].curves["train_loss"]]
 
 
 def test_a_zoomed_curve_is_whole_again_when_a_shorter_run_is_shown_again(db: Registry, invocation: Invocation) -> None:
@@ -282,7 +283,7 @@ def test_a_warning_is_marked_however_much_happened_since(db: Registry, invocatio
         state = watch.state()
 
     assert state is not None
-    assert state["warnings"] == [5]
+    assert state.warnings == [5]
 
 
 def test_of_many_warnings_each_column_has_one(db: Registry) -> None:
@@ -304,9 +305,9 @@ def test_of_several_runs_one_that_is_deleted_is_left_out_and_named(db: Registry,
         later = watch.state()
 
     assert state is not None
-    assert (state["run"]["name"], state["others"], state["gone"]) == ("heron", [], ["otter"])
+    assert (state.run["name"], state.others, state.gone) == ("heron", [], ["otter"])
     assert later is not None
-    assert (later["run"]["name"], later["gone"]) == ("heron", [])
+    assert (later.run["name"], later.gone) == ("heron", [])
 
 
 def test_of_several_runs_another_is_shown_where_the_shown_one_is_deleted(db: Registry, invocation: Invocation) -> None:
@@ -316,7 +317,7 @@ def test_of_several_runs_another_is_shown_where_the_shown_one_is_deleted(db: Reg
         state = watch.state()
 
     assert state is not None
-    assert (state["run"]["name"], state["gone"]) == ("otter", ["heron"])
+    assert (state.run["name"], state.gone) == ("otter", ["heron"])
 
 
 def test_it_ends_where_every_run_that_was_asked_for_is_deleted(db: Registry, invocation: Invocation) -> None:
@@ -338,7 +339,7 @@ def test_where_nothing_was_asked_for_the_newest_is_shown_once_the_shown_one_is_d
 
         assert watch.state() is None
     assert state is not None
-    assert (state["run"]["name"], state["gone"]) == ("heron", ["otter"])
+    assert (state.run["name"], state.gone) == ("heron", ["otter"])
 
 
 # what has changed ----------------------------------------------------------------------------------------------------
@@ -364,7 +365,7 @@ def test_a_process_that_died_is_noticed_though_nothing_was_written(db: Registry,
 
     assert before[0] != after[0]
     assert state is not None
-    assert (state["run"]["status"], state["attempts"][-1]["end_reason"]) == ("interrupted", "lost")
+    assert (state.run["status"], state.attempts[-1]["end_reason"]) == ("interrupted", "lost")
 
 
 def test_a_dead_attempt_is_shown_as_lost_while_another_process_writes(db: Registry, invocation: Invocation) -> None:
@@ -378,8 +379,8 @@ def test_a_dead_attempt_is_shown_as_lost_while_another_process_writes(db: Regist
 
     assert locked is not None
     assert released is not None
-    assert (locked["run"]["status"], locked["run"]["eta_seconds"], locked["at_work"]) == ("lost", None, [])
-    assert (released["run"]["status"], released["attempts"][-1]["end_reason"]) == ("interrupted", "lost")
+    assert (locked.run["status"], locked.run["eta_seconds"], locked.at_work) == ("lost", None, [])
+    assert (released.run["status"], released.attempts[-1]["end_reason"]) == ("interrupted", "lost")
 
 
 _LOOKING = """
@@ -396,7 +397,7 @@ with Watch(Invocation(project=Project(root=root, cwd=root, registry_path=Path(sy
     for line in sys.stdin:
         seen = watch.changed()
         state = watch.state()
-        print(state["run"]["name"], state["run"]["iteration"], seen != before, flush=True)
+        print(state.run["name"], state.run["iteration"], seen != before, flush=True)
         before = seen
 """
 
@@ -444,7 +445,7 @@ def test_a_process_elsewhere_that_fell_silent_is_a_change(db: Registry, invocati
         beating = watch.changed()
 
     assert state is not None
-    assert state["run"]["status"] == "lost"
+    assert state.run["status"] == "lost"
     assert (silent[0], beating[0]) == ((), (attempt,))
 
 
@@ -479,7 +480,7 @@ def test_the_options_are_what_is_watched(db: Registry, invocation: Invocation) -
         state = watch.state()
 
     assert state is not None
-    assert (state["run"]["name"], state["last"], state["since"]) == ("heron", 20, 81)
+    assert (state.run["name"], state.last, state.since) == ("heron", 20, 81)
 
 
 @pytest.mark.parametrize("command", ["monitor --once", "runs"])

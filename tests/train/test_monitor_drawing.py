@@ -4,12 +4,15 @@ import os
 import signal
 import termios
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from rich.console import Console
 from summary_rows import run_row, untouched_run_row
 
+from mlxops.analysis.trend import Trend
+from mlxops.jobs.train.monitor import MachineLoad, Snapshot
 from mlxops.ui.terminal import console as consoles
 from mlxops.ui.terminal.keyboard import Keyboard
 from mlxops.ui.train import monitor
@@ -52,10 +55,14 @@ def event(iteration, level="info", message="saved"):
     return {"time": "2026-11-22T11:59:00.000Z", "level": level, "message": message, "iteration": iteration}
 
 
+def slope(value, lowest, highest):
+    return Trend(slope=value, lowest=lowest, highest=highest, points=40, first_iteration=1, last_iteration=400)
+
+
 def snapshot(run=None, points=40, happenings=3, **values):
     row = run or run_row()
     train = ranges(*((10 * index, 4 - index / points) for index in range(1, points + 1)))
-    return {
+    known = {
         "run": row,
         "runs": [row["name"], "brave-otter"],
         "index": 0,
@@ -67,29 +74,29 @@ def snapshot(run=None, points=40, happenings=3, **values):
         "warnings": [],
         "events": [event(index) for index in range(happenings)],
         "best_at": "2026-11-22T11:58:00.000Z" if points else None,
-        "trend": {"slope": -0.0025, "lowest": -0.003, "highest": -0.001, "points": 40} if points else None,
+        "trend": slope(-0.0025, -0.003, -0.001) if points else None,
         "since": 0,
         "last": None,
         "curves": {"train_loss": train, "learning_rate": ranges((10, 1e-5), (400, 1e-5))} if points else {},
         "is_laid_over": False,
         "others": [],
-        **values,
     }
+    return Snapshot(**{**known, **values})
 
 
 def nothing_yet():
     return snapshot(run=untouched_run_row(), points=0, happenings=0, latest={})
 
 
-MACHINE = {
-    "process_memory": 1.5e9,
-    "process_cpu_percent": 143.0,
-    "cpu_percent": 57.0,
-    "processors": 2,
-    "memory_percent": 61.0,
-    "memory": 8e9,
-    "monitors": 1,
-}
+MACHINE = MachineLoad(
+    process_memory=1.5e9,
+    process_cpu_percent=143.0,
+    cpu_percent=57.0,
+    processors=2,
+    memory_percent=61.0,
+    memory=8e9,
+    monitors=1,
+)
 
 
 def frame(shot, width=80, height=24, view=None, machine=None, **options):
@@ -176,14 +183,14 @@ def test_a_frame_shows_where_the_run_is():
 
 def test_without_a_process_to_look_at_the_last_report_speaks():
     shot = snapshot(latest={"system_memory_percent": 71.0, "cpu_percent": 88.0})
-    text = "\n".join(frame(shot, 120, 40, machine=MACHINE | {"process_memory": None}))
+    text = "\n".join(frame(shot, 120, 40, machine=replace(MACHINE, process_memory=None)))
     assert "71 %" in text
     assert "88 %" in text
     assert "57 %" not in text
 
 
 def test_until_there_are_rates_the_last_report_tells_of_the_processor():
-    first_look = MACHINE | {"process_cpu_percent": None, "cpu_percent": None}
+    first_look = replace(MACHINE, process_cpu_percent=None, cpu_percent=None)
     text = "\n".join(frame(snapshot(latest={"cpu_percent": 88.0}), 120, 40, machine=first_look))
     assert "61 % memory, 88 % cpu" in text
 
@@ -253,7 +260,7 @@ def test_other_runs_at_work_are_named():
 
 
 def test_a_trend_whose_interval_holds_zero_has_no_direction():
-    shot = snapshot(trend={"slope": -0.001, "lowest": -0.003, "highest": 0.001, "points": 40})
+    shot = snapshot(trend=slope(-0.001, -0.003, 0.001))
     assert any(line.startswith("train loss no clear trend: -0.1 per 100 iterations") for line in frame(shot))
 
 
@@ -273,7 +280,7 @@ def test_a_small_terminal_still_has_progress_and_a_chart():
 
 def test_a_wide_terminal_has_four_small_charts_with_scales():
     names = ("learning_rate", "gradient_norm", "tokens_per_second", "padding_share")
-    curves = snapshot()["curves"] | {name: ranges((10, 0.1), (200, 0.3), (400, 0.2)) for name in names}
+    curves = snapshot().curves | {name: ranges((10, 0.1), (200, 0.3), (400, 0.2)) for name in names}
     lines = frame(snapshot(curves=curves), 120, 40)
     (titles,) = [line for line in lines if line.startswith("learning rate")]
     assert [word for word in ("gradient 1.25", "tokens/s", "padding") if word not in titles] == []
@@ -354,7 +361,7 @@ class Growing(Rows):
         return (self.looks >= 3,), self.looks
 
     def machine(self):
-        return MACHINE | self.taken
+        return replace(MACHINE, **self.taken)
 
 
 def test_every_change_is_drawn_where_the_processors_have_time(keyboard):
@@ -378,7 +385,7 @@ def test_where_the_processors_are_busy_only_a_run_that_begins_or_ends_is_drawn_a
 @pytest.mark.parametrize(("busy", "refresh", "stays"), [(60.0, 0.01, False), (95.0, 0.01, True), (60.0, 60, True)])
 def test_a_frame_has_ages_only_where_another_comes_soon(keyboard, busy, refresh, stays):
     console, rows = screen(), Rows(snapshot(), keyboard, b"q")
-    rows.machine = lambda: MACHINE | {"cpu_percent": busy}
+    rows.machine = lambda: replace(MACHINE, cpu_percent=busy)
     monitor.live(rows, console, refresh=refresh, now=lambda: NOW)
     assert ("drawn at 12:00:00" in console.file.getvalue()) == stays
     assert ("3 seconds ago" in console.file.getvalue()) != stays

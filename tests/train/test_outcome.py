@@ -4,52 +4,61 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
+from mlxops.jobs.train.stop import StoppedRun
+from mlxops.jobs.train.verify_resume import ComparedArrays, ComparedValues, Verdict
 from mlxops.ui.terminal import console
 from mlxops.ui.train import outcome
 
-ENDED = {
-    "run": "heron",
-    "state": "killed",
-    "status": "interrupted",
-    "pid": 4711,
-    "iteration": 1234,
-    "target_iterations": 5000,
-    "goes_on_from": 1200,
-    "error": None,
-    "command": "inv lora --name heron",
-    "last_seen": "2026-01-02T03:04:05.000Z",
-    "host": "ibis",
-}
-VERDICT = {
-    "run": None,
-    "equal": False,
-    "iterations": 20,
-    "interrupted_after": 10,
-    "device": "gpu",
-    "repeats_without_a_stop": False,
-    "seconds": 61.0,
-    "parts": [
-        {"part": "counters", "equal": True, "compared": 3, "differing": []},
-        {"part": "accumulated gradients", "equal": True, "compared": 0, "differing": []},
-        {
-            "part": "adapter",
-            "equal": False,
-            "compared": 5,
-            "differing": ["a", "b", "c", "d"],
-            "largest_absolute_difference": 0.5,
-            "largest_relative_difference": 0.25,
-        },
-        {"part": "metrics", "equal": False, "compared": 2, "differing": ["train_loss at 11"]},
-    ],
-}
+ENDED = StoppedRun(
+    run="heron",
+    state="killed",
+    status="interrupted",
+    pid=4711,
+    iteration=1234,
+    target_iterations=5000,
+    goes_on_from=1200,
+    error=None,
+    command="inv lora --name heron",
+    last_seen="2026-01-02T03:04:05.000Z",
+    host="ibis",
+)
+PARTS = [
+    ComparedValues(part="counters", equal=True, compared=3, differing=[]),
+    ComparedArrays(
+        part="accumulated gradients",
+        equal=True,
+        compared=0,
+        differing=[],
+        largest_absolute_difference=None,
+        largest_relative_difference=None,
+    ),
+    ComparedArrays(
+        part="adapter",
+        equal=False,
+        compared=5,
+        differing=["a", "b", "c", "d"],
+        largest_absolute_difference=0.5,
+        largest_relative_difference=0.25,
+    ),
+    ComparedValues(part="metrics", equal=False, compared=2, differing=["train_loss at 11"]),
+]
+VERDICT = Verdict(
+    equal=False,
+    iterations=20,
+    interrupted_after=10,
+    device="gpu",
+    repeats_without_a_stop=False,
+    parts=PARTS,
+    seconds=61.0,
+)
 
 
-def said(draw: Any, value: Mapping[str, Any], **options: Any) -> str:
+def said(draw: Any, value: StoppedRun | Verdict, **options: Any) -> str:
     """What a drawing prints where there is no terminal."""
     stream = io.StringIO()
     draw(value, console.make(file=stream, width=80), as_json=options.get("as_json", False))
@@ -91,7 +100,7 @@ def said(draw: Any, value: Mapping[str, Any], **options: Any) -> str:
     ],
 )
 def test_how_a_training_ended_is_said_with_where_it_goes_on(changed: dict[str, Any], lines: list[str]) -> None:
-    assert said(outcome.stopped, {**ENDED, **changed}).splitlines() == lines
+    assert said(outcome.stopped, replace(ENDED, **changed)).splitlines() == lines
 
 
 def test_a_verdict_says_of_each_part_how_far_it_is_apart() -> None:
@@ -106,5 +115,5 @@ def test_a_verdict_says_of_each_part_how_far_it_is_apart() -> None:
 
 
 @pytest.mark.parametrize(("draw", "value"), [(outcome.stopped, ENDED), (outcome.verified, VERDICT)])
-def test_as_json_all_of_it_is_there(draw: Any, value: dict[str, Any]) -> None:
-    assert json.loads(said(draw, value, as_json=True)) == value
+def test_as_json_all_of_it_is_there(draw: Any, value: StoppedRun | Verdict) -> None:
+    assert json.loads(said(draw, value, as_json=True)) == asdict(value)

@@ -124,7 +124,7 @@ def test_a_training_that_is_stopping_already_is_only_waited_for(project: Path, t
 
     assert training.wait().code == 128 + signal.SIGINT
     assert "is stopping already (SIGINT)" in said[0]
-    assert (stopped["state"], stopped["iteration"], stopped["goes_on_from"]) == ("stopped", 6, 6)
+    assert (stopped.state, stopped.iteration, stopped.goes_on_from) == ("stopped", 6, 6)
     assert_exact(project, straight(tiny_model, *RUN))
 
 

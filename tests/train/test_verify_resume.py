@@ -129,14 +129,14 @@ def test_another_state_to_go_on_with_is_found_out_and_measured(project: Path, te
 
     verdict = verify_resume.verify(training(project), tamper)
 
-    parts = {part["part"]: part for part in verdict["parts"]}
-    assert (verdict["equal"], verdict["repeats_without_a_stop"]) == (False, True)
-    assert [name for name, part in parts.items() if part["equal"]] == [
+    parts = {part.part: part for part in verdict.parts}
+    assert (verdict.equal, verdict.repeats_without_a_stop) == (False, True)
+    assert [name for name, part in parts.items() if part.equal] == [
         "resumes from 1",
         "accumulated gradients",
     ]
-    assert 0 < parts["adapter"]["largest_absolute_difference"] < 1
-    assert 0 < parts["adapter"]["largest_relative_difference"] <= 2
+    assert 0 < parts["adapter"].largest_absolute_difference < 1
+    assert 0 < parts["adapter"].largest_relative_difference <= 2
     with pytest.raises(Failed, match=r"in: adapter, weights to resume from, optimizer state, counters, metrics$"):
         verify_resume.check(verdict)
 
@@ -168,13 +168,22 @@ def test_a_training_that_begins_anew_proves_nothing(project: Path, temporary: Pa
 
     verdict = verify_resume.verify(training(project), forget)
 
-    assert {part["part"]: part["equal"] for part in verdict["parts"]}["adapter"]
-    assert verdict["parts"][0]["differing"] == ["fresh from 0", "fresh from 0"]
-    assert not verdict["equal"]
+    assert {part.part: part.equal for part in verdict.parts}["adapter"]
+    assert verdict.parts[0].differing == ["fresh from 0", "fresh from 0"]
+    assert not verdict.equal
 
 
 def test_a_device_that_does_not_repeat_itself_is_named_as_the_reason() -> None:
-    verdict = {"equal": False, "repeats_without_a_stop": False, "parts": [{"part": "metrics", "equal": False}]}
+    part = verify_resume.ComparedValues(part="metrics", equal=False, compared=1, differing=["train_loss at 1"])
+    verdict = verify_resume.Verdict(
+        equal=False,
+        iterations=2,
+        interrupted_after=1,
+        device="gpu",
+        repeats_without_a_stop=False,
+        parts=[part],
+        seconds=1.0,
+    )
 
     with pytest.raises(Failed) as failed:
         verify_resume.check(verdict)

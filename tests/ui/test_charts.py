@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from mlxops.jobs.train.monitor import OtherRun, Snapshot
 from mlxops.ui.charts import losses as charts
 from mlxops.ui.charts import plot
 from mlxops.ui.terminal import lines
@@ -181,16 +182,26 @@ def spread(*values, every=10, width=1):
 
 
 def shot(train=(), validation=(), **values):
-    return {
+    known = {
         "run": {"name": "heron"},
+        "gone": [],
+        "runs": ["heron"],
+        "index": 0,
+        "at_work": [],
+        "latest": {},
+        "events": [],
+        "best_at": None,
+        "trend": None,
+        "last": None,
+        "is_laid_over": False,
         "curves": {"train_loss": list(train), "validation_loss": list(validation)},
         "others": [],
         "attempts": [],
         "warnings": [],
         "checkpoints": [],
         "since": 0,
-        **values,
     }
+    return Snapshot(**{**known, **values})
 
 
 def drawn(snapshot, width=60, height=12, **options):
@@ -248,7 +259,8 @@ def test_attempts_warnings_and_checkpoints_stand_on_the_frame():
 
 
 def test_several_runs_have_letters_and_capitals_for_their_validations():
-    other = {"name": "otter", "curves": {"train_loss": spread(*[5] * 40), "validation_loss": spread(6, 6, every=200)}}
+    curves = {"train_loss": spread(*[5] * 40), "validation_loss": spread(6, 6, every=200)}
+    other = OtherRun(name="otter", curves=curves)
     lines = drawn(shot(spread(*[2] * 40), spread(1, 1, every=200), others=[other]), 70)
     body = "".join(lines[1:])
     assert lines[0] == "a heron   b otter   capitals: validation"
@@ -256,15 +268,16 @@ def test_several_runs_have_letters_and_capitals_for_their_validations():
 
 
 def test_a_run_keeps_its_letter_whichever_is_looked_at():
-    heron, otter = shot(spread(2, 1)), {"name": "otter", "curves": {"train_loss": spread(3, 2)}}
-    first = drawn({**heron, "others": [otter]})[0]
-    second = drawn({**shot(spread(3, 2), run={"name": "otter"}), "others": [{"name": "heron", **heron}]})[0]
+    heron = OtherRun(name="heron", curves={"train_loss": spread(2, 1)})
+    otter = OtherRun(name="otter", curves={"train_loss": spread(3, 2)})
+    first = drawn(shot(spread(2, 1), others=[otter]))[0]
+    second = drawn(shot(spread(3, 2), run={"name": "otter"}, others=[heron]))[0]
     assert first == second == "a heron   b otter"
 
 
 def test_nine_runs_have_a_colour_and_letters_each_of_their_own():
     others = [
-        {"name": f"run-{index}", "curves": {"train_loss": curve(*[index] * 40)}} for index in range(1, 9)
+        OtherRun(name=f"run-{index}", curves={"train_loss": curve(*[index] * 40)}) for index in range(1, 9)
     ]  # fmt: skip
     legend, *body = charts.run_chart(shot(curve(*[0] * 40), run={"name": "run-0"}, others=others), 80, 40)
     colours = [str(span.style) for span in legend.spans]

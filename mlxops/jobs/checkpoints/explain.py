@@ -7,10 +7,9 @@ facts, gathered by the same code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from mlxops import files, layout, registry
 from mlxops.adapters import adapter_config, evidence, findings, folders, foreign
@@ -20,9 +19,11 @@ from mlxops.adapters.folders import Contents, Found, Header
 from mlxops.errors import MlxopsError
 from mlxops.jobs import commands
 from mlxops.jobs.checkpoints.listing import Known, folder_asked, known_runs
-from mlxops.jobs.train import candidates
+from mlxops.jobs.train import candidates, resumable
+from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
+from mlxops.registry import JsonObject, OfferedCheckpoint
 from mlxops.training import lock
 from mlxops.training.decide import Decision, Request, decide
 from mlxops.training.fingerprint import fingerprint
@@ -57,8 +58,8 @@ class Explanation:
     run: str | None
     target: int | None
     files: tuple[File, ...]
-    says: Mapping[str, Any]
-    recorded: tuple[Mapping[str, Any], ...]
+    says: JsonObject
+    recorded: tuple[OfferedCheckpoint, ...]
     findings: tuple[Finding, ...]
     newest: Newest | None
     set_aside: tuple[str, ...]
@@ -74,7 +75,7 @@ def explain(
     """Explain the adapter folders at or below a path, of one run, or of the whole project."""
     project = invocation.project
     below, runs = folder_asked(project, path), _in_full(invocation, known_runs(invocation, run))
-    known = {project.from_root(each.row["adapter_path"]).resolve(): each for each in runs}
+    known = {project.from_root(each.run.adapter_path).resolve(): each for each in runs}
     if run is not None:
         places = list(known)
     else:
@@ -86,12 +87,22 @@ def explain(
     return [_explain(invocation, project, contents, known.get(contents.folder), target, read) for contents in looked]
 
 
-def _in_full(invocation: Invocation, runs: Sequence[Known]) -> list[Known]:
-    """The runs with all columns of their rows."""
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """A run of the registry with its checkpoints' rows."""
+
+    run: ResumableRun
+    rows: Sequence[OfferedCheckpoint]
+
+
+def _in_full(invocation: Invocation, runs: Sequence[Known]) -> list[_Known]:
+    """The runs with all that a decision needs of them."""
     if not runs:
         return []
     with registry.open_read_only(invocation.project.registry_path) as db:
-        return [replace(each, row=registry.find_run(db, each.row["name"])) for each in runs]
+        return [
+            _Known(run=resumable.of_registry(registry.find_run(db, each.row["name"])), rows=each.rows) for each in runs
+        ]
 
 
 class _Reader:
@@ -132,53 +143,67 @@ class _Reader:
 
 
 def _explain(
-    invocation: Invocation, project: Project, contents: Contents, known: Known | None, target: int | None, read: _Reader
+    invocation: Invocation,
+    project: Project,
+    contents: Contents,
+    known: _Known | None,
+    target: int | None,
+    read: _Reader,
 ) -> Explanation:
     folder = contents.folder
     looked = tuple(read.read(folder, each) for each in contents.files if each.kind != "other")
     said, settings_problem = folders.read_settings(folder)
     row = _row(project, folder, known)
-    wanted = target if target is not None else row["target_iterations"] if row else None
+    wanted = target if target is not None else row.target_iterations if row else None
     proof = _evidence(contents, looked, said, known.rows if known else (), wanted)
     newest = findings.newest(proof)
-    about = {
-        "folder": project.relative(folder),
-        "run": row["name"] if row else None,
-        "files": looked,
-        "says": {name: value for name, value in (said or {}).items() if name != "mlxops"},
-        "recorded": tuple(known.rows) if known else (),
-        "findings": (*_settings_finding(settings_problem), *findings.findings(proof)),
-        "newest": newest,
-        "problem": contents.problem,
-    }
     if contents.problem not in (None, "is gone"):
-        return _closed(row, f"its folder {contents.problem}", about)
-    if row is None:
-        return _of_others(invocation, project, folder, said or {}, newest, target, about)
-    return _of_ours(invocation, project, folder, row, known, wanted or 0, about)
-
-
-def _closed(row: Mapping[str, Any] | None, reason: str, about: Mapping[str, Any]) -> Explanation:
+        outlook = _closed(row, f"its folder {contents.problem}")
+    elif row is None:
+        outlook = _of_others(invocation, project, folder, said or {}, newest, target, looked)
+    else:
+        outlook = _of_ours(invocation, project, folder, row, known, wanted or 0)
     return Explanation(
-        what=f"the run {row['name']}" if row else "a folder",
-        target=None,
-        set_aside=(),
-        decision=Decision(kind="refuse", reason=reason),
-        command=None,
-        notes=(),
-        **about,
+        folder=project.relative(folder),
+        what=outlook.what,
+        run=row.name if row else None,
+        target=outlook.target,
+        files=looked,
+        says={name: value for name, value in (said or {}).items() if name != "mlxops"},
+        recorded=tuple(known.rows) if known else (),
+        findings=(*_settings_finding(settings_problem), *findings.findings(proof)),
+        newest=newest,
+        set_aside=outlook.set_aside,
+        decision=outlook.decision,
+        command=outlook.command,
+        notes=outlook.notes,
+        problem=contents.problem,
     )
 
 
-def _row(project: Project, folder: Path, known: Known | None) -> dict[str, Any] | None:
+@dataclass(frozen=True, kw_only=True)
+class _Outlook:
+    """What a folder is, and what would be done with it."""
+
+    what: str
+    target: int | None
+    decision: Decision
+    command: str | None = None
+    set_aside: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _closed(row: ResumableRun | None, reason: str) -> _Outlook:
+    what = f"the run {row.name}" if row else "a folder"
+    return _Outlook(what=what, target=None, decision=Decision(kind="refuse", reason=reason))
+
+
+def _row(project: Project, folder: Path, known: _Known | None) -> ResumableRun | None:
     """The run of a folder as the registry has it, else as the folder itself has it, else None."""
     if known is not None:
-        return dict(known.row)
+        return known.run
     run = adapter_config.describes_itself(folder)
-    if run is None:
-        return None
-    place = {"adapter_path": project.relative(folder), "id": None, "status": "", "iteration": 0}
-    return {**run, **place, "target_iterations": run["target"]}
+    return None if run is None else resumable.of_folder(project, folder, run)
 
 
 def _settings_finding(problem: str | None) -> tuple[Finding, ...]:
@@ -190,8 +215,8 @@ def _settings_finding(problem: str | None) -> tuple[Finding, ...]:
 def _evidence(
     contents: Contents,
     looked: Sequence[File],
-    said: Mapping[str, Any] | None,
-    rows: Sequence[Mapping[str, Any]],
+    said: JsonObject | None,
+    rows: Sequence[OfferedCheckpoint],
     target: int | None,
 ) -> Evidence:
     modified = {each.name: each.modified for each in contents.files}
@@ -248,18 +273,15 @@ def _of_ours(
     invocation: Invocation,
     project: Project,
     folder: Path,
-    row: Mapping[str, Any],
-    known: Known | None,
+    row: ResumableRun,
+    known: _Known | None,
     target: int,
-    about: Mapping[str, Any],
-) -> Explanation:
-    what = (
-        f"the run {row['name']}" if known else f"a run's folder that no row of the registry points to ({row['name']})"
-    )
+) -> _Outlook:
+    what = f"the run {row.name}" if known else f"a run's folder that no row of the registry points to ({row.name})"
     newest, damaged = candidates.newest_of(folder, row, known.rows if known else ())
     notes: list[str] = []
     if lock.is_held(folder / lock.NAME):
-        decision = Decision(kind="refuse", run=row["name"], reason=lock.busy(folder / lock.NAME, what).message)
+        decision = Decision(kind="refuse", run=row.name, reason=lock.busy(folder / lock.NAME, what).message)
     else:
         there = candidates.as_read(candidates.candidate(project, row), row, newest)
         decision = decide(_request(project, folder, row, target), [there])
@@ -270,32 +292,31 @@ def _of_ours(
         )
     if decision.kind == "finished":
         notes.append("that command does nothing; raise `--iters` to train further")
-    return Explanation(
+    return _Outlook(
         what=what,
         target=target,
         set_aside=tuple(f"iteration {each.iteration:,}: {each.reason}" for each in damaged),
         decision=decision,
         command=command if decision.kind != "refuse" else None,
         notes=tuple(notes),
-        **about,
     )
 
 
-def _request(project: Project, folder: Path, row: Mapping[str, Any], target: int) -> Request:
+def _request(project: Project, folder: Path, row: ResumableRun, target: int) -> Request:
     """The request to resume this run in its folder, as `inv lora` makes it of the same settings."""
-    deciding = dict(row["config"].get("deciding", {}))
-    is_same = row["target_iterations"] == target
+    deciding = dict(row.config.get("deciding", {}))
+    is_same = row.target_iterations == target
     if deciding.get("schedule_iterations") is not None:
         deciding["schedule_iterations"] = target
     place = project.relative(folder)
     return Request(
-        fingerprint=row["fingerprint"] if is_same else fingerprint(deciding),
+        fingerprint=row.fingerprint if is_same else fingerprint(deciding),
         settings=deciding,
         target=target,
-        folder=row["adapter_path"],
+        folder=row.adapter_path,
         own_folder=place,
-        early_stopping=row["config"].get("early_stopping"),
-        origin=origin_of(row["config"]),
+        early_stopping=row.config.get("early_stopping"),
+        origin=origin_of(row.config),
     )
 
 
@@ -306,11 +327,11 @@ def _of_others(
     invocation: Invocation,
     project: Project,
     folder: Path,
-    said: Mapping[str, Any],
+    said: JsonObject,
     newest: Newest | None,
     target: int | None,
-    about: Mapping[str, Any],
-) -> Explanation:
+    looked: Sequence[File],
+) -> _Outlook:
     place = project.relative(folder)
     request = Request(
         fingerprint="",
@@ -324,16 +345,14 @@ def _of_others(
     command: str | None = None
     notes: list[str] = []
     if newest is not None:
-        command, notes = _adopt(invocation, project, folder, said, newest, target, about["files"])
-    has_adapter = any(each.kind in ("weights", "offered") for each in about["files"])
-    return Explanation(
+        command, notes = _adopt(invocation, project, folder, said, newest, target, looked)
+    has_adapter = any(each.kind in ("weights", "offered") for each in looked)
+    return _Outlook(
         what="an adapter that this toolkit did not make" if has_adapter else "no adapter's folder",
         target=target,
-        set_aside=(),
         decision=decision,
         command=command,
         notes=tuple(notes),
-        **about,
     )
 
 
@@ -341,7 +360,7 @@ def _adopt(
     invocation: Invocation,
     project: Project,
     folder: Path,
-    said: Mapping[str, Any],
+    said: JsonObject,
     newest: Newest,
     target: int | None,
     looked: Sequence[File],

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mlxops import registry
 from mlxops.adapters import adapter_config, folders
@@ -21,7 +21,7 @@ from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.layout import adapter_name, state_name
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
-from mlxops.registry import opening
+from mlxops.registry import JsonObject, OfferedCheckpoint, RunSummaryView, opening
 from mlxops.training import lock
 
 State = Literal["whole", "weights only", "damaged", "missing", "pruned"]
@@ -81,18 +81,17 @@ class Listing:
         """What all of it takes on disk."""
         return sum(item.bytes for group in self.groups for item in group.items)
 
-
-def as_facts(found: Listing) -> dict[str, Any]:
-    """A listing as plain values, with the bytes of all."""
-    return {**asdict(found), "bytes": found.bytes}
+    def to_json(self) -> JsonObject:
+        """The same as JSON has it, with the bytes of all."""
+        return {**asdict(self), "bytes": self.bytes}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
     """A run of the registry with its checkpoints' rows and its rate, in iterations a second."""
 
-    row: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]] = ()
+    row: RunSummaryView
+    rows: Sequence[OfferedCheckpoint] = ()
     rate: float | None = None
 
 
@@ -126,11 +125,11 @@ def listing(invocation: Invocation, config: CheckpointsConfig) -> Listing:
     return Listing(groups=tuple(groups), unreadable=tuple(unreadable))
 
 
-def imported(project: Project, run: Mapping[str, Any]) -> Refused:
+def imported(project: Project, name: str, source: str) -> Refused:
     """The error of a command that would change or resume the files of an imported run."""
     return Refused(
-        f"{run['name']!r} was imported from {run['imported_from']!r}, where nothing is changed",
-        hint=_adopting(project, run["imported_from"]),
+        f"{name!r} was imported from {source!r}, where nothing is changed",
+        hint=_adopting(project, source),
     )
 
 
@@ -153,7 +152,7 @@ def known_runs(invocation: Invocation, name: str | None = None, *, with_imported
         found = [row for row in registry.list_runs(db) if only in (None, row["id"])]
     if not with_imported:
         if only is not None and found[0]["imported_from"] is not None:
-            raise imported(invocation.project, found[0])
+            raise imported(invocation.project, found[0]["name"], found[0]["imported_from"])
         found = [row for row in found if row["imported_from"] is None]
     return [Known(row=row, rows=rows.get(row["id"], ()), rate=rates.get(row["id"])) for row in found]
 
@@ -215,7 +214,7 @@ def _of_run(project: Project, run: Known, owner: str) -> Group:
     )
 
 
-def items_of(rows: Iterable[Mapping[str, Any]], contents: Contents) -> list[Item]:
+def items_of(rows: Iterable[OfferedCheckpoint], contents: Contents) -> list[Item]:
     """The checkpoints of a run: its rows held against the files, and the files that have no row."""
     rows = list(rows)
     files = {each.name: each for each in contents.files}
@@ -230,10 +229,10 @@ def next_item(items: Sequence[Item]) -> Item | None:
     return next((item for item in reversed(items) if item.state == "whole"), None)
 
 
-def _from_row(row: Mapping[str, Any], files: Mapping[str, Found], unreadable: str | None) -> Item:
+def _from_row(row: OfferedCheckpoint, files: Mapping[str, Found], unreadable: str | None) -> Item:
     adapter = files.get(row["adapter_file"])
     has_state = bool(row["state_file"]) and not row["state_pruned_at"]
-    parts = [adapter, files.get(row["state_file"])] if has_state else [adapter]
+    parts = [adapter, files.get(row["state_file"] or "")] if has_state else [adapter]
     state, problem = _state_of(row, parts, has_state=has_state)
     if unreadable and row["status"] == "whole":
         state, problem = "damaged" if "cannot" in unreadable or "may not" in unreadable else "missing", None
@@ -254,12 +253,14 @@ def _from_row(row: Mapping[str, Any], files: Mapping[str, Found], unreadable: st
     )
 
 
-def _hashes(row: Mapping[str, Any], *, has_state: bool) -> tuple[tuple[str, str], ...]:
-    names = ("adapter", "state") if has_state else ("adapter",)
-    return tuple((row[f"{name}_file"], row[f"{name}_sha256"]) for name in names if row[f"{name}_sha256"])
+def _hashes(row: OfferedCheckpoint, *, has_state: bool) -> tuple[tuple[str, str], ...]:
+    files = [(row["adapter_file"], row["adapter_sha256"])]
+    if has_state:
+        files.append((row["state_file"] or "", row["state_sha256"] or ""))
+    return tuple((name, sha256) for name, sha256 in files if sha256)
 
 
-def _state_of(row: Mapping[str, Any], parts: Sequence[Found | None], *, has_state: bool) -> tuple[State, str | None]:
+def _state_of(row: OfferedCheckpoint, parts: Sequence[Found | None], *, has_state: bool) -> tuple[State, str | None]:
     if row["status"] == "pruned":
         return "pruned", None
     if row["status"] == "corrupt":
@@ -307,7 +308,7 @@ def _time(modified: float) -> str:
 
 
 def _going_on(
-    row: Mapping[str, Any], items: Sequence[Item], chosen: Item | None, contents: Contents, *, is_held: bool
+    row: RunSummaryView, items: Sequence[Item], chosen: Item | None, contents: Contents, *, is_held: bool
 ) -> str:
     if is_held:
         return "a process is at work on it now"

@@ -7,9 +7,8 @@ promise, never a promise without files.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mlxops import files, layout, registry
 from mlxops.adapters import folders
@@ -19,6 +18,7 @@ from mlxops.jobs.checkpoints.listing import Known, folder_asked, known_runs
 from mlxops.jobs.train import claim, keep_last
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
+from mlxops.registry import CheckpointRow
 from mlxops.training import checkpoints, lock, retention
 from mlxops.training.checkpoints import Checkpoint
 from mlxops.training.retention import Kept, Plan
@@ -48,7 +48,7 @@ class Going:
 
 
 def prune(
-    invocation: Invocation, config: CheckpointsConfig, agree: Callable[[list[dict[str, Any]]], bool | None]
+    invocation: Invocation, config: CheckpointsConfig, agree: Callable[[list[Going]], bool | None]
 ) -> list[Going]:
     """Plan, have it agreed to unless told `--yes`, and do it; returns what went.
 
@@ -57,7 +57,7 @@ def prune(
     planned = plan(invocation, config)
     if all(going.is_nothing for going in planned):
         return planned
-    is_agreed = config.yes or agree([asdict(going) for going in planned])
+    is_agreed = config.yes or agree(planned)
     if is_agreed is None:
         raise Refused("nothing was deleted: no terminal to confirm on", hint="add `--yes`")
     return _act(invocation, config, planned) if is_agreed else []
@@ -76,7 +76,7 @@ def plan(invocation: Invocation, config: CheckpointsConfig) -> list[Going]:
     if not runs:
         return []
     with registry.open_read_only(invocation.project.registry_path) as db:
-        return [_plan_run(project, db, run, config)[0] for run in runs]
+        return [_plan_run(project, db, run, run.rows, config)[0] for run in runs]
 
 
 def _act(invocation: Invocation, config: CheckpointsConfig, planned: Sequence[Going]) -> list[Going]:
@@ -95,13 +95,13 @@ def _act(invocation: Invocation, config: CheckpointsConfig, planned: Sequence[Go
                     claim.deciding(project, who),
                     lock.hold(folder / lock.NAME, who, what=f"the run {run.row['name']!r}"),
                 ):
-                    done.append(_remove(project, db, _again(db, run), config))
+                    done.append(_remove(project, db, run, config))
             except Busy as error:
                 done.append(_left_out(run, error.message))
     return done
 
 
-def _wishes(config: CheckpointsConfig) -> dict[str, Any]:
+def _wishes(config: CheckpointsConfig) -> dict[str, int | None]:
     return {"--keep-last": config.keep_last, "--keep-best": config.keep_best, "--keep-every": config.keep_every}
 
 
@@ -109,16 +109,18 @@ def _place(project: Project, run: Known) -> Path:
     return project.from_root(run.row["adapter_path"])
 
 
-def _again(db: registry.Registry, run: Known) -> Known:
-    return replace(run, rows=registry.checkpoints_of(db, run.row["id"]))
-
-
 def _left_out(run: Known, why: str) -> Going:
     return Going(run=run.row["name"], folder=run.row["adapter_path"], left_out=why)
 
 
 def _plan_run(
-    project: Project, db: registry.Registry, run: Known, config: CheckpointsConfig, *, is_mine: bool = False
+    project: Project,
+    db: registry.Registry,
+    run: Known,
+    rows: Sequence[CheckpointRow],
+    config: CheckpointsConfig,
+    *,
+    is_mine: bool = False,
 ) -> tuple[Going, Plan, dict[int, Kept]]:
     """What goes of a run, and the checkpoints that were weighed."""
     folder = _place(project, run)
@@ -128,9 +130,9 @@ def _plan_run(
     if not is_mine and lock.is_held(folder / lock.NAME):
         return _left_out(run, "a process is at work on it"), Plan(), {}
     sizes = {each.name: each.bytes for each in contents.files}
-    kept = {each.iteration: each for each in keep_last.kept(run.rows, registry.branch_points(db, run.row["id"]), sizes)}
-    found, damaged = _plan_around_damage(run, folder, kept, config)
-    promised_gone = _left_over(run.rows, sizes)
+    kept = {each.iteration: each for each in keep_last.kept(rows, registry.branch_points(db, run.row["id"]), sizes)}
+    found, damaged = _plan_around_damage(run, rows, folder, kept, config)
+    promised_gone = _left_over(rows, sizes)
     left_overs = [each for each in contents.files if each.kind == "half-written" or each.name in promised_gone]
     set_aside = [each for each in contents.of("set aside") if layout.CORRUPT in each.name]
     going = Going(
@@ -146,18 +148,18 @@ def _plan_run(
     return going, found, kept
 
 
-def _left_over(rows: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> set[str]:
+def _left_over(rows: Sequence[CheckpointRow], sizes: Mapping[str, int]) -> set[str]:
     """The files that a pruning which was cut short had still to remove."""
     states, adapters = keep_last.left_over(rows, sizes)
     return {*map(layout.state_name, states), *map(layout.adapter_name, adapters)}
 
 
 def _plan_around_damage(
-    run: Known, folder: Path, kept: dict[int, Kept], config: CheckpointsConfig
+    run: Known, rows: Sequence[CheckpointRow], folder: Path, kept: dict[int, Kept], config: CheckpointsConfig
 ) -> tuple[Plan, list[str]]:
     """A plan that counts on nothing damaged: what has to stay is read through, and drops out where it is not whole."""
-    losses = {row["iteration"]: row["validation_loss"] for row in run.rows if row["validation_loss"] is not None}
-    hashes = {row["iteration"]: row["adapter_sha256"] for row in run.rows}
+    losses = {row["iteration"]: row["validation_loss"] for row in rows if row["validation_loss"] is not None}
+    hashes = {row["iteration"]: row["adapter_sha256"] for row in rows}
     left = dict(kept)
     damaged: list[str] = []
     read: set[int] = set()
@@ -198,7 +200,8 @@ def _choose_best(left: dict[int, Kept], losses: Mapping[int, float]) -> None:
 
 
 def _remove(project: Project, db: registry.Registry, run: Known, config: CheckpointsConfig) -> Going:
-    going, found, kept = _plan_run(project, db, run, config, is_mine=True)
+    rows = registry.checkpoints_of(db, run.row["id"])  # as they are under the lock
+    going, found, kept = _plan_run(project, db, run, rows, config, is_mine=True)
     if going.is_nothing:
         return going
     folder = _place(project, run)

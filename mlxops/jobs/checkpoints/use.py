@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlxops import files, layout, registry
 from mlxops.config import CheckpointsConfig
@@ -12,10 +12,22 @@ from mlxops.errors import BadRequest, Failed, NotFound, Refused
 from mlxops.jobs.checkpoints.listing import imported
 from mlxops.jobs.train import claim
 from mlxops.projects.invocation import Invocation
+from mlxops.registry import CheckpointRow
 from mlxops.training import checkpoints, lock
 
 
-def use(invocation: Invocation, config: CheckpointsConfig) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class OfferedWeights:
+    """What a run offers now: the iteration, the file that programs load, and its SHA-256."""
+
+    run: str
+    iteration: int
+    file: str
+    validation_loss: float | None
+    sha256: str
+
+
+def use(invocation: Invocation, config: CheckpointsConfig) -> OfferedWeights:
     """Make `best`, `last` or an iteration of a run what it offers, and record it. Returns what is offered now.
 
     The file is exchanged whole and before the row. Raises `Refused` for a checkpoint that is damaged or pruned, `Busy`
@@ -33,7 +45,7 @@ def use(invocation: Invocation, config: CheckpointsConfig) -> dict[str, Any]:
         run = registry.find_run(db, config.run)
         name, folder = run["name"], project.from_root(run["adapter_path"])
         if run["imported_from"] is not None:
-            raise imported(project, run)
+            raise imported(project, name, run["imported_from"])
         if not folder.is_dir():
             raise NotFound(f"the folder {run['adapter_path']!r} of the run {name!r} is gone")
         with lock.hold(folder / lock.NAME, claim.holder(invocation.command or ""), what=f"the run {name!r}"):
@@ -45,16 +57,16 @@ def use(invocation: Invocation, config: CheckpointsConfig) -> dict[str, Any]:
                 raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
             message = f"offers iteration {row['iteration']:,} ({wanted})"
             registry.offer_checkpoint(db, run["id"], row["iteration"], message=message)
-    return {
-        "run": name,
-        "iteration": row["iteration"],
-        "file": f"{run['adapter_path']}/{layout.OFFERED}",
-        "validation_loss": row["validation_loss"],
-        "sha256": row["adapter_sha256"],
-    }
+    return OfferedWeights(
+        run=name,
+        iteration=row["iteration"],
+        file=f"{run['adapter_path']}/{layout.OFFERED}",
+        validation_loss=row["validation_loss"],
+        sha256=row["adapter_sha256"],
+    )
 
 
-def _chosen(rows: Sequence[Mapping[str, Any]], wanted: str, name: str) -> Mapping[str, Any]:
+def _chosen(rows: Sequence[CheckpointRow], wanted: str, name: str) -> CheckpointRow:
     hint = f"`inv checkpoints --run {name} --all` lists what there is"
     there = [row for row in rows if row["status"] == "whole"]
     if wanted == "best":
@@ -76,7 +88,7 @@ def _chosen(rows: Sequence[Mapping[str, Any]], wanted: str, name: str) -> Mappin
     return found
 
 
-def _check(folder: Path, row: Mapping[str, Any], name: str) -> None:
+def _check(folder: Path, row: CheckpointRow, name: str) -> None:
     """Raise `Refused` unless the weights are what was written."""
     problem = files.problem(folder / row["adapter_file"], row["adapter_sha256"])
     if problem:

@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mlxops import layout, registry
 from mlxops.adapters import folders
@@ -111,32 +112,31 @@ def _is_known_gone(item: Item) -> bool:
 
 
 def _verify_item(folder: Path, group: Group, item: Item, counter: _Counter) -> Verified:
-    about: dict[str, Any] = {"run": group.run, "folder": group.folder, "iteration": item.iteration}
+    told = partial(Verified, run=group.run, folder=group.folder, iteration=item.iteration)
     expected = dict(item.hashes)
     try:
         hashes = {name: _sha256(folder / name, counter) for name in expected or [item.file]}
     except FileNotFoundError as error:
-        return Verified(result="missing", reason=f"{Path(error.filename).name} is gone", **about)
+        return told(result="missing", reason=f"{Path(error.filename).name} is gone")
     except OSError as error:
-        return Verified(result="damaged", reason=f"{Path(error.filename).name}: {error.strerror}", **about)
+        return told(result="damaged", reason=f"{Path(error.filename).name}: {error.strerror}")
     wrong = [name for name, sha256 in expected.items() if hashes[name] != sha256]
     if expected and not wrong:
-        return Verified(result="whole", **about)
+        return told(result="whole")
     if item.iteration is not None and (folder / layout.state_name(item.iteration)).exists():
         # the files of a checkpoint vouch for each other, also where no row does or it is older than they are
         read = checkpoints.read(folder, item.iteration, fingerprint=group.fingerprint)
         is_whole = isinstance(read, Checkpoint)
-        return Verified(
+        return told(
             result="whole" if is_whole else "damaged",
             reason=None if isinstance(read, Checkpoint) else read.reason,
-            **about,
         )
     if wrong:
-        return Verified(result="damaged", reason=f"{wrong[0]} is not what was written (SHA-256)", **about)
+        return told(result="damaged", reason=f"{wrong[0]} is not what was written (SHA-256)")
     problem = folders.read_header(folder / item.file).problem
     if problem:
-        return Verified(result="damaged", reason=f"{item.file} {problem}", **about)
-    return Verified(result="not comparable", reason="no hash of it is known; its header is in order", **about)
+        return told(result="damaged", reason=f"{item.file} {problem}")
+    return told(result="not comparable", reason="no hash of it is known; its header is in order")
 
 
 def _sha256(path: Path, counter: _Counter) -> str:

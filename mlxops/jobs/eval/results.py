@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlxops import files, registry
 from mlxops.errors import Failed
@@ -83,7 +83,7 @@ def record(project: Project, chosen: ChosenModel, results: TestResults, *, outpu
     return results
 
 
-def as_json(results: TestResults) -> dict[str, Any]:
+def to_json(results: TestResults) -> registry.JsonObject:
     """The results as `--json` and `--output` write them."""
     of_base = {score.metric: score for score in results.base.scores} if results.base else {}
     return {
@@ -131,7 +131,7 @@ def as_json(results: TestResults) -> dict[str, Any]:
     }
 
 
-def _answers(results: TestResults) -> list[dict[str, Any]]:
+def _answers(results: TestResults) -> list[registry.JsonObject]:
     """The answers, each beside that of the base model where that was asked too."""
     of_base = results.base.answers if results.base else ()
     return [
@@ -197,7 +197,7 @@ def _record(
 def _write(file: Path, results: TestResults) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(file, json.dumps(as_json(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        files.write_text(file, json.dumps(to_json(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError as error:
         raise Failed(
             f"{str(file)!r} cannot be written: {error.strerror}", hint="name another `--output`, or make room"

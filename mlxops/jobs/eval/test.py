@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxops import data, files, registry
 from mlxops.adapters import adapter_config
+from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import TestConfig
 from mlxops.errors import BadRequest
 from mlxops.jobs.eval import loading, questions, samples
@@ -75,7 +76,7 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
     records = samples.draw(held_out.records, config.num_samples, config.seed)
     info = check_model(chosen.folder)
     tokenizer = load_tokenizer(chosen.folder)
-    settings = trained.get("config") or {}
+    settings = trained["config"] if trained else {}
     mask_prompt = config.mask_prompt if "mask_prompt" in given(config) else settings.get("mask_prompt", True)
     max_seq_length = config.max_seq_length or settings.get("max_seq_length", _USUAL_LENGTH)
     template_config = chosen.adapter.template_config if chosen.adapter else {}
@@ -252,14 +253,14 @@ def _check_scores(loaded: LoadedModel, plan: TestPlan) -> None:
     fit.check_scores(plan.tokenized.rows, try_out(loaded.model, name), name)
 
 
-def _training_of(chosen: ChosenModel) -> Mapping[str, Any]:
-    """What the adapter's folder says of the run that made it; nothing where it is none of ours."""
+def _training_of(chosen: ChosenModel) -> DescribedRun | None:
+    """What the adapter's folder says of the run that made it; None where it is none of ours."""
     if chosen.adapter is None:
-        return {}
-    return adapter_config.describes_itself(chosen.adapter.adapter.file.parent) or {}
+        return None
+    return adapter_config.describes_itself(chosen.adapter.adapter.file.parent)
 
 
-def _read(project: Project, config: TestConfig, trained: Mapping[str, Any]) -> data.HeldOut:
+def _read(project: Project, config: TestConfig, trained: DescribedRun | None) -> data.HeldOut:
     """The rows to test on. Of the file that a run was trained on, only what it kept back."""
     trained_on = project.from_root(trained["data"]) if trained else None
     path = project.resolve(config.data) if config.data is not None else trained_on or project.resolve("data")

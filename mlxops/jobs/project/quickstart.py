@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,19 @@ class Trial:
         return self.invocation.project.root
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What a first training changed: its losses before and after, and its answers to prompts it never saw."""
+
+    folder: str
+    run: registry.RunSummaryView
+    was_finished: bool
+    rows: int
+    before: registry.LossPoint | None
+    after: registry.LossPoint | None
+    answers: Sequence[registry.AnswerView]
+
+
 def set_up(invocation: Invocation, config: QuickstartConfig, say: Callable[[str], None], progress: Progress) -> Trial:
     """Make the project, or complete one that was begun; what a person changed in it stays.
 
@@ -73,7 +86,7 @@ def set_up(invocation: Invocation, config: QuickstartConfig, say: Callable[[str]
     return Trial(invocation=replace(invocation, project=project), config=lora)
 
 
-def compare(trial: Trial, run: Begun, progress: Progress) -> dict[str, Any]:
+def compare(trial: Trial, run: Begun, progress: Progress) -> TrialResult:
     """What the training changed: the loss and the answers to prompts it never saw, before and after.
 
     The answers are in the registry (view `answer`); a checkpoint is asked once.
@@ -85,15 +98,15 @@ def compare(trial: Trial, run: Begun, progress: Progress) -> dict[str, Any]:
         _ask(trial, run, summary, file, sha256, progress)
     curve = registry.loss_curve(run.db, run.claim.run_id, buckets=1000)
     validated = [row for row in curve if row["validation_loss"] is not None]
-    return {
-        "folder": str(trial.folder),
-        "run": summary,
-        "was_finished": run.is_finished,
-        "rows": len(run.training.prepared.train.rows),
-        "before": validated[0] if validated else None,
-        "after": validated[-1] if validated else None,
-        "answers": registry.answers_of(run.db, summary["name"], iteration=iteration, data_sha256=sha256),
-    }
+    return TrialResult(
+        folder=str(trial.folder),
+        run=summary,
+        was_finished=run.is_finished,
+        rows=len(run.training.prepared.train.rows),
+        before=validated[0] if validated else None,
+        after=validated[-1] if validated else None,
+        answers=registry.answers_of(run.db, summary["name"], iteration=iteration, data_sha256=sha256),
+    )
 
 
 def commands(trial: Trial, *, cwd: Path) -> list[str]:

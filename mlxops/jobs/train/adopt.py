@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlxops import files, layout, registry
 from mlxops.adapters import adapter_config, foreign
+from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, InvalidData, Refused, SettingsDiffer
 from mlxops.models.folders import ModelInfo
 from mlxops.options import given
 from mlxops.projects.project import Project
-from mlxops.registry import opening
+from mlxops.registry import JsonObject, opening
 from mlxops.training.fingerprint import complete
 from mlxops.training.origin import SHAPE, Origin, origin_of
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
 
 KEPT = (*SHAPE, "lora_scale", "lora_dropout")
 """The settings that come from the adapter and not from the command."""
@@ -68,7 +73,7 @@ def source(project: Project, origin: Origin) -> Path:
     return before if before.exists() else path
 
 
-def check_fit(file: Path, wanted: Mapping[str, Any]) -> None:
+def check_fit(file: Path, wanted: Mapping[str, mx.array]) -> None:
     """Raise `InvalidData` with every array that does not fit what the model trains, `wanted` by name."""
     from mlxops.adapters import folders
     from mlxops.training import first_checkpoint
@@ -103,7 +108,7 @@ def inherit(project: Project, config: LoraConfig) -> LoraConfig:
     return replace(config, **{name: stored[name] for name in KEPT if name not in typed})
 
 
-def _again(project: Project, config: LoraConfig, path: Path, folder: Path, run: Mapping[str, Any]) -> Adopted:
+def _again(project: Project, config: LoraConfig, path: Path, folder: Path, run: DescribedRun) -> Adopted:
     """The same once more: the folder is a run's by now, and says itself what it began with."""
     origin = origin_of(run["config"])
     asked = config.name or run["name"]
@@ -121,7 +126,7 @@ def _again(project: Project, config: LoraConfig, path: Path, folder: Path, run: 
     return Adopted(config=_in_its_place(project, settled, folder), origin=origin, file=None, notes=())
 
 
-def _with_shape(config: LoraConfig, shape: Mapping[str, Any], layers: int | None, whose: str) -> LoraConfig:
+def _with_shape(config: LoraConfig, shape: JsonObject, layers: int | None, whose: str) -> LoraConfig:
     typed = {name for name in given(config) if getattr(config, name) is not None}
 
     def plain(name: str, value: Any) -> Any:

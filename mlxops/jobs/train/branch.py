@@ -10,14 +10,13 @@ from typing import Any
 from mlxops import files, layout, registry
 from mlxops.errors import BadRequest, Failed, NotFound, SettingsDiffer
 from mlxops.jobs.train.prepare import Prepared
+from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.projects.project import Project
-from mlxops.registry import naming
+from mlxops.registry import CheckpointRow, naming
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint
 from mlxops.training.decide import differences
 from mlxops.training.origin import SHAPE, Origin, origin_of, without_origin
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,9 @@ class _Point:
     word: str = "last"
 
 
-def settle(project: Project, db: registry.Registry | None, rows: Mapping[str, Row], prepared: Prepared) -> Origin:
+def settle(
+    project: Project, db: registry.Registry | None, rows: Mapping[str, ResumableRun], prepared: Prepared
+) -> Origin:
     """Where the child that the command asks for begins; `rows` are the runs there are, newest first.
 
     What the command leaves open (which run, which checkpoint) was settled when its child was made, and stays so: the
@@ -41,9 +42,9 @@ def settle(project: Project, db: registry.Registry | None, rows: Mapping[str, Ro
     if own is not None or not config.new:
         children = [own] if own is not None else list(rows.values())
         made = [each for each in children if _is_asked_for(each, point, prepared, is_named=own is not None)]
-        unfinished = [each for each in made if each.get("status") != "completed"]
+        unfinished = [each for each in made if each.status != "completed"]
         if made:
-            origin = origin_of((unfinished or made)[0]["config"])
+            origin = origin_of((unfinished or made)[0].config)
             assert origin is not None
             return origin
     parent = rows[point.run] if point.run is not None else _most_similar(project, rows, prepared)
@@ -51,7 +52,7 @@ def settle(project: Project, db: registry.Registry | None, rows: Mapping[str, Ro
     return _origin(project, db, parent, point, prepared)
 
 
-def _parse(text: str | None, rows: Mapping[str, Row], imported: Collection[str]) -> _Point:
+def _parse(text: str | None, rows: Mapping[str, ResumableRun], imported: Collection[str]) -> _Point:
     if text is None:
         return _Point(run=None)
     name, place = naming.split_place(text, rows)
@@ -60,39 +61,39 @@ def _parse(text: str | None, rows: Mapping[str, Row], imported: Collection[str])
             f"the run {name!r} was imported, so nothing branches from it",
             hint="`--adopt DIR` continues an adapter folder of mlx_lm.lora",
         )
-    run = naming.resolve(name, {each: row["id"] for each, row in rows.items()}, next(iter(rows), None))
+    run = naming.resolve(name, {each: row.id for each, row in rows.items()}, next(iter(rows), None))
     if place is None or place in ("best", "last"):
         return _Point(run=run, word=place or "last")
     return _Point(run=run, iteration=int(place))
 
 
-def named(project: Project, rows: Mapping[str, Row], prepared: Prepared) -> Row | None:
+def named(project: Project, rows: Mapping[str, ResumableRun], prepared: Prepared) -> ResumableRun | None:
     """The run that the command names as its own."""
     config = prepared.config
     if config.name in rows:
         return rows[str(config.name)]
     if config.adapter_path is None:
         return None
-    stored = [row["adapter_path"] for row in rows.values()]
+    stored = [row.adapter_path for row in rows.values()]
     place = project.relative(project.as_known(project.resolve(config.adapter_path), stored))
-    return next((row for row in rows.values() if row["adapter_path"] == place), None)
+    return next((row for row in rows.values() if row.adapter_path == place), None)
 
 
-def _is_asked_for(row: Row, point: _Point, prepared: Prepared, *, is_named: bool) -> bool:
+def _is_asked_for(row: ResumableRun, point: _Point, prepared: Prepared, *, is_named: bool) -> bool:
     """Whether a run is the child that such a command made before."""
-    origin = origin_of(row["config"])
+    origin = origin_of(row.config)
     if origin is None or origin.kind != "branch":
         return False
-    if not is_named and without_origin(row["config"].get("deciding", {})) != prepared.settings:
+    if not is_named and without_origin(row.config.get("deciding", {})) != prepared.settings:
         return False
     # what was left open, or `latest`, means what it meant then
     is_same_point = point.iteration is not None and (origin.run, origin.iteration) == (point.run, point.iteration)
     return is_same_point or origin.asked == prepared.config.branch_from
 
 
-def _most_similar(project: Project, rows: Mapping[str, Row], prepared: Prepared) -> Row:
+def _most_similar(project: Project, rows: Mapping[str, ResumableRun], prepared: Prepared) -> ResumableRun:
     """The run with checkpoints that differs least from what is asked for; of several, the newest."""
-    there = [row for row in rows.values() if checkpoints.iterations(project.from_root(row["adapter_path"]))]
+    there = [row for row in rows.values() if checkpoints.iterations(project.from_root(row.adapter_path))]
     if not there:
         raise NotFound(
             "there is no run with a checkpoint to branch from", hint="the same without `--branch` starts a new run"
@@ -100,11 +101,11 @@ def _most_similar(project: Project, rows: Mapping[str, Row], prepared: Prepared)
     return min(there, key=lambda row: (bool(_misfits(row, prepared)), len(_differences(row, prepared))))
 
 
-def _differences(row: Row, prepared: Prepared) -> tuple[tuple[str, Any, Any], ...]:
-    return differences(without_origin(row["config"].get("deciding", {})), prepared.settings)
+def _differences(row: ResumableRun, prepared: Prepared) -> tuple[tuple[str, Any, Any], ...]:
+    return differences(without_origin(row.config.get("deciding", {})), prepared.settings)
 
 
-def _misfits(row: Row, prepared: Prepared) -> list[tuple[str, Any, Any]]:
+def _misfits(row: ResumableRun, prepared: Prepared) -> list[tuple[str, Any, Any]]:
     """What keeps the weights of a run from being those a child begins with."""
     layers = prepared.model.layers
 
@@ -118,7 +119,7 @@ def _misfits(row: Row, prepared: Prepared) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def _check_shape(parent: Row, prepared: Prepared) -> None:
+def _check_shape(parent: ResumableRun, prepared: Prepared) -> None:
     misfits = _misfits(parent, prepared)
     if not misfits:
         return
@@ -128,31 +129,32 @@ def _check_shape(parent: Row, prepared: Prepared) -> None:
         if name in SHAPE and there != []
     ]
     raise SettingsDiffer(
-        f"a branch keeps the model and the LoRA shape of the run it leaves, and {parent['name']!r} has another",
+        f"a branch keeps the model and the LoRA shape of the run it leaves, and {parent.name!r} has another",
         misfits,
         hint=f"give {' '.join(flags)}" if flags else "`--model` names the model it was trained on",
     )
 
 
-def _origin(project: Project, db: registry.Registry | None, parent: Row, point: _Point, prepared: Prepared) -> Origin:
+def _origin(
+    project: Project, db: registry.Registry | None, parent: ResumableRun, point: _Point, prepared: Prepared
+) -> Origin:
     """Where a new child begins: its parent's checkpoint, read through."""
-    name, folder = parent["name"], project.from_root(parent["adapter_path"])
-    records = (
-        {row["iteration"]: row for row in registry.checkpoints_of(db, parent["id"])} if db and parent["id"] else {}
-    )
+    name, folder = parent.name, project.from_root(parent.adapter_path)
+    rows = registry.checkpoints_of(db, parent.id) if db and parent.id else ()
+    records = {record["iteration"]: record for record in rows}
     there = _usable(folder, records)
     iteration = point.iteration
     if point.word == "best":
-        iteration = next((each for each, row in records.items() if row["is_best"]), None)
+        iteration = next((each for each, record in records.items() if record["is_best"]), None)
         if iteration is None:
             raise NotFound(f"no checkpoint of {name!r} is its best: none was validated", hint=_choice(there))
     if iteration is None:
-        newest, damaged = checkpoints.newest(folder, fingerprint=parent["fingerprint"])
+        newest, damaged = checkpoints.newest(folder, fingerprint=parent.fingerprint)
         if newest is None:
             reason = f": {damaged[0].reason}" if damaged else ""
             raise NotFound(f"the run {name!r} has no whole checkpoint to branch from{reason}", hint=_choice(there))
         return _from(project, parent, newest, point, prepared)
-    found = checkpoints.read(folder, iteration, fingerprint=parent["fingerprint"])
+    found = checkpoints.read(folder, iteration, fingerprint=parent.fingerprint)
     if isinstance(found, Checkpoint):
         return _from(project, parent, found, point, prepared)
     record = records.get(iteration)
@@ -168,9 +170,9 @@ def _origin(project: Project, db: registry.Registry | None, parent: Row, point: 
     )
 
 
-def _usable(folder: Path, records: Mapping[int, Row]) -> list[int]:
+def _usable(folder: Path, records: Mapping[int, CheckpointRow]) -> list[int]:
     """The iterations of which a checkpoint is there, by the looks of it."""
-    weights = {each for each, row in records.items() if row["status"] == "whole" and row["state_pruned_at"]}
+    weights = {each for each, record in records.items() if record["status"] == "whole" and record["state_pruned_at"]}
     there = {*checkpoints.iterations(folder), *weights}
     return sorted(each for each in there if (folder / layout.adapter_name(each)).exists())
 
@@ -182,15 +184,15 @@ def _choice(iterations: Sequence[int]) -> str:
     return f"there are checkpoints at {'…, ' if len(iterations) > 8 else ''}{shown}"
 
 
-def _has_weights_alone(folder: Path, record: Row) -> bool:
+def _has_weights_alone(folder: Path, record: CheckpointRow) -> bool:
     """Whether a checkpoint whose state was pruned still has its weights, byte for byte."""
     return bool(record["state_pruned_at"]) and not files.problem(
         folder / record["adapter_file"], record["adapter_sha256"]
     )
 
 
-def _from(project: Project, parent: Row, found: Checkpoint, point: _Point, prepared: Prepared) -> Origin:
-    is_same = parent["config"].get("deciding", {}).get("optimizer") == prepared.config.optimizer
+def _from(project: Project, parent: ResumableRun, found: Checkpoint, point: _Point, prepared: Prepared) -> Origin:
+    is_same = parent.config.get("deciding", {}).get("optimizer") == prepared.config.optimizer
     state = found.state_sha256 if is_same else None
     tokens = found.counters.trained_tokens
     return _make(project, parent, point, prepared, found.iteration, found.adapter_sha256, state, tokens)
@@ -198,7 +200,7 @@ def _from(project: Project, parent: Row, found: Checkpoint, point: _Point, prepa
 
 def _make(
     project: Project,
-    parent: Row,
+    parent: ResumableRun,
     point: _Point,
     prepared: Prepared,
     iteration: int,
@@ -210,12 +212,12 @@ def _make(
     return Origin(
         kind="branch",
         iteration=iteration,
-        folder=parent["adapter_path"],
+        folder=parent.adapter_path,
         file=layout.adapter_name(iteration),
         adapter_sha256=adapter_sha256,
         state_sha256=state_sha256,
         trained_tokens=trained_tokens,
-        run=parent["name"],
+        run=parent.name,
         asked=prepared.config.branch_from,
-        note=f"a branch of {parent['name']} at iteration {iteration:,}; {optimizer}",
+        note=f"a branch of {parent.name} at iteration {iteration:,}; {optimizer}",
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from mlxops import data, layout, registry
 from mlxops.adapters import adapter_config
 from mlxops.errors import BadRequest, MlxopsError
-from mlxops.jobs.train import branch, recover
+from mlxops.jobs.train import branch, recover, resumable
 from mlxops.jobs.train.prepare import Prepared, begin_at
+from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.projects.project import Project
+from mlxops.registry import CheckpointRow
 from mlxops.training import checkpoints, lock
 from mlxops.training.checkpoints import Checkpoint, Damaged
 from mlxops.training.decide import Candidate, Decision, Request, Rows, decide
@@ -23,7 +24,7 @@ from mlxops.training.origin import origin_of
 class KnownRuns:
     """The runs there are, by name: their rows, what `decide` is told of them, and what was read of their folders."""
 
-    rows: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    rows: dict[str, ResumableRun] = field(default_factory=dict)
     candidates: dict[str, Candidate] = field(default_factory=dict)
     read: dict[str, tuple[Checkpoint | None, list[Damaged]]] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
@@ -37,13 +38,12 @@ def settle(project: Project, db: registry.Registry | None, prepared: Prepared) -
     """
     runs = KnownRuns()
     for row in own_runs(db) if db else ():
-        runs.rows[row["name"]] = row
-        runs.candidates[row["name"]] = candidate(project, row)
+        runs.rows[row.name] = row
+        runs.candidates[row.name] = candidate(project, row)
     asked = folder_asked(project, prepared, runs.rows.values())
     for unknown in recover.unknown_folders(project, runs.rows.values(), asked):
         name = unknown.name or unknown.folder.name
-        known = {"id": None, "name": name, "iteration": 0, "status": "", "target_iterations": unknown.run["target"]}
-        runs.rows[name] = {**unknown.run, **known, "adapter_path": project.relative(unknown.folder)}
+        runs.rows[name] = replace(resumable.of_folder(project, unknown.folder, unknown.run), name=name)
         runs.candidates[name] = candidate(project, runs.rows[name])
     prepared = _begun(project, db, runs, _as_known(runs, prepared))
     request = _request(project, runs, prepared)
@@ -56,7 +56,7 @@ def settle(project: Project, db: registry.Registry | None, prepared: Prepared) -
         _read(project, db, runs, chosen)
 
 
-def probable_run(project: Project, prepared: Prepared) -> registry.CandidateRun | None:
+def probable_run(project: Project, prepared: Prepared) -> ResumableRun | None:
     """The row of the run that the command will probably resume, from the registry alone; None for a new run.
 
     It says what to expect and decides nothing: a registry that cannot be read is told of when the run is decided on.
@@ -69,20 +69,20 @@ def probable_run(project: Project, prepared: Prepared) -> registry.CandidateRun 
     config, asked = prepared.config, folder_asked(project, prepared, runs)
     if config.name is not None or asked is not None:
         named = (config.name, None if asked is None else project.relative(asked))
-        runs = [row for row in runs if row["name"] == named[0] or row["adapter_path"] == named[1]]
+        runs = [row for row in runs if row.name == named[0] or row.adapter_path == named[1]]
     else:
-        runs = [row for row in runs if row["fingerprint"] == prepared.fingerprint]
+        runs = [row for row in runs if row.fingerprint == prepared.fingerprint]
     return runs[0] if runs and not config.new else None
 
 
-def is_done(run: registry.CandidateRun, prepared: Prepared) -> bool:
+def is_done(run: ResumableRun, prepared: Prepared) -> bool:
     """Whether a run has come as far as the command wants it to."""
-    return run["status"] == "completed" and run["iteration"] >= prepared.target
+    return run.status == "completed" and run.iteration >= prepared.target
 
 
-def own_runs(db: registry.Registry) -> list[registry.CandidateRun]:
+def own_runs(db: registry.Registry) -> list[ResumableRun]:
     """The runs that a training may resume: not those that were imported, whose folders are another tool's."""
-    return [row for row in registry.candidate_runs(db) if row["imported_from"] is None]
+    return [resumable.of_registry(row) for row in registry.candidate_runs(db) if row["imported_from"] is None]
 
 
 def _as_known(runs: KnownRuns, prepared: Prepared) -> Prepared:
@@ -103,7 +103,7 @@ def _begun(project: Project, db: registry.Registry | None, runs: KnownRuns, prep
     if prepared.config.branch:
         return begin_at(prepared, branch.settle(project, db, runs.rows, prepared))
     there = branch.named(project, runs.rows, prepared)
-    origin = origin_of(there["config"]) if there and prepared.origin is None else None
+    origin = origin_of(there.config) if there and prepared.origin is None else None
     return begin_at(prepared, origin) if origin else prepared
 
 
@@ -116,40 +116,40 @@ def _check_target(decision: Decision, prepared: Prepared) -> None:
         )
 
 
-def candidate(project: Project, row: Mapping[str, Any]) -> Candidate:
+def candidate(project: Project, row: ResumableRun) -> Candidate:
     """What `decide` is told of a run before its folder is read."""
     return Candidate(
-        name=row["name"],
-        folder=row["adapter_path"],
-        fingerprint=row["fingerprint"],
-        settings=row["config"].get("deciding", {}),
+        name=row.name,
+        folder=row.adapter_path,
+        fingerprint=row.fingerprint,
+        settings=row.config.get("deciding", {}),
         rows=Rows(
-            data=row["data"],
-            content=row["config"].get("content_identity"),
-            masking_rules=row["config"].get("masking_rules", 1),
+            data=row.data,
+            content=row.config.get("content_identity"),
+            masking_rules=row.config.get("masking_rules", 1),
         ),
-        iteration=row["iteration"],
-        target=row["target_iterations"],
-        closed=row["status"] == "completed",
+        iteration=row.iteration,
+        target=row.target_iterations,
+        closed=row.status == "completed",
         # a command that was killed before it made the folder
-        has_folder=project.from_root(row["adapter_path"]).is_dir() or row["status"] == "created",
+        has_folder=project.from_root(row.adapter_path).is_dir() or row.status == "created",
     )
 
 
 def _read(project: Project, db: registry.Registry | None, runs: KnownRuns, name: str) -> None:
     """Read a run's newest checkpoints through, unless another process is at work there."""
     row = runs.rows[name]
-    folder = project.from_root(row["adapter_path"])
+    folder = project.from_root(row.adapter_path)
     if lock.is_held(folder / lock.NAME):
         runs.held.add(name)
         return
-    newest, damaged = newest_of(folder, row, registry.checkpoints_of(db, row["id"]) if db and row["id"] else ())
+    newest, damaged = newest_of(folder, row, registry.checkpoints_of(db, row.id) if db and row.id else ())
     runs.read[name] = newest, damaged
     runs.candidates[name] = as_read(runs.candidates[name], row, newest)
 
 
 def newest_of(
-    folder: Path, row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
+    folder: Path, row: ResumableRun, rows: Iterable[CheckpointRow]
 ) -> tuple[Checkpoint | None, list[Damaged]]:
     """A run's newest whole checkpoint, read through, and the newer damaged ones; `rows` are its checkpoints'."""
     recorded = [
@@ -157,30 +157,30 @@ def newest_of(
         for each in rows
         if each["status"] == "whole" and each["state_file"] and not each["state_pruned_at"]
     ]
-    return checkpoints.newest(folder, fingerprint=row["fingerprint"], recorded=recorded)
+    return checkpoints.newest(folder, fingerprint=row.fingerprint, recorded=recorded)
 
 
-def as_read(known: Candidate, row: Mapping[str, Any], newest: Checkpoint | None) -> Candidate:
+def as_read(known: Candidate, row: ResumableRun, newest: Checkpoint | None) -> Candidate:
     """What `decide` is told of a run whose newest checkpoint was read."""
     return replace(
         known,
         iteration=newest.iteration if newest else 0,
         closed=newest is not None and newest.counters.closed_at is not None,
-        stalled=newest.counters.improvement.since if newest and row["status"] == "completed" else 0,
+        stalled=newest.counters.improvement.since if newest and row.status == "completed" else 0,
     )
 
 
-def folder_asked(project: Project, prepared: Prepared, rows: Iterable[Mapping[str, Any]]) -> Path | None:
+def folder_asked(project: Project, prepared: Prepared, rows: Iterable[ResumableRun]) -> Path | None:
     """The folder that the command names, in the spelling of the run that is there."""
     asked = prepared.config.adapter_path
-    return None if asked is None else project.as_known(project.resolve(asked), (row["adapter_path"] for row in rows))
+    return None if asked is None else project.as_known(project.resolve(asked), (row.adapter_path for row in rows))
 
 
 def _request(project: Project, runs: KnownRuns, prepared: Prepared) -> Request:
     config, asked = prepared.config, folder_asked(project, prepared, runs.rows.values())
     own = asked
     if own is None and config.name is not None:
-        stored = (row["adapter_path"] for row in runs.rows.values())
+        stored = (row.adapter_path for row in runs.rows.values())
         own = project.as_known(project.adapters_folder / config.name, stored)
     is_adopted = own is not None and prepared.to_adopt is not None and prepared.to_adopt.parent == own
     return Request(

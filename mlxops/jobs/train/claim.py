@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mlxops import data, registry
 from mlxops.config import LoraConfig
@@ -16,8 +16,10 @@ from mlxops.errors import Failed, MlxopsError, Refused, SettingsDiffer
 from mlxops.jobs.train import keep_last, recover
 from mlxops.jobs.train.candidates import KnownRuns, folder_asked, own_runs, settle
 from mlxops.jobs.train.prepare import Prepared
+from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.options import options_of
 from mlxops.projects.project import Project
+from mlxops.registry import JsonObject
 from mlxops.training import checkpoints, lock
 from mlxops.training.checkpoints import Checkpoint, Damaged
 from mlxops.training.decide import Decision
@@ -32,7 +34,7 @@ class Claim:
     name: str
     folder: Path
     start: Checkpoint | None
-    config: Mapping[str, Any]
+    config: JsonObject
     prepared: Prepared
     damaged: tuple[Damaged, ...] = ()
 
@@ -70,15 +72,26 @@ def preview(project: Project, prepared: Prepared) -> Outlook:
             if decision.kind == "new" and settled.config.name is not None:
                 registry.check_new_name(db, settled.config.name)
             if decision.kind != "finished" and decision.run in runs.held:
-                folder = project.from_root(runs.rows[str(decision.run)]["adapter_path"])
+                folder = project.from_root(runs.rows[str(decision.run)].adapter_path)
                 raise lock.busy(folder / lock.NAME, f"the run {decision.run!r}")
         except MlxopsError as error:
             return Outlook(decision=decision, prepared=settled, refusal=error)
         return Outlook(decision=decision, prepared=settled, refusal=None)
 
 
-def holder(command: str) -> dict[str, Any]:
-    """What this process says of itself in a lock that it holds."""
+class Holder(TypedDict):
+    """What a process says of itself in a lock that it holds."""
+
+    pid: int
+    host: str
+    boot_id: str | None
+    process_started: str | None
+    since: str
+    command: str
+
+
+def holder(command: str) -> Holder:
+    """What this process says of itself."""
     return {
         "pid": os.getpid(),
         "host": registry.this_host(),
@@ -90,7 +103,7 @@ def holder(command: str) -> dict[str, Any]:
 
 
 @contextmanager
-def deciding(project: Project, who: Mapping[str, Any]) -> Iterator[None]:
+def deciding(project: Project, who: Holder) -> Iterator[None]:
     """Keep every training from beginning or resuming while the block runs: it decides under the same lock."""
     with lock.hold(state_folder(project) / "decide.lock", who, what="the project", wait=True):
         yield
@@ -113,28 +126,29 @@ def claim(project: Project, db: registry.Registry, prepared: Prepared, command: 
             decision, runs, prepared = settle(project, db, prepared)
             _enforce(decision)
             row = _new_row(project, db, prepared, runs) if decision.kind == "new" else runs.rows[str(decision.run)]
-            name, folder = row["name"], project.from_root(row["adapter_path"])
+            assert row.id is not None  # folders without a row have been given one
+            name, folder = row.name, project.from_root(row.adapter_path)
             start, damaged = runs.read.get(name, (None, []))
             is_to_complete = decision.kind == "finished" and start is not None and _lacks_its_end(row, start)
             if decision.kind != "finished" or is_to_complete:
                 _take_hold(held, folder, who, f"the run {name!r}", is_read=name not in runs.held)
-                recover.bring_in_line(db, row["id"], folder, start, damaged)
+                recover.bring_in_line(db, row.id, folder, start, damaged)
             if is_to_complete and start is not None:
-                recover.complete(db, row["id"], start)
-                keep_last.catch_up(db, row["id"], folder, prepared.config.keep_last)
+                recover.complete(db, row.id, start)
+                keep_last.catch_up(db, row.id, folder, prepared.config.keep_last)
         yield Claim(
             decision=decision,
-            run_id=row["id"],
+            run_id=row.id,
             name=name,
             folder=folder,
             start=start,
-            config=row["config"],
+            config=row.config,
             prepared=prepared,
             damaged=tuple(damaged),
         )
 
 
-def stored_config(prepared: Prepared, automatic: Mapping[str, Any]) -> dict[str, Any]:
+def stored_config(prepared: Prepared, automatic: JsonObject) -> JsonObject:
     """What `runs.config` holds: the settings of the run, all that decides the weights, what was chosen automatically.
 
     What only this one command was asked to do is left out.
@@ -158,7 +172,7 @@ def _enforce(decision: Decision) -> None:
     raise Refused(decision.reason, hint=decision.hint)
 
 
-def _new_row(project: Project, db: registry.Registry, prepared: Prepared, runs: KnownRuns) -> dict[str, Any]:
+def _new_row(project: Project, db: registry.Registry, prepared: Prepared, runs: KnownRuns) -> ResumableRun:
     config, asked = prepared.config, folder_asked(project, prepared, runs.rows.values())
     origin = prepared.origin
     parent = runs.rows.get(origin.run) if origin and origin.run else None
@@ -178,19 +192,32 @@ def _new_row(project: Project, db: registry.Registry, prepared: Prepared, runs: 
         adapter_path=None if asked is None else project.relative(asked),
         note=config.note,
         tags=config.tag,
-        parent_id=parent["id"] if parent else None,
+        parent_id=parent.id if parent else None,
         branch_iteration=origin.iteration if origin and parent else None,
         avoid=taken,
     )
-    return {"id": made.id, "name": made.name, "adapter_path": made.adapter_path, "config": stored, "status": "created"}
+    return ResumableRun(
+        id=made.id,
+        name=made.name,
+        status="created",
+        fingerprint=prepared.fingerprint,
+        config=stored,
+        model=project.relative(prepared.model_folder),
+        model_identity=prepared.model_identity,
+        data=project.relative(prepared.data_path),
+        data_identity=prepared.data_identity,
+        iteration=0,
+        target_iterations=prepared.target,
+        adapter_path=made.adapter_path,
+    )
 
 
-def _lacks_its_end(row: Mapping[str, Any], start: Checkpoint) -> bool:
+def _lacks_its_end(row: ResumableRun, start: Checkpoint) -> bool:
     closed_at = start.counters.closed_at
-    return closed_at is not None and (row["status"] != "completed" or row["target_iterations"] != closed_at)
+    return closed_at is not None and (row.status != "completed" or row.target_iterations != closed_at)
 
 
-def _take_hold(held: ExitStack, folder: Path, holder: Mapping[str, Any], what: str, *, is_read: bool) -> None:
+def _take_hold(held: ExitStack, folder: Path, holder: Holder, what: str, *, is_read: bool) -> None:
     """Make the run's folder, lock it, and clear it of what a kill left half-written.
 
     A run that was held when it was to be read is busy even if it is free by now: nobody knows where it stands.

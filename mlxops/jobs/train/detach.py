@@ -15,9 +15,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from mlxops.errors import Failed
 from mlxops.events import Event, Listener, Started
@@ -40,7 +41,26 @@ def is_wanted(training: Training) -> bool:
     return outlook.refusal is None and outlook.decision.kind != "finished"
 
 
-def start(training: Training, waiting: Callable[[str], AbstractContextManager[None]]) -> dict[str, Any] | None:
+@dataclass(frozen=True, kw_only=True)
+class DetachedTraining:
+    """A training in the background: its run, process, folder and log, and the commands that watch and stop it."""
+
+    run: str
+    pid: int
+    folder: str
+    log: str
+    commands: tuple[str, str]
+
+
+class _Held(TypedDict):
+    """What the process says of the run that it holds; `begins` is where in the log its words begin."""
+
+    run: str
+    folder: str
+    begins: int
+
+
+def start(training: Training, waiting: Callable[[str], AbstractContextManager[None]]) -> DetachedTraining | None:
     """Start the command as typed in the background, and return when its first step is next: run, process, log.
 
     None where there was nothing left to train after all. Raises `Failed`, with the exit code and the words of the
@@ -127,18 +147,18 @@ def _without_hangups() -> Iterator[None]:
         signal.signal(signal.SIGHUP, before)
 
 
-def _facts(training: Training, pid: int, program: str, held: dict[str, Any]) -> dict[str, Any]:
+def _facts(training: Training, pid: int, program: str, held: _Held) -> DetachedTraining:
     name, folder = held["run"], Path(held["folder"])
-    return {
-        "run": name,
-        "pid": pid,
-        "folder": training.project.relative(folder),
-        "log": training.project.relative(folder / LOG),
-        "commands": [shlex.join([program, "monitor", "--run", name]), shlex.join([program, "train.stop", name])],
-    }
+    return DetachedTraining(
+        run=name,
+        pid=pid,
+        folder=training.project.relative(folder),
+        log=training.project.relative(folder / LOG),
+        commands=(shlex.join([program, "monitor", "--run", name]), shlex.join([program, "train.stop", name])),
+    )
 
 
-def _words(early: IO[bytes], heard: list[dict[str, Any]]) -> str:
+def _words(early: IO[bytes], heard: list[_Held]) -> str:
     """The last of what a training said that ended before its first step."""
     early.seek(0)
     said = early.read()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared
 from mlxops.projects import blas, machine
+from mlxops.registry import JsonObject
 from mlxops.training import ways
 
 
@@ -24,8 +23,8 @@ class Environment:
     and is asked for again at every other.
     """
 
-    exact: Mapping[str, Any]
-    automatic: Mapping[str, Any]
+    exact: JsonObject
+    automatic: JsonObject
     device: str
     notes: tuple[str, ...]
 

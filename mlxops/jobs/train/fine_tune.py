@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxops import registry
 from mlxops.adapters import adapter_config
+from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Saved, Stopped
@@ -23,11 +24,14 @@ from mlxops.models.loader_errors import loader_errors
 from mlxops.options import options_of
 from mlxops.projects import blas, machine
 from mlxops.projects.project import Project
+from mlxops.registry import JsonObject
 from mlxops.registry.recorder import Recorder, diverged_before
 from mlxops.training import lock, signals, ways
 from mlxops.training.retention import checkpoint_bytes, checkpoints_to_come
 
 if TYPE_CHECKING:
+    import mlx.core as mx
+
     from mlxops.training.step import Work
 
 
@@ -180,9 +184,9 @@ _MAY_CHANGE = [
 ]
 
 
-def _changes(before: Mapping[str, Any], now: LoraConfig) -> dict[str, tuple[Any, Any]]:
+def _changes(config: JsonObject, now: LoraConfig) -> dict[str, tuple[Any, Any]]:
     """The settings that may change in the course of a run and did: name, before, now."""
-    pairs = {name: (before[name], getattr(now, name)) for name in _MAY_CHANGE if name in before}
+    pairs = {name: (config[name], getattr(now, name)) for name in _MAY_CHANGE if name in config}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -195,7 +199,11 @@ def _keep_words(db: registry.Registry, claim: Claim, config: LoraConfig) -> None
 
 
 def _notices(
-    claim: Claim, prepared: Prepared, environment: Environment, start_note: str | None, changes: Mapping[str, Any]
+    claim: Claim,
+    prepared: Prepared,
+    environment: Environment,
+    start_note: str | None,
+    changes: Mapping[str, tuple[Any, Any]],
 ) -> list[Notice]:
     said = [Notice(kind="note", message=note) for note in environment.notes]
     for each in claim.damaged:
@@ -256,8 +264,8 @@ def _probe() -> dict[str, float]:
     return {"system_memory_percent": machine.system_memory_percent(), "cpu_percent": machine.cpu_percent()}
 
 
-def _describe(project: Project, prepared: Prepared, claim: Claim, environment: Environment) -> dict[str, Any]:
-    """All that a registry needs to take this run from its folder alone."""
+def _describe(project: Project, prepared: Prepared, claim: Claim, environment: Environment) -> DescribedRun:
+    """The run as its folder describes it."""
     return {
         "name": claim.name,
         "fingerprint": prepared.fingerprint,
@@ -270,7 +278,7 @@ def _describe(project: Project, prepared: Prepared, claim: Claim, environment: E
     }
 
 
-def _check_room(prepared: Prepared, claim: Claim, trainable: Mapping[str, Any], emit: Listener) -> None:
+def _check_room(prepared: Prepared, claim: Claim, trainable: Mapping[str, mx.array], emit: Listener) -> None:
     """Refuse what cannot even hold two checkpoints; say what may become tight."""
     size = checkpoint_bytes(prepared.config, trainable)
     count = checkpoints_to_come(prepared.config, claim.iteration, prepared.target)

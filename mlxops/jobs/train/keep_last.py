@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlxops import registry
 from mlxops.events import Notice
+from mlxops.registry import CheckpointRow
 from mlxops.training import checkpoints, retention
 from mlxops.training.retention import Kept
 
@@ -52,19 +52,19 @@ def catch_up(db: registry.Registry, run_id: int, folder: Path, keep_last: int | 
         registry.add_event(db, run_id, None, kind=notice.kind, level=notice.level, message=notice.message)
 
 
-def kept(rows: Sequence[Mapping[str, Any]], branch_points: set[int], sizes: Mapping[str, int]) -> list[Kept]:
+def kept(rows: Sequence[CheckpointRow], branch_points: set[int], sizes: Mapping[str, int]) -> list[Kept]:
     """The checkpoints that rows and disk agree on; `sizes` holds the bytes of the folder's files by name."""
     found = []
     for row in rows:
         if row["status"] != "whole" or row["adapter_file"] not in sizes:
             continue
-        has_state = row["state_file"] in sizes and row["state_pruned_at"] is None
+        state = row["state_file"] if row["state_pruned_at"] is None and row["state_file"] in sizes else None
         found.append(
             Kept(
                 iteration=row["iteration"],
-                has_state=has_state,
+                has_state=state is not None,
                 adapter_bytes=sizes[row["adapter_file"]],
-                state_bytes=sizes[row["state_file"]] if has_state else 0,
+                state_bytes=sizes[state] if state is not None else 0,
                 is_best=bool(row["is_best"]),
                 is_branch_point=row["iteration"] in branch_points,
             )
@@ -72,7 +72,7 @@ def kept(rows: Sequence[Mapping[str, Any]], branch_points: set[int], sizes: Mapp
     return found
 
 
-def left_over(rows: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> tuple[list[int], list[int]]:
+def left_over(rows: Sequence[CheckpointRow], sizes: Mapping[str, int]) -> tuple[list[int], list[int]]:
     """The iterations whose state, and those whose adapter, is still there although its row says that it went."""
     states = [
         row["iteration"]

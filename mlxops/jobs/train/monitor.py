@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Hashable, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import get_ident
 from typing import Any
 
 from mlxops import registry
-from mlxops.analysis.trend import trend
+from mlxops.analysis.trend import Trend, trend
 from mlxops.config import ImportRunConfig, MonitorConfig
 from mlxops.errors import BadRequest, NotFound
 from mlxops.jobs.train.seats import Seats
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.machine import user_cache
 from mlxops.projects.process import Sampler
-from mlxops.registry import Ranges, Registry, RunOverview, RunSummaryView
+from mlxops.registry import (
+    AttemptRow,
+    CheckpointRow,
+    EventView,
+    Range,
+    Ranges,
+    Registry,
+    RunOverview,
+    RunSummaryView,
+)
 
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second", "padding_share")
 _LOSSES = CURVES[:2]
@@ -28,6 +37,54 @@ _WINDOW = 60  # reports a trend is taken from
 _NICE = 10  # a tenth of the weight of a process of usual priority, so that a frame still comes at once
 _MOST = 8  # runs over each other
 _FEWEST = 10  # iterations, the closest zoom
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherRun:
+    """A run that is laid over the one that is shown."""
+
+    name: str
+    curves: Mapping[str, Sequence[Range]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A run as the registry has it at one moment, and what there is beside it.
+
+    `runs` are the names of all, newest first, `index` its place among them; `gone` are those deleted meanwhile. `since`
+    and `last` are the first iteration shown and how many are asked for; `warnings` are iterations with one.
+    """
+
+    run: RunSummaryView
+    gone: Sequence[str]
+    runs: Sequence[str]
+    index: int
+    at_work: Sequence[str]
+    latest: Mapping[str, float | None]
+    attempts: Sequence[AttemptRow]
+    checkpoints: Sequence[CheckpointRow]
+    events: Sequence[EventView]
+    warnings: Sequence[int]
+    best_at: str | None
+    trend: Trend | None
+    since: int
+    last: int | None
+    curves: Mapping[str, Sequence[Range]]
+    is_laid_over: bool
+    others: Sequence[OtherRun]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineLoad:
+    """What the run's process and the machine take, as a `Sample` has it, and how many monitors are open."""
+
+    process_cpu_percent: float | None
+    process_memory: int | None
+    cpu_percent: float | None
+    processors: int | None
+    memory_percent: float
+    memory: int
+    monitors: int
 
 
 def open_watch(invocation: Invocation, config: MonitorConfig) -> Watch:
@@ -60,7 +117,7 @@ class Watch:
         self._shown: str | None = None
         self._gone: list[str] = []
         self._dead: set[int] = set()  # runs whose open attempt is dead and could not be closed yet
-        self._state: dict[str, Any] | None = None
+        self._state: Snapshot | None = None
         self._ranges: dict[tuple[Any, ...], Ranges] = {}
         self._sampler = Sampler()
         cache = user_cache()
@@ -82,7 +139,7 @@ class Watch:
             self._db.close()
             self._db = None
 
-    def state(self) -> dict[str, Any] | None:
+    def state(self) -> Snapshot | None:
         """What there is to show now, None while there is no run."""
         # asked first, so that dead attempts are closed before they are shown
         self.changed()
@@ -122,18 +179,18 @@ class Watch:
         os.nice(_NICE)
         self._seats.take()
 
-    def machine(self) -> dict[str, Any]:
+    def machine(self) -> MachineLoad:
         """What the machine and the shown run's process take, in shares of one processor and in bytes; the monitors."""
-        attempts = self._state["attempts"] if self._state else []
+        attempts = self._state.attempts if self._state else []
         found = self._sampler.sample(registry.process_of(attempts[-1]) if attempts else None)
-        return found | {"monitors": self._seats.count()}
+        return MachineLoad(**vars(found), monitors=self._seats.count())
 
     def switch(self, steps: int) -> None:
         """Move by so many runs, round and round; among the named ones where several are."""
         self._gone.clear()
         if self._state is None:
             return
-        names = self._named if len(self._named) > 1 else self._state["runs"]
+        names = self._named if len(self._named) > 1 else self._state.runs
         here = names.index(self._shown) if self._shown is not None and self._shown in names else 0
         self.name = names[(here + steps) % len(names)]
 
@@ -151,7 +208,7 @@ class Watch:
         if self._state is None or steps == 0:
             self.last = None
             return
-        whole = self._state["run"]["iteration"]
+        whole = self._state.run["iteration"]
         now = min(self.last or whole, whole)
         wanted = now // 2 if steps > 0 else now * 2
         self.last = None if wanted >= whole else max(wanted, _FEWEST)
@@ -216,7 +273,7 @@ class Watch:
         self._shown = runs[index]["name"]
         return index
 
-    def _read(self, db: Registry, runs: Sequence[RunOverview], index: int) -> dict[str, Any]:
+    def _read(self, db: Registry, runs: Sequence[RunOverview], index: int) -> Snapshot:
         run = registry.summary_of(db, runs[index]["id"])
         if self._is_lost(run):
             run["status"], run["eta_seconds"] = "lost", None
@@ -232,31 +289,30 @@ class Watch:
             for key in wanted
         }
         read = {key: ranges.read(db, since) for key, ranges in self._ranges.items()}
-        return {
-            "run": run,
-            "gone": list(self._gone),
-            "runs": [each["name"] for each in runs],
-            "index": index,
-            "at_work": [each["name"] for each in runs if each["status"] == "running" and each["id"] != run["id"]],
-            "latest": registry.latest_metrics(db, run["id"]),
-            "attempts": attempts,
-            "checkpoints": registry.checkpoints_of(db, run["id"]),
-            "events": registry.events_of(db, run["id"], last=_EVENTS),
-            "warnings": registry.warned_at(db, run["id"], since, run["iteration"], _RANGES),
-            "best_at": registry.time_of_best(db, run["id"]),
-            "trend": asdict(moving) if moving else None,
-            "since": since,
-            "last": self.last,
-            "curves": {key[1]: rows for key, rows in read.items() if key[0] == run["id"]},
-            "is_laid_over": run["name"] in self._laid_over,
-            "others": [
-                {
-                    "name": other["name"],
-                    "curves": {key[1]: rows for key, rows in read.items() if key[0] == other["id"]},
-                }
+        return Snapshot(
+            run=run,
+            gone=list(self._gone),
+            runs=[each["name"] for each in runs],
+            index=index,
+            at_work=[each["name"] for each in runs if each["status"] == "running" and each["id"] != run["id"]],
+            latest=registry.latest_metrics(db, run["id"]),
+            attempts=attempts,
+            checkpoints=registry.checkpoints_of(db, run["id"]),
+            events=registry.events_of(db, run["id"], last=_EVENTS),
+            warnings=registry.warned_at(db, run["id"], since, run["iteration"], _RANGES),
+            best_at=registry.time_of_best(db, run["id"]),
+            trend=moving,
+            since=since,
+            last=self.last,
+            curves={key[1]: rows for key, rows in read.items() if key[0] == run["id"]},
+            is_laid_over=run["name"] in self._laid_over,
+            others=[
+                OtherRun(
+                    name=other["name"], curves={key[1]: rows for key, rows in read.items() if key[0] == other["id"]}
+                )
                 for other in others
             ],
-        }
+        )
 
     def _curve(self, run: RunSummaryView, name: str) -> tuple[Any, ...]:
         """What names a curve: a new attempt may have taken points away, and the id of a deleted run is given again."""

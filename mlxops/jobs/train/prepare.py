@@ -17,6 +17,7 @@ from mlxops.models.folders import ModelInfo, check_model, find_model
 from mlxops.models.identity import model_identity as identify_model
 from mlxops.models.tokenizer import eos_ids, load_tokenizer
 from mlxops.projects.project import Project
+from mlxops.registry import JsonObject
 from mlxops.training import batches
 from mlxops.training.fingerprint import deciding_settings, fingerprint
 from mlxops.training.origin import Origin
@@ -44,7 +45,7 @@ class Prepared:
     data_identity: str
     content_identity: str
     validation_identity: str | None
-    settings: dict[str, Any]
+    settings: JsonObject
     fingerprint: str
     lines: tuple[str, ...]
     notes: tuple[str, ...]
@@ -119,7 +120,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
 
 def begin_at(prepared: Prepared, origin: Origin, lines: tuple[str, ...] = ()) -> Prepared:
     """The same training, begun with another's weights."""
-    settings = prepared.settings | origin.settings
+    settings = {**prepared.settings, **origin.settings}
     return replace(
         prepared,
         settings=settings,

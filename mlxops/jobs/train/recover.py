@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlxops import files, layout, registry
-from mlxops.adapters.adapter_config import describes_itself
+from mlxops.adapters.adapter_config import DescribedRun, describes_itself
 from mlxops.errors import Failed
+from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.projects.project import Project
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint, Damaged
@@ -21,18 +21,18 @@ class Unknown:
     """A run's folder that no row points to. `name` is free to take; `moved` is the row of the run if it was here."""
 
     folder: Path
-    run: Mapping[str, Any]
+    run: DescribedRun
     name: str | None
     moved: int | None
 
 
-def unknown_folders(project: Project, rows: Iterable[Mapping[str, Any]], asked_for: Path | None) -> list[Unknown]:
+def unknown_folders(project: Project, rows: Iterable[ResumableRun], asked_for: Path | None) -> list[Unknown]:
     """The runs' folders in `adapters/`, and the one asked for, that the registry does not know, parents first.
 
     A copy of a run's folder counts only where it is asked for: resuming in it is never meant otherwise.
     """
-    by_name = {row["name"]: row for row in rows}
-    known = {row["adapter_path"]: project.from_root(row["adapter_path"]) for row in by_name.values()}
+    by_name = {row.name: row for row in rows}
+    known = {row.adapter_path: project.from_root(row.adapter_path) for row in by_name.values()}
     folders = sorted(project.adapters_folder.iterdir()) if project.adapters_folder.is_dir() else []
     if asked_for is not None:
         folders.append(asked_for)
@@ -47,8 +47,8 @@ def unknown_folders(project: Project, rows: Iterable[Mapping[str, Any]], asked_f
         row = by_name.get(run["name"])
         if row is None:
             found[place] = Unknown(folder, run, run["name"], None)
-        elif not project.from_root(row["adapter_path"]).exists():
-            found[place] = Unknown(folder, run, run["name"], row["id"])
+        elif not project.from_root(row.adapter_path).exists():
+            found[place] = Unknown(folder, run, run["name"], row.id)
         elif folder == asked_for:
             found[place] = Unknown(folder, run, _free_name(folder.name, by_name), None)
     parents = {each.run["name"]: _parent(each) for each in found.values()}

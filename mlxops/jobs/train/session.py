@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlxops import registry
 from mlxops.config import LoraConfig
+from mlxops.data.tokens import Example
 from mlxops.events import Listener, Stopped
 from mlxops.jobs.train import claim as claims
 from mlxops.jobs.train import environment, fine_tune, verdicts
@@ -92,7 +93,7 @@ def check(invocation: Invocation, config: LoraConfig, progress: Progress) -> Tra
     prepared = prepare(project, config, progress)
     run = probable_run(project, prepared)
     if run is None or not is_done(run, prepared):
-        automatic = run["config"].get("automatic", {}) if run else {}
+        automatic = run.config.get("automatic", {}) if run else {}
         cache = invocation.cache or machine.user_cache()
         fine_tune.rehearse(prepared, automatic, cache=cache, blas_setting=invocation.blas)
     return Training(invocation=invocation, project=project, prepared=prepared)
@@ -110,11 +111,47 @@ def begin(training: Training) -> Iterator[Begun]:
         yield Begun(training=replace(training, prepared=claim.prepared), db=db, claim=claim)
 
 
-def preview(training: Training) -> dict[str, Any]:
-    """What beginning would do, without doing it: the decision, the tokens of an epoch, the disk for checkpoints.
+@dataclass(frozen=True, kw_only=True)
+class SettingDifference:
+    """A setting of the most similar run, and the one asked for."""
+
+    setting: str
+    there: Any
+    asked_for: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What beginning would do: the decision, the tokens of an epoch, the disk for checkpoints in bytes.
 
     `exit_code` is that of the refusal that beginning would end with, 0 where it would begin or has nothing to do.
     """
+
+    decision: str
+    exit_code: int
+    run: str | None
+    reason: str
+    hint: str | None
+    iteration: int
+    target: int
+    similar: str | None
+    differences: Sequence[SettingDifference]
+    batches_an_epoch: int
+    tokens_an_epoch: int
+    rows: int
+    validation_rows: int
+    trainable_parameters: int
+    checkpoint_bytes: int
+    checkpoints_to_come: int
+    disk_bytes: int
+    disk_free_bytes: int
+    fingerprint: str
+    examples: Sequence[Example]
+    notes: Sequence[str]
+
+
+def preview(training: Training) -> Preview:
+    """What beginning would do, without doing it."""
     from mlxops.models.loading import load_model
     from mlxops.training import layers
 
@@ -125,31 +162,31 @@ def preview(training: Training) -> dict[str, Any]:
     trainable = layers.trainable(layers.prepare(model, prepared.config))
     size = retention.checkpoint_bytes(prepared.config, trainable)
     count = retention.checkpoints_to_come(prepared.config, decision.iteration, prepared.target)
-    return {
-        "decision": "refuse" if refusal else decision.kind,
-        "exit_code": refusal.exit_code if refusal else 0,
-        "run": decision.run,
-        "reason": refusal.message if refusal else decision.reason,
-        "hint": refusal.hint if refusal else decision.hint,
-        "iteration": decision.iteration,
-        "target": prepared.target,
-        "similar": decision.similar,
-        "differences": [
-            {"setting": name, "there": there, "asked_for": asked} for name, there, asked in decision.differences
+    return Preview(
+        decision="refuse" if refusal else decision.kind,
+        exit_code=refusal.exit_code if refusal else 0,
+        run=decision.run,
+        reason=refusal.message if refusal else decision.reason,
+        hint=refusal.hint if refusal else decision.hint,
+        iteration=decision.iteration,
+        target=prepared.target,
+        similar=decision.similar,
+        differences=[
+            SettingDifference(setting=name, there=there, asked_for=asked) for name, there, asked in decision.differences
         ],
-        "batches_an_epoch": len(prepared.plan),
-        "tokens_an_epoch": prepared.tokens_an_epoch,
-        "rows": len(prepared.train.rows),
-        "validation_rows": len(prepared.validation.rows) if prepared.validation else 0,
-        "trainable_parameters": sum(value.size for value in trainable.values()),
-        "checkpoint_bytes": size,
-        "checkpoints_to_come": 0 if does_nothing else count,
-        "disk_bytes": 0 if does_nothing else size * count,
-        "disk_free_bytes": machine.free_disk(training.project.root),
-        "fingerprint": prepared.fingerprint,
-        "examples": [asdict(each) for each in prepared.train.examples],
-        "notes": [*prepared.lines, *prepared.notes],
-    }
+        batches_an_epoch=len(prepared.plan),
+        tokens_an_epoch=prepared.tokens_an_epoch,
+        rows=len(prepared.train.rows),
+        validation_rows=len(prepared.validation.rows) if prepared.validation else 0,
+        trainable_parameters=sum(value.size for value in trainable.values()),
+        checkpoint_bytes=size,
+        checkpoints_to_come=0 if does_nothing else count,
+        disk_bytes=0 if does_nothing else size * count,
+        disk_free_bytes=machine.free_disk(training.project.root),
+        fingerprint=prepared.fingerprint,
+        examples=prepared.train.examples,
+        notes=[*prepared.lines, *prepared.notes],
+    )
 
 
 def _like(decision: Any) -> tuple[str, ...]:

@@ -10,16 +10,16 @@ import select
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlxops import registry
 from mlxops.config import StopConfig
 from mlxops.errors import Failed, Interrupted, Refused
 from mlxops.projects.invocation import Invocation
+from mlxops.registry import AttemptRow, FoundRun
 from mlxops.registry.opening import reading
 from mlxops.training import checkpoints, lock
 
@@ -47,10 +47,29 @@ class Worker:
         return self.host, self.boot_id, self.pid, self.process_started
 
 
-def stop(invocation: Invocation, config: StopConfig, waiting: Waiting) -> dict[str, Any]:
-    """Have the process at work on a run save and end, or with `now` kill it, and tell how it ended.
+@dataclass(frozen=True, kw_only=True)
+class StoppedRun:
+    """How a training ended that was to be stopped, and where the same command resumes; None where it is finished.
 
     `state` is one of stopped, killed, finished, ended (by an error of its own), lost and idle (nobody was at work).
+    """
+
+    run: str
+    state: str
+    status: str
+    pid: int | None
+    iteration: int
+    target_iterations: int
+    goes_on_from: int | None
+    error: str | None
+    command: str | None
+    last_seen: str | None
+    host: str | None
+
+
+def stop(invocation: Invocation, config: StopConfig, waiting: Waiting) -> StoppedRun:
+    """Have the process at work on a run save and end, or with `now` kill it, and tell how it ended.
+
     Raises `Refused` for a process of another machine or one that cannot be proven to be the run's, `Failed` where the
     system does not let this user signal it, `Interrupted` when Ctrl-C ends the waiting; the run then ends by itself.
     """
@@ -80,7 +99,7 @@ def stop(invocation: Invocation, config: StopConfig, waiting: Waiting) -> dict[s
     return _ended(invocation, run["name"], worker, folder, now=config.now)
 
 
-def _look(invocation: Invocation, name: str) -> tuple[registry.FoundRun, registry.AttemptRow | None]:
+def _look(invocation: Invocation, name: str) -> tuple[FoundRun, AttemptRow | None]:
     """A run and its last attempt; attempts proven dead are closed first."""
     with reading(invocation.project.registry_path) as db:
         run = registry.find_run(db, name)
@@ -88,19 +107,25 @@ def _look(invocation: Invocation, name: str) -> tuple[registry.FoundRun, registr
     return run, attempts[-1] if attempts else None
 
 
-def _worker(attempt: Mapping[str, Any] | None, folder: Path) -> Worker | None:
+def _worker(attempt: AttemptRow | None, folder: Path) -> Worker | None:
     """Who works on a run, None where nobody can be."""
-    said = attempt if attempt is not None and attempt["ended_at"] is None else None
-    if said is None and lock.is_held(folder / lock.NAME):
+    if attempt is not None and attempt["ended_at"] is None:
+        worker = Worker(
+            pid=attempt["pid"],
+            host=attempt["host"],
+            boot_id=attempt["boot_id"],
+            process_started=attempt["process_started"],
+        )
+    elif lock.is_held(folder / lock.NAME):
         said = lock.holder_of(folder / lock.NAME)  # it is loading: its attempt begins after
-    if said is None:
+        worker = Worker(
+            pid=int(said.get("pid") or 0),
+            host=said.get("host") or registry.this_host(),
+            boot_id=said.get("boot_id"),
+            process_started=said.get("process_started"),
+        )
+    else:
         return None
-    worker = Worker(
-        pid=int(said.get("pid") or 0),
-        host=said.get("host") or registry.this_host(),
-        boot_id=said.get("boot_id"),
-        process_started=said.get("process_started"),
-    )
     # only a registry that cannot be written still has dead ones
     return None if registry.is_proven_dead(*worker.identity) else worker
 
@@ -175,14 +200,14 @@ def _wait(worker: Worker, descriptor: int | None) -> None:
         time.sleep(_LOOK_AGAIN)
 
 
-def _at_rest(run: Mapping[str, Any], attempt: Mapping[str, Any] | None, folder: Path) -> dict[str, Any]:
+def _at_rest(run: FoundRun, attempt: AttemptRow | None, folder: Path) -> StoppedRun:
     """What there is to say of a run that nobody works on."""
     is_lost = run["status"] == "lost" or (attempt is not None and attempt["end_reason"] in (None, "lost"))
     is_finished = run["status"] == "completed"
     return _facts("lost" if is_lost and not is_finished else "idle", run, attempt, None, folder)
 
 
-def _ended(invocation: Invocation, name: str, worker: Worker, folder: Path, *, now: bool) -> dict[str, Any]:
+def _ended(invocation: Invocation, name: str, worker: Worker, folder: Path, *, now: bool) -> StoppedRun:
     """How the process that was waited for ended."""
     run, attempt = _look(invocation, name)
     # one that ended while it was loading has no attempt of its own
@@ -196,21 +221,19 @@ def _ended(invocation: Invocation, name: str, worker: Worker, folder: Path, *, n
     return _facts(state, run, attempt, worker, folder)
 
 
-def _facts(
-    state: str, run: Mapping[str, Any], attempt: Mapping[str, Any] | None, worker: Worker | None, folder: Path
-) -> dict[str, Any]:
+def _facts(state: str, run: FoundRun, attempt: AttemptRow | None, worker: Worker | None, folder: Path) -> StoppedRun:
     is_finished = run["status"] == "completed"
     newest = None if is_finished else checkpoints.newest(folder, fingerprint=run["fingerprint"])[0]
-    return {
-        "run": run["name"],
-        "state": state,
-        "status": run["status"],
-        "pid": worker.pid if worker else None,
-        "iteration": run["iteration"],
-        "target_iterations": run["target_iterations"],
-        "goes_on_from": None if is_finished else newest.iteration if newest else 0,
-        "error": attempt["error"] if attempt else None,
-        "command": (attempt["command"] or None) if attempt else None,
-        "last_seen": attempt["heartbeat_at"] if attempt else None,
-        "host": attempt["host"] if attempt else None,
-    }
+    return StoppedRun(
+        run=run["name"],
+        state=state,
+        status=run["status"],
+        pid=worker.pid if worker else None,
+        iteration=run["iteration"],
+        target_iterations=run["target_iterations"],
+        goes_on_from=None if is_finished else newest.iteration if newest else 0,
+        error=attempt["error"] if attempt else None,
+        command=(attempt["command"] or None) if attempt else None,
+        last_seen=attempt["heartbeat_at"] if attempt else None,
+        host=attempt["host"] if attempt else None,
+    )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mlxops import files, registry
 from mlxops.errors import Failed
 from mlxops.projects.project import Project
+from mlxops.registry import JsonObject
 
 KIND = "verify resume"
 
 
-def record(project: Project, fingerprint: str, verdict: Mapping[str, Any]) -> str | None:
+def record(project: Project, fingerprint: str, verdict: JsonObject) -> str | None:
     """Add a verdict to the history of the newest run of this fingerprint, and return that run's name.
 
     None where there is none: the verdict waits in `.mlxops/` for the run that `hand_over` gives it to.
@@ -38,7 +38,7 @@ def hand_over(project: Project, db: registry.Registry, run_id: int, fingerprint:
         _keep(project, kept)
 
 
-def _add(db: registry.Registry, run_id: int, verdict: Mapping[str, Any]) -> None:
+def _add(db: registry.Registry, run_id: int, verdict: JsonObject) -> None:
     steps, after = verdict["iterations"], verdict["interrupted_after"]
     how = "ends as one without a stop, bit for bit" if verdict["equal"] else "differs from one without a stop"
     registry.add_event(
@@ -52,7 +52,7 @@ def _add(db: registry.Registry, run_id: int, verdict: Mapping[str, Any]) -> None
     )
 
 
-def _kept(project: Project) -> dict[str, Any]:
+def _kept(project: Project) -> dict[str, JsonObject]:
     try:
         kept = json.loads(_file(project).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -60,7 +60,7 @@ def _kept(project: Project) -> dict[str, Any]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _keep(project: Project, verdicts: Mapping[str, Any]) -> None:
+def _keep(project: Project, verdicts: Mapping[str, JsonObject]) -> None:
     path = _file(project)
     try:
         path.parent.mkdir(exist_ok=True)

@@ -29,6 +29,7 @@ from mlxops.jobs.train.prepare import Progress
 from mlxops.jobs.train.session import Training
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
+from mlxops.registry import AttemptRow, JsonObject
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint
 
@@ -52,10 +53,62 @@ class Result:
 
     arrays: Mapping[str, Mapping[str, mx.array]]
     values: Mapping[str, Mapping[str, Any]]
-    attempts: Sequence[Mapping[str, Any]]
+    attempts: Sequence[AttemptRow]
 
 
-def verify(training: Training, progress: Progress) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ComparedValues:
+    """A part of two trainings: whether its values are equal, how many there are, and the names of those that differ."""
+
+    part: str
+    equal: bool
+    compared: int
+    differing: Sequence[str]
+
+    @property
+    def largest_absolute_difference(self) -> None:
+        """Values have none."""
+
+    @property
+    def largest_relative_difference(self) -> None:
+        """Values have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedArrays:
+    """The same of arrays, and how far their numbers are apart; None where all are equal."""
+
+    part: str
+    equal: bool
+    compared: int
+    differing: Sequence[str]
+    largest_absolute_difference: float | None
+    largest_relative_difference: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a training that was killed and resumed ends as one without a stop, part by part.
+
+    `run` is the run in whose history it stands, None while there is none; `repeats_without_a_stop` is None where they
+    are equal.
+    """
+
+    run: str | None = None
+    equal: bool
+    iterations: int
+    interrupted_after: int
+    device: str
+    repeats_without_a_stop: bool | None
+    parts: Sequence[ComparedArrays | ComparedValues]
+    seconds: float
+
+    def to_json(self) -> JsonObject:
+        """What stands in the history of the run."""
+        return {name: value for name, value in asdict(self).items() if name != "run"}
+
+
+def verify(training: Training, progress: Progress) -> Verdict:
     """Train so many iterations without a stop, and again with a SIGKILL in the middle, and compare bit for bit.
 
     Nothing of the project is touched but the history of the run with these settings, which gets the verdict (`run`,
@@ -72,37 +125,38 @@ def verify(training: Training, progress: Progress) -> dict[str, Any]:
         _run(cut, "resuming", progress)
         expected, got = _result(whole, steps), _result(cut, steps)
         parts = [_continuity(got, after), *compare(expected, got)]
-        is_equal = all(part["equal"] for part in parts)
+        is_equal = all(part.equal for part in parts)
         repeats = None
         if not is_equal:
             # a device that never repeats itself is another finding than a training that resumes wrongly
             _run(control, "without a stop, again", progress)
-            repeats = all(part["equal"] for part in compare(expected, _result(control, steps)))
-    verdict = {
-        "equal": is_equal,
-        "iterations": steps,
-        "interrupted_after": after,
-        "device": got.attempts[-1]["device"],
-        "repeats_without_a_stop": repeats,
-        "parts": parts,
-        "seconds": round(time.perf_counter() - begun, 1),
-    }
-    return {"run": verdicts.record(training.project, training.prepared.fingerprint, verdict), **verdict}
+            repeats = all(part.equal for part in compare(expected, _result(control, steps)))
+    verdict = Verdict(
+        equal=is_equal,
+        iterations=steps,
+        interrupted_after=after,
+        device=got.attempts[-1]["device"],
+        repeats_without_a_stop=repeats,
+        parts=parts,
+        seconds=round(time.perf_counter() - begun, 1),
+    )
+    run = verdicts.record(training.project, training.prepared.fingerprint, verdict.to_json())
+    return replace(verdict, run=run)
 
 
-def check(verdict: Mapping[str, Any]) -> None:
+def check(verdict: Verdict) -> None:
     """Raise `Failed` where a verdict is that they differ."""
-    if verdict["equal"]:
+    if verdict.equal:
         return
-    parts = ", ".join(part["part"] for part in verdict["parts"] if not part["equal"])
-    if verdict["repeats_without_a_stop"]:
+    parts = ", ".join(part.part for part in verdict.parts if not part.equal)
+    if verdict.repeats_without_a_stop:
         hint = "this is a bug in mlxops, or in what it stands on: please report it with the settings"
     else:
         hint = "without a stop it differs from itself, too: what it computes on is not deterministic"
     raise Failed(f"a training that is killed and resumed differs from one without a stop in: {parts}", hint=hint)
 
 
-def compare(expected: Result, got: Result) -> list[dict[str, Any]]:
+def compare(expected: Result, got: Result) -> list[ComparedArrays | ComparedValues]:
     """For each part whether it is the same bit for bit, what in it is not, and how far numbers are apart."""
     arrays = [_compare_arrays(name, expected.arrays[name], got.arrays[name]) for name in expected.arrays]
     return [*arrays, *(_compare_values(name, expected.values[name], got.values[name]) for name in expected.values)]
@@ -111,7 +165,17 @@ def compare(expected: Result, got: Result) -> list[dict[str, Any]]:
 # the trials ----------------------------------------------------------------------------------------------------------
 
 
-def _trial(training: Training, root: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """What the process of a trial is told."""
+
+    root: str
+    blas: str | None
+    cache: str | None
+    config: JsonObject
+
+
+def _trial(training: Training, root: Path) -> _Trial:
     """What the process of a trial is told: a project of its own, and the settings that decide the weights."""
     prepared, invocation = training.prepared, training.invocation
     steps = prepared.config.verify_resume or 2
@@ -133,22 +197,22 @@ def _trial(training: Training, root: Path) -> dict[str, Any]:
     known = training.project.root / ".mlxops" / "model_hashes.json"
     if known.exists():
         shutil.copyfile(known, root / ".mlxops" / known.name)
-    return {
-        "root": str(root),
-        "blas": invocation.blas,
-        "cache": str(invocation.cache) if invocation.cache else None,
-        "config": asdict(config),
-    }
+    return _Trial(
+        root=str(root),
+        blas=invocation.blas,
+        cache=str(invocation.cache) if invocation.cache else None,
+        config=asdict(config),
+    )
 
 
 _NOT_OF_A_TRIAL = commands.NO_SETTINGS | {"keep_last", "early_stopping", "save_minutes"}
 
 
-def _run(trial: Mapping[str, Any], what: str, progress: Progress, *, kill_after: int | None = None) -> None:
+def _run(trial: _Trial, what: str, progress: Progress, *, kill_after: int | None = None) -> None:
     """Train a trial in a process of its own, to its end or to its kill. Raises `Failed` where it ends otherwise."""
-    steps = trial["config"]["iters"]
-    request = Path(trial["root"]) / "trial.json"
-    request.write_text(json.dumps({**trial, "kill_after": kill_after}), encoding="utf-8")
+    steps = trial.config["iters"]
+    request = Path(trial.root) / "trial.json"
+    request.write_text(json.dumps({**asdict(trial), "kill_after": kill_after}), encoding="utf-8")
     progress(what, 0, steps)
     with (
         tempfile.TemporaryFile() as errors,
@@ -226,10 +290,10 @@ def _main() -> int:
 # what they came to ---------------------------------------------------------------------------------------------------
 
 
-def _result(trial: Mapping[str, Any], steps: int) -> Result:
+def _result(trial: _Trial, steps: int) -> Result:
     import mlx.core as mx
 
-    root = Path(trial["root"])
+    root = Path(trial.root)
     found = checkpoints.read(root / "adapters" / _NAME, steps)
     if not isinstance(found, Checkpoint):
         raise Failed(f"a trial left no whole checkpoint: {found.reason}")
@@ -259,24 +323,24 @@ def _result(trial: Mapping[str, Any], steps: int) -> Result:
     )
 
 
-def _continuity(got: Result, after: int) -> dict[str, Any]:
+def _continuity(got: Result, after: int) -> ComparedValues:
     """Whether the killed trial resumed from its checkpoint, exactly; a start from iteration 0 would prove nothing."""
     starts = [(attempt["start_kind"], attempt["from_iteration"]) for attempt in got.attempts]
     differing = [] if starts == [("fresh", 0), ("exact", after)] else [f"{kind} from {at}" for kind, at in starts]
-    return {"part": f"resumes from {after}", "equal": not differing, "compared": 1, "differing": differing}
+    return ComparedValues(part=f"resumes from {after}", equal=not differing, compared=1, differing=differing)
 
 
-def _compare_arrays(part: str, expected: Mapping[str, mx.array], got: Mapping[str, mx.array]) -> dict[str, Any]:
+def _compare_arrays(part: str, expected: Mapping[str, mx.array], got: Mapping[str, mx.array]) -> ComparedArrays:
     differing = sorted(name for name in expected.keys() | got.keys() if not _is_same(expected.get(name), got.get(name)))
     apart = [_apart(expected[name], got[name]) for name in differing if name in expected and name in got]
-    return {
-        "part": part,
-        "equal": not differing,
-        "compared": len(expected),
-        "differing": differing,
-        "largest_absolute_difference": max((absolute for absolute, _ in apart), default=None),
-        "largest_relative_difference": max((relative for _, relative in apart), default=None),
-    }
+    return ComparedArrays(
+        part=part,
+        equal=not differing,
+        compared=len(expected),
+        differing=differing,
+        largest_absolute_difference=max((absolute for absolute, _ in apart), default=None),
+        largest_relative_difference=max((relative for _, relative in apart), default=None),
+    )
 
 
 def _is_same(one: mx.array | None, other: mx.array | None) -> bool:
@@ -299,9 +363,9 @@ def _apart(one: mx.array, other: mx.array) -> tuple[float, float]:
     return float(difference.max()), float(np.divide(difference, size, out=np.zeros_like(size), where=size > 0).max())
 
 
-def _compare_values(part: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -> dict[str, Any]:
+def _compare_values(part: str, expected: Mapping[str, Any], got: Mapping[str, Any]) -> ComparedValues:
     differing = sorted(name for name in expected.keys() | got.keys() if expected.get(name, ...) != got.get(name, ...))
-    return {"part": part, "equal": not differing, "compared": len(expected), "differing": differing}
+    return ComparedValues(part=part, equal=not differing, compared=len(expected), differing=differing)
 
 
 if __name__ == "__main__":

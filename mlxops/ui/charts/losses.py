@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from rich.text import Text
 
@@ -12,6 +12,7 @@ from mlxops import words
 from mlxops.ui.charts.plot import LINE, Layer, Point, draw, drawable, thin
 
 if TYPE_CHECKING:
+    from mlxops.jobs.train.monitor import OtherRun, Snapshot
     from mlxops.registry import LossPoint, Range
 
 __all__ = ["Shown", "level_chart", "loss_chart", "run_chart", "smooth_points", "spark", "thin"]
@@ -63,7 +64,7 @@ def loss_chart(
 
 
 def run_chart(
-    snapshot: Mapping[str, Any],
+    snapshot: Snapshot,
     width: int,
     height: int,
     *,
@@ -77,16 +78,17 @@ def run_chart(
     the frame below a checkpoint. Of several runs each has a letter, and its validations are that letter as a capital.
     """
     finite = [row for name in ("train_loss", "validation_loss") for row in _of(snapshot, name) if row["finite"]]
-    others = [other for other in snapshot["others"] if any(row["finite"] for row in _of(other, "train_loss"))]
+    others = [other for other in snapshot.others if any(row["finite"] for row in _of(other, "train_loss"))]
     if not finite and not others:
         return [Text("no losses yet", style="dim")]
     if height < _BESIDE + 2 or width < 24:
         return [_in_words(raw_points(_of(snapshot, "train_loss")), raw_points(_of(snapshot, "validation_loss")))]
     most = max(width // (2 * _APART), 1)
     layers, legend = _several(snapshot, others, shown, most) if others else _one(snapshot, shown, most, unicode)
-    above = dict.fromkeys(snapshot["warnings"], "!")
-    resumed = {row["from_iteration"]: _digit(row["number"]) for row in snapshot["attempts"] if row["number"] > 1}
-    saved = {row["iteration"]: "^" for row in snapshot["checkpoints"] if row["status"] == "whole"}
+    above: dict[float, str] = dict.fromkeys(snapshot.warnings, "!")
+    later = [row for row in snapshot.attempts if row["number"] > 1]
+    resumed: dict[float, str] = {row["from_iteration"]: _digit(row["number"]) for row in later}
+    saved: dict[float, str] = {row["iteration"]: "^" for row in snapshot.checkpoints if row["status"] == "whole"}
     keys = (("2", resumed, "attempt"), ("!", above, "warning"), ("^", saved, "checkpoint"))
     legend += [(f"{mark} {name}   ", "dim") for mark, there, name in keys if there]
     if lost := sum(row["count"] - row["finite"] for row in _of(snapshot, "train_loss")):
@@ -97,7 +99,7 @@ def run_chart(
         height - _BESIDE,
         unicode=unicode,
         log=log,
-        first=snapshot["since"] or None,
+        first=snapshot.since or None,
         above=above | resumed,
         below=saved,
         upright=resumed,
@@ -172,7 +174,7 @@ def _sums(means: Sequence[tuple[float, float, int]], span: float) -> list[tuple[
     return sums
 
 
-def _one(snapshot: Mapping[str, Any], shown: Shown, most: int, unicode: bool) -> tuple[list[Layer], Legend]:
+def _one(snapshot: Snapshot, shown: Shown, most: int, unicode: bool) -> tuple[list[Layer], Legend]:
     train, validation = _of(snapshot, "train_loss"), _of(snapshot, "validation_loss")
     legend = _title("loss")
     layers = []
@@ -196,12 +198,11 @@ def _one(snapshot: Mapping[str, Any], shown: Shown, most: int, unicode: bool) ->
     return layers, legend
 
 
-def _several(
-    snapshot: Mapping[str, Any], others: Sequence[Mapping[str, Any]], shown: Shown, most: int
-) -> tuple[list[Layer], Legend]:
+def _several(snapshot: Snapshot, others: Sequence[OtherRun], shown: Shown, most: int) -> tuple[list[Layer], Legend]:
     legend: Legend = []
     lines, marks = [], []
-    named = [(snapshot["run"]["name"], snapshot), *((other["name"], other) for other in others)]
+    named: list[tuple[str, Snapshot | OtherRun]] = [(snapshot.run["name"], snapshot)]
+    named += [(other.name, other) for other in others]
     # in one order whichever of them is looked at, so that a letter stays with its run
     for index, (name, run) in enumerate(sorted(named, key=lambda pair: pair[0])):
         letter, colour = "abcdefghijkl"[index], _COLOURS[index % len(_COLOURS)]
@@ -219,8 +220,8 @@ def _line(points: Sequence[Point], style: str = "cyan", plain: str = ".") -> Lay
     return Layer(points=points, style=style, mark=LINE, plain=plain)
 
 
-def _of(run: Mapping[str, Any], name: str) -> Sequence[Range]:
-    found: Sequence[Range] = run["curves"].get(name, [])
+def _of(run: Snapshot | OtherRun, name: str) -> Sequence[Range]:
+    found: Sequence[Range] = run.curves.get(name, [])
     return found
 
 

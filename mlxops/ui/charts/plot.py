@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.text import Text
 
@@ -110,7 +110,20 @@ def _value(point: Point) -> float:
     return point[1]
 
 
-def _shape(layers: Sequence[Layer], log: bool, first: float | None) -> dict[str, Any]:
+class _Shape(TypedDict):
+    """The frame of a plot, by the names of uniplot's options."""
+
+    color: bool
+    x_gridlines: list[float]
+    y_gridlines: list[float]
+    x_min: float
+    x_max: float
+    y_min: float
+    y_max: float
+    y_as_log: bool
+
+
+def _shape(layers: Sequence[Layer], log: bool, first: float | None) -> _Shape:
     values = [value for layer in layers for _, value in layer.points if math.isfinite(value)]
     iterations = [iteration for layer in layers for iteration, _ in layer.points]
     is_log = log and min(values) > 0
@@ -140,7 +153,7 @@ def _bounds(values: Sequence[float], is_log: bool) -> tuple[float, float]:
     return lowest - margin, highest + margin
 
 
-def _draw(layer: Layer, width: int, height: int, unicode: bool, shape: Mapping[str, Any]) -> list[str]:
+def _draw(layer: Layer, width: int, height: int, unicode: bool, shape: _Shape) -> list[str]:
     from uniplot import plot_to_string
 
     is_line = layer.mark == LINE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ from mlxops.ui.charts import losses
 from mlxops.ui.terminal import lines
 
 if TYPE_CHECKING:
-    from mlxops.registry import EventView
-
-Snapshot = Mapping[str, Any]
+    from mlxops.analysis.trend import Trend
+    from mlxops.jobs.train.monitor import MachineLoad, Snapshot
+    from mlxops.registry import CheckpointRow, EventView, RunSummaryView
 
 _NO_RUN = "no runs yet: inv lora --model MODEL --data DATA starts one"
 _KEYS = "q quit   ? help   n next   p previous   space pause   l log   s smooth   + - zoom   o overlay"
@@ -56,7 +56,7 @@ class View:
 
 def render(
     snapshot: Snapshot | None,
-    machine: Mapping[str, Any] | None = None,
+    machine: MachineLoad | None = None,
     view: View = View(),
     *,
     width: int,
@@ -83,7 +83,7 @@ def render(
     elif snapshot is None:
         drawn = [lines.line(_NO_RUN)]
     else:
-        drawn = _body(snapshot, machine or {}, view, width, room, clock, unicode, kept)
+        drawn = _body(snapshot, machine, view, width, room, clock, unicode, kept)
     drawn = drawn[: max(room, 0)]
     if keys:
         drawn += [lines.line()] * (room - len(drawn))
@@ -92,7 +92,7 @@ def render(
 
 def _body(
     snapshot: Snapshot,
-    machine: Mapping[str, Any],
+    machine: MachineLoad | None,
     view: View,
     width: int,
     room: int,
@@ -100,16 +100,16 @@ def _body(
     unicode: bool,
     kept: dict[Any, list[Text]],
 ) -> list[Text]:
-    run = snapshot["run"]
+    run = snapshot.run
     head = [_title(snapshot, width, clock, unicode), _bar(run, width, clock, unicode)]
     if room >= 14:
         head.insert(1, _what(snapshot))
-    if snapshot["gone"] and room >= 8:
-        head.append(lines.line(f"{_listed(snapshot['gone'])} gone", "bold yellow"))
+    if snapshot.gone and room >= 8:
+        head.append(lines.line(f"{_listed(snapshot.gone)} gone", "bold yellow"))
     left = room - len(head)
     facts = _as_many(_facts(snapshot, machine, clock), width, 2 if room < 18 else 4 if room < 32 else 5)
     left -= len(facts)
-    trend = [_trend(snapshot["trend"])] if room >= 12 else []
+    trend = [_trend(snapshot.trend)] if room >= 12 else []
     left -= len(trend)
     asked: tuple[Any, ...] = ("levels", width, left)
     if asked not in kept:
@@ -117,7 +117,7 @@ def _body(
     levels = kept[asked]
     left -= len(levels)
     count = min(left - _CHART_LINES, 4 + room // 12)
-    events = _events(snapshot["events"][-count:], clock) if count > 0 else []
+    events = _events(snapshot.events[-count:], clock) if count > 0 else []
     chart_lines = left - len(events)
     asked = ("loss", width, chart_lines, view.log, view.shown)
     if asked not in kept:
@@ -146,8 +146,8 @@ class _Clock:
 
 def _title(snapshot: Snapshot, width: int, clock: _Clock, unicode: bool) -> Text:
     """A name that is too long is cut, so that the status stands on the line."""
-    run, attempts = snapshot["run"], snapshot["attempts"]
-    heartbeat = attempts[-1].get("heartbeat_at") if attempts and run["status"] == "running" else None
+    run, attempts = snapshot.run, snapshot.attempts
+    heartbeat = attempts[-1]["heartbeat_at"] if attempts and run["status"] == "running" else None
     updated = f"   updated {clock.since(max(filter(None, (heartbeat, run['updated_at']))))}"
     name = words.visible(run["name"])
     room = max(width - cell_len(f"  {run['status']}{updated}"), _SHORTEST_NAME)
@@ -159,16 +159,16 @@ def _title(snapshot: Snapshot, width: int, clock: _Clock, unicode: bool) -> Text
     text.append(run["status"], lines.style_of_status(run["status"])).append(updated)
     if is_cut:
         return text
-    if len(snapshot["runs"]) > 1:
-        text.append(f"   run {snapshot['index'] + 1:,} of {len(snapshot['runs']):,}", "dim")
-    if others := snapshot["at_work"]:
+    if len(snapshot.runs) > 1:
+        text.append(f"   run {snapshot.index + 1:,} of {len(snapshot.runs):,}", "dim")
+    if others := snapshot.at_work:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         text.append(f"   also at work: {words.visible(others[0])}{more}", "green")
     return text
 
 
 def _what(snapshot: Snapshot) -> Text:
-    run, attempts = snapshot["run"], snapshot["attempts"]
+    run, attempts = snapshot.run, snapshot.attempts
     parts = []
     # how it began and ended stands first: a narrow terminal cuts the rest
     if attempts and (last := attempts[-1]):
@@ -180,7 +180,7 @@ def _what(snapshot: Snapshot) -> Text:
     return lines.line("   ".join(map(words.visible, parts)), "dim")
 
 
-def _bar(run: Mapping[str, Any], width: int, clock: _Clock, unicode: bool) -> Text:
+def _bar(run: RunSummaryView, width: int, clock: _Clock, unicode: bool) -> Text:
     """What is done, and the time left by this attempt's own rate since its first report, validations and all."""
     after = f"  {words.progress(run['iteration'], run['target_iterations'] if run['is_target_known'] else None)}"
     after += f"  {words.percent(run['progress'])}" if run["is_target_known"] else "  target not known"
@@ -196,14 +196,14 @@ def _bar(run: Mapping[str, Any], width: int, clock: _Clock, unicode: bool) -> Te
     return lines.bar(run["progress"], max(width - len(after), 0), unicode=unicode).append(after)
 
 
-def _facts(snapshot: Snapshot, machine: Mapping[str, Any], clock: _Clock) -> list[tuple[str, str]]:
+def _facts(snapshot: Snapshot, machine: MachineLoad | None, clock: _Clock) -> list[tuple[str, str]]:
     """Labels and values, what matters most first."""
-    run, latest = snapshot["run"], snapshot["latest"]
+    run, latest = snapshot.run, snapshot.latest
     error = latest.get("validation_standard_error")
     spread = "" if error is None else f" ± {words.number(error)}"
     best = words.number(run["best_validation_loss"])
     if run["best_iteration"] is not None:
-        best += f" at {words.count(run['best_iteration'])}, {clock.since(snapshot['best_at'])}"
+        best += f" at {words.count(run['best_iteration'])}, {clock.since(snapshot.best_at)}"
     facts = [
         ("train", words.number(run["train_loss"])),
         ("validation", words.number(run["validation_loss"]) + spread),
@@ -211,15 +211,15 @@ def _facts(snapshot: Snapshot, machine: Mapping[str, Any], clock: _Clock) -> lis
     ]
     # what the process and the machine do now, else what the last report said of them
     measured = [("peak_memory", "peak memory")]
-    if machine.get("process_memory") is not None:
-        facts.append(("process", f"{words.size(machine['process_memory'])}{_percent(machine['process_cpu_percent'])}"))
+    if machine is not None and machine.process_memory is not None:
+        facts.append(("process", f"{words.size(machine.process_memory)}{_percent(machine.process_cpu_percent)}"))
         # a first look has no rates yet
-        busy = latest.get("cpu_percent") if machine["cpu_percent"] is None else machine["cpu_percent"]
-        facts.append(("machine", f"{machine['memory_percent']:.0f} % memory{_percent(busy)}"))
+        busy = latest.get("cpu_percent") if machine.cpu_percent is None else machine.cpu_percent
+        facts.append(("machine", f"{machine.memory_percent:.0f} % memory{_percent(busy)}"))
     else:
         measured += [("system_memory_percent", "system memory"), ("cpu_percent", "processor")]
     facts += [
-        ("checkpoints", _checkpoints(snapshot["checkpoints"])),
+        ("checkpoints", _checkpoints(snapshot.checkpoints)),
         ("time", words.duration(run["seconds"])),
         ("tokens", words.count(run["trained_tokens"])),
         ("epoch", words.count(run["epoch"])),
@@ -257,33 +257,33 @@ def _percent(processor: float | None) -> str:
     return "" if processor is None else f", {processor:.0f} % cpu"
 
 
-def _checkpoints(rows: Sequence[Mapping[str, Any]]) -> str:
+def _checkpoints(rows: Sequence[CheckpointRow]) -> str:
     whole = [row["iteration"] for row in rows if row["status"] == "whole"]
     spoilt = sum(row["status"] in ("corrupt", "missing") for row in rows)
     text = f"{len(whole)}, last {words.count(max(whole))}" if whole else "none yet"
     return text + (f", {spoilt} damaged" if spoilt else "")
 
 
-def _trend(trend: Mapping[str, Any] | None) -> Text:
+def _trend(trend: Trend | None) -> Text:
     """The slope of the train loss with its interval; a direction is named only where the interval leaves one."""
     if trend is None:
         return lines.line("trend: too few reports yet", "dim")
-    word = "falling" if trend["highest"] < 0 else "rising" if trend["lowest"] > 0 else "no clear trend"
-    slope, lowest, highest = (f"{100 * trend[name]:+.2g}" for name in ("slope", "lowest", "highest"))
+    word = "falling" if trend.highest < 0 else "rising" if trend.lowest > 0 else "no clear trend"
+    slope, lowest, highest = (f"{100 * each:+.2g}" for each in (trend.slope, trend.lowest, trend.highest))
     text = lines.line().append("train loss ", "dim").append(word, {"falling": "green", "rising": "red"}.get(word, ""))
     text.append(f": {slope} per 100 iterations (95 %: {lowest} to {highest})")
-    return text.append(f", {trend['points']} reports", "dim")
+    return text.append(f", {trend.points} reports", "dim")
 
 
 def _levels(snapshot: Snapshot, width: int, room: int, unicode: bool) -> list[Text]:
     """Learning rate, gradient norm, tokens/s and padding: charts where there is room, else a line for two of them."""
-    curves = [(name, label, snapshot["curves"].get(name, [])) for name, label in _LEVELS]
-    latest = snapshot["latest"]
+    curves = [(name, label, snapshot.curves.get(name, [])) for name, label in _LEVELS]
+    latest = snapshot.latest
     curves = [each for each in curves if each[2]]
     if not curves or room < 1:
         return []
     beside = 4 if width >= 120 else 2
-    first = snapshot["since"] or None
+    first = snapshot.since or None
     across = -(-len(curves) // beside)
     if room >= 10 * across:
         return _side_by_side(
@@ -336,8 +336,8 @@ def _foot(snapshot: Snapshot | None, view: View, width: int, clock: _Clock) -> T
     states = [(f"drawn at {clock.at(clock.now)}", clock.stays)]
     states += [("paused", view.paused), ("logarithmic", view.log), (view.shown, view.shown != "both")]
     if snapshot is not None:
-        states.append((f"last {snapshot['last'] or 0:,}", snapshot["last"] is not None))
-        states.append(("kept on the chart", snapshot["is_laid_over"]))
+        states.append((f"last {snapshot.last or 0:,}", snapshot.last is not None))
+        states.append(("kept on the chart", snapshot.is_laid_over))
     state = "".join(f"   {word}" for word, holds in states if holds)
     keys = _fitting(_KEYS.split("   "), width - len(state))
     return lines.line().append(keys, "dim").append(state, "bold")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -21,7 +21,10 @@ from mlxops.ui.charts.losses import Shown
 from mlxops.ui.terminal.background import Asker
 from mlxops.ui.terminal.console import is_unicode
 from mlxops.ui.terminal.keyboard import Keyboard
-from mlxops.ui.train.dashboard import Snapshot, View, render
+from mlxops.ui.train.dashboard import View, render
+
+if TYPE_CHECKING:
+    from mlxops.jobs.train.monitor import MachineLoad, Snapshot
 
 __all__ = ["Source", "View", "live", "once", "render"]
 
@@ -48,7 +51,7 @@ class Source(Protocol):
     def changed(self) -> tuple[Hashable, Hashable]:
         """Which attempts are at work, and another value when something was written."""
 
-    def machine(self) -> Mapping[str, Any]:
+    def machine(self) -> MachineLoad:
         """What the run's process and the machine take now, and how many monitors are open."""
 
     def stand_behind(self) -> None:
@@ -139,7 +142,7 @@ class _Screen:
     view: View = field(default_factory=View)
     snapshot: Snapshot | None = None
     seen: tuple[Hashable, Hashable] | None = None
-    machine: Mapping[str, Any] = field(default_factory=dict)
+    machine: MachineLoad | None = None
     is_new: bool = True  # nothing was fetched yet, or another run is asked for
     fetched_at: float = float("-inf")
     sampled_at: float = float("-inf")
@@ -189,11 +192,13 @@ class _Screen:
             self.drawn.clear()
 
     def _is_busy(self) -> bool:
-        return (self.machine.get("cpu_percent") or 0.0) >= _BUSY
+        return self.machine is not None and (self.machine.cpu_percent or 0.0) >= _BUSY
 
     def _rest(self, spent: float) -> float:
         """Seconds of a rest in which all monitors that draw so stay within their share of the processors."""
-        return spent * self.machine["monitors"] / (_SHARE * self.machine["processors"])
+        if self.machine is None:
+            return 0.0
+        return spent * self.machine.monitors / (_SHARE * (self.machine.processors or 1))
 
     def _draw(self) -> None:
         size = self.console.size

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from mlxops.ui.terminal import tables
 from mlxops.words import duration, number, size, visible
+
+if TYPE_CHECKING:
+    from mlxops.jobs.project.quickstart import TrialResult
+    from mlxops.jobs.train.detach import DetachedTraining
+    from mlxops.jobs.train.session import Preview
+    from mlxops.jobs.train.stop import StoppedRun
+    from mlxops.jobs.train.verify_resume import ComparedArrays, ComparedValues, Verdict
+    from mlxops.registry import LossPoint, RunSummaryView
 
 _KINDS = {
     "new": "starts a new run",
@@ -20,31 +28,31 @@ _KINDS = {
 }
 
 
-def preview(facts: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+def preview(facts: Preview, console: Console, *, as_json: bool) -> None:
     """What the command would do."""
     if as_json:
-        tables.json_out(dict(facts), console)
+        tables.json_out(facts, console)
         return
     pairs = [
-        ("target", f"iteration {facts['target']:,}"),
-        ("an epoch", f"{facts['batches_an_epoch']:,} batches, {facts['tokens_an_epoch']:,} trained tokens"),
-        ("rows", f"{facts['rows']:,} to train, {facts['validation_rows']:,} to validate"),
-        ("trained", f"{facts['trainable_parameters']:,} parameters"),
+        ("target", f"iteration {facts.target:,}"),
+        ("an epoch", f"{facts.batches_an_epoch:,} batches, {facts.tokens_an_epoch:,} trained tokens"),
+        ("rows", f"{facts.rows:,} to train, {facts.validation_rows:,} to validate"),
+        ("trained", f"{facts.trainable_parameters:,} parameters"),
         (
             "checkpoints",
-            f"{facts['checkpoints_to_come']:,} of about {size(facts['checkpoint_bytes'])}, "
-            f"{size(facts['disk_bytes'])} in all; {size(facts['disk_free_bytes'])} are free",
+            f"{facts.checkpoints_to_come:,} of about {size(facts.checkpoint_bytes)}, "
+            f"{size(facts.disk_bytes)} in all; {size(facts.disk_free_bytes)} are free",
         ),
     ]
     pairs += [
-        ("trained words", f"{example['origin']}: {', '.join(map(_quoted, example['trained']))}")
-        for example in facts["examples"][:1]
+        ("trained words", f"{example.origin}: {', '.join(map(_quoted, example.trained))}")
+        for example in facts.examples[:1]
     ]
-    if facts["similar"]:
-        pairs.append(("most similar", facts["similar"]))
-    pairs += [(f"  {each['setting']}", f"{each['there']} → {each['asked_for']}") for each in facts["differences"]]
-    notes = [note for note in (*facts["notes"], facts["hint"]) if note]
-    tables.facts(f"This command {_KINDS[facts['decision']].format(**facts)}", pairs, notes, console)
+    if facts.similar:
+        pairs.append(("most similar", facts.similar))
+    pairs += [(f"  {each.setting}", f"{each.there} → {each.asked_for}") for each in facts.differences]
+    notes = [note for note in (*facts.notes, facts.hint) if note]
+    tables.facts(f"This command {_KINDS[facts.decision].format(**vars(facts))}", pairs, notes, console)
 
 
 def _quoted(text: str) -> str:
@@ -56,10 +64,10 @@ def _quoted(text: str) -> str:
     return repr(text if len(text) <= 160 else f"{text[:120]}…{text[-40:]}")
 
 
-def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_json: bool) -> None:
+def trained(run: RunSummaryView, console: Console, *, was_finished: bool, as_json: bool) -> None:
     """How a run ended, where its adapter is, and what can be done with it."""
     if as_json:
-        tables.json_out(dict(run), console)
+        tables.json_out(run, console)
         return
     is_early = run["status"] == "completed" and run["iteration"] < run["target_iterations"]
     ended = "stopped early" if is_early else "finished"
@@ -80,40 +88,40 @@ def trained(run: Mapping[str, Any], console: Console, *, was_finished: bool, as_
     )
 
 
-def started(training: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+def started(training: DetachedTraining, console: Console, *, as_json: bool) -> None:
     """A training that continues in the background, and how to watch and to stop it."""
     if as_json:
-        tables.json_out(dict(training), console)
+        tables.json_out(training, console)
         return
-    pairs = [("process", str(training["pid"])), ("log", training["log"])]
-    watch, stop = training["commands"]
-    title = f"{training['run']}: training in the background"
+    pairs = [("process", str(training.pid)), ("log", training.log)]
+    watch, stop = training.commands
+    title = f"{training.run}: training in the background"
     tables.facts(title, pairs, [f"{watch} shows it", f"{stop} has it save and stop"], console)
 
 
-def verified(verdict: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+def verified(verdict: Verdict, console: Console, *, as_json: bool) -> None:
     """Whether a training that was killed and resumed is one without a stop, part by part."""
     if as_json:
-        tables.json_out(dict(verdict), console)
+        tables.json_out(verdict, console)
         return
-    pairs = [(part["part"], _part(part)) for part in verdict["parts"]]
-    where = f"is in the history of {verdict['run']}" if verdict["run"] else "waits for the first run of these settings"
-    notes = [f"{duration(verdict['seconds'])} on the {verdict['device']}; the verdict {where}"]
-    how = "ends as one without a stop, bit for bit" if verdict["equal"] else "differs from one without a stop"
-    steps, after = verdict["iterations"], verdict["interrupted_after"]
+    pairs = [(part.part, _part(part)) for part in verdict.parts]
+    where = f"is in the history of {verdict.run}" if verdict.run else "waits for the first run of these settings"
+    notes = [f"{duration(verdict.seconds)} on the {verdict.device}; the verdict {where}"]
+    how = "ends as one without a stop, bit for bit" if verdict.equal else "differs from one without a stop"
+    steps, after = verdict.iterations, verdict.interrupted_after
     tables.facts(
         f"A training of {steps:,} iterations, killed after {after:,} and resumed, {how}", pairs, notes, console
     )
 
 
-def _part(part: Mapping[str, Any]) -> str:
+def _part(part: ComparedArrays | ComparedValues) -> str:
     """What was found of one part."""
-    if part["equal"]:
-        return f"equal ({part['compared']:,} compared)" if part["compared"] else "equal (there are none)"
-    names = ", ".join(part["differing"][:3]) + (" …" if len(part["differing"]) > 3 else "")
-    if part.get("largest_absolute_difference") is None:
+    if part.equal:
+        return f"equal ({part.compared:,} compared)" if part.compared else "equal (there are none)"
+    names = ", ".join(part.differing[:3]) + (" …" if len(part.differing) > 3 else "")
+    if part.largest_absolute_difference is None:
         return f"differs: {names}"
-    absolute, relative = part["largest_absolute_difference"], part["largest_relative_difference"]
+    absolute, relative = part.largest_absolute_difference, part.largest_relative_difference
     return f"differs by up to {number(absolute)}, relative {number(relative)}: {names}"
 
 
@@ -127,43 +135,43 @@ _ENDS = {
 }
 
 
-def stopped(ended: Mapping[str, Any], console: Console, *, as_json: bool) -> None:
+def stopped(ended: StoppedRun, console: Console, *, as_json: bool) -> None:
     """How a training ended that was to be stopped, and where the same command resumes."""
     if as_json:
-        tables.json_out(dict(ended), console)
+        tables.json_out(ended, console)
         return
     pairs = []
-    if ended["state"] == "ended":
-        pairs.append(("error", ended["error"] or ended["status"]))
-    if ended["state"] == "lost":
-        pairs.append(("last seen", f"{ended['last_seen']} on {ended['host']}"))
-    if ended["goes_on_from"] is not None:
-        pairs.append(("resumes from", f"iteration {ended['goes_on_from']:,}"))
-        pairs += [("with", ended["command"])] if ended["command"] else []
-    tables.facts(_ENDS[ended["state"]].format(**ended), pairs, [], console)
+    if ended.state == "ended":
+        pairs.append(("error", ended.error or ended.status))
+    if ended.state == "lost":
+        pairs.append(("last seen", f"{ended.last_seen} on {ended.host}"))
+    if ended.goes_on_from is not None:
+        pairs.append(("resumes from", f"iteration {ended.goes_on_from:,}"))
+        pairs += [("with", ended.command)] if ended.command else []
+    tables.facts(_ENDS[ended.state].format(**vars(ended)), pairs, [], console)
 
 
-def tried(changed: Mapping[str, Any], commands: Sequence[str], console: Console, *, as_json: bool) -> None:
+def tried(changed: TrialResult, commands: Sequence[str], console: Console, *, as_json: bool) -> None:
     """What a first training changed: the loss, the answers to prompts it never saw, and how to continue."""
     if as_json:
-        tables.json_out({**changed, "commands": list(commands)}, console)
+        tables.json_out({**vars(changed), "commands": list(commands)}, console)
         return
-    run, before, after = changed["run"], changed["before"], changed["after"]
+    run, before, after = changed.run, changed.before, changed.after
     pairs = []
     if before and after:
         pairs.append(("validation loss", f"{_loss(before)} → {_loss(after)}"))
     pairs.append(("trained", f"{run['trained_tokens']:,} tokens in {duration(run['seconds'])}"))
-    pairs.append(("run", f"{run['name']}{', finished already' if changed['was_finished'] else ''}"))
-    title = f"What {run['iteration']:,} iterations on {changed['rows']:,} rows changed"
+    pairs.append(("run", f"{run['name']}{', finished already' if changed.was_finished else ''}"))
+    title = f"What {run['iteration']:,} iterations on {changed.rows:,} rows changed"
     tables.facts(title, pairs, [], console)
-    for answer in changed["answers"]:
+    for answer in changed.answers:
         console.print()
         parts = [("before", answer["base_answer"] or ""), ("after", answer["answer"])]
         tables.facts(answer["prompt"], [(label, _lines(text)) for label, text in parts], [], console)
     console.print()
     if run["model"] == "models/tiny":
         console.print("A tiny random model cannot say anything; its loss is real.", soft_wrap=True)
-    if changed["answers"]:
+    if changed.answers:
         console.print("The prompts are those of data/test.jsonl, which is never trained on.", soft_wrap=True)
     console.print("Next", soft_wrap=True)
     for command in commands:
@@ -175,6 +183,6 @@ def _lines(text: str) -> str:
     return "\n".join(visible(line) for line in text.strip().splitlines())
 
 
-def _loss(row: Mapping[str, Any]) -> str:
+def _loss(row: LossPoint) -> str:
     error = row["validation_standard_error"]
     return number(row["validation_loss"]) + (f" ± {number(error)}" if error is not None else "")
