@@ -26,6 +26,7 @@ class ChatConfig:
     model: str | None = option("", "model folder, its name in models/, or hub id", positional=True, path=True)
     adapter_path: str | None = option(None, "adapter folder, or one of its files", path=True)
     run: str | None = option(None, "adapter of a run: RUN, RUN:ITERATION, RUN:best or RUN:last")
+    trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
     draft_model: str | None = option(None, "smaller model of the same tokenizer that proposes tokens", path=True)
     prompt: str | None = option(None, "answer this one message and end; - reads it from standard input", aliases=["p"])
     system: str | None = option(None, "system prompt")
@@ -61,6 +62,7 @@ class QueryConfig:
     model: str | None = option("", "model folder, its name in models/, or hub id", positional=True, path=True)
     adapter_path: str | None = option(None, "adapter folder, or one of its files", path=True)
     run: str | None = option(None, "adapter of a run: RUN, RUN:ITERATION, RUN:best or RUN:last")
+    trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
     draft_model: str | None = option(None, "smaller model of the same tokenizer that proposes tokens", path=True)
     prompt: str | None = option(None, "the question; - and a pipe read it from standard input", aliases=["p"])
     interactive: bool = option(False, "ask again and again, each question by itself", aliases=["i"])
@@ -100,6 +102,7 @@ class TestConfig:
     )
     adapter_path: str | None = option(None, "adapter folder, or one of its files", path=True)
     run: str | None = option(None, "adapter of a run: RUN, RUN:ITERATION, RUN:best or RUN:last")
+    trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
     metrics: list[str] = option(
         ["perplexity", "generation_quality"], "what is measured, also by installed metrics; repeat or use commas"
     )

@@ -14,7 +14,7 @@ from typing import Any
 from mlxops.errors import BadRequest, NotFound
 from mlxops.models.folder_files import check_file, read_json, readable
 from mlxops.models.identity import DECIDING
-from mlxops.models.loader_errors import loader_errors, own_code
+from mlxops.models.loader_errors import own_code
 from mlxops.models.weight_headers import (
     INDEX,
     count_layers,
@@ -132,9 +132,12 @@ def _hint_for_file(file: Path) -> str:
 
 def _in_hub_cache(name: str, hub_cache: Path | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    with loader_errors(f"{name!r} cannot be looked up in the hub's cache", name=name):
+    try:
         found = try_to_load_from_cache(name, "config.json", cache_dir=hub_cache)
+    except HFValidationError:  # no id that the hub could have
+        return None
     return Path(found).parent if isinstance(found, str) else None
 
 

@@ -44,6 +44,8 @@ _GREEDY = Sampling()
 class LoadedModel:
     """A model that is ready to make text: `stop_tokens` end its answers, `slot` takes an adapter.
 
+    `embedding_rows` is how many token ids it has an embedding for, None where that is not known.
+
     With a `draft` model of the same tokenizer that one proposes `draft_tokens` tokens at a time, and the model checks
     them together: the same tokens, sooner.
     """
@@ -53,6 +55,7 @@ class LoadedModel:
     stop_tokens: frozenset[int]
     slot: AdapterSlot
     context_length: int | None = None
+    embedding_rows: int | None = None
     draft: nn.Module | None = None
     draft_tokens: int = 3
 
@@ -108,8 +111,7 @@ class Stream:
     _answer: Answer | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        if not self.prompt:
-            raise BadRequest("the prompt is empty", hint="give the model at least one token to continue from")
+        _check_prompt(self.loaded, self.prompt)
 
     @property
     def answer(self) -> Answer:
@@ -184,6 +186,8 @@ def generate_batch(
     Row `n` gets the tokens that it would get alone with `row=n`, as far as a matrix product gives a row the same bits
     in a batch. `progress` is told the tokens made and the most there can be.
     """
+    for prompt in prompts:
+        _check_prompt(loaded, prompt)
     if not can_be_batched(loaded.model):
         return _one_by_one(loaded, prompts, max_tokens, sampling, processors, progress)
     start = time.perf_counter()
@@ -214,6 +218,19 @@ def generate_batch(
     finally:
         batches.close()
     return [row.answer(len(prompt)) for row, prompt in zip(rows, prompts, strict=True)]
+
+
+def _check_prompt(loaded: LoadedModel, prompt: Sequence[int]) -> None:
+    if not prompt:
+        raise BadRequest("the prompt is empty", hint="give the model at least one token to continue from")
+    largest = max(prompt)
+    # MLX does not check an index: beyond the embedding it reads memory that belongs to something else
+    if loaded.embedding_rows is not None and largest >= loaded.embedding_rows:
+        raise BadRequest(
+            f"the prompt has the token {loaded.tokenizer.convert_ids_to_tokens(largest)!r} with the id {largest:,}, "
+            f"and the model's embedding has {loaded.embedding_rows:,} rows",
+            hint="the tokenizer is not the model's own: get the model again",
+        )
 
 
 @dataclass(kw_only=True)

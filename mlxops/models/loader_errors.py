@@ -23,7 +23,7 @@ def own_code(name: str, what: str) -> BadRequest:
     """The refusal of a model that needs code from its own folder; `what` is the file or class."""
     return BadRequest(
         f"the model {name!r} needs its own code {what!r}, which is not run",
-        hint="read that code first; `inv lora --trust-remote-code` runs it",
+        hint="read that code first; `--trust-remote-code` runs it",
     )
 
 

@@ -67,8 +67,9 @@ def load_for_generation(
     """The model of a folder, ready to make text; `identify` tells its identity where an adapter asks for it.
 
     `draft` is the folder of a smaller model of the same tokenizer. Raises `BadRequest` for a folder that is no model,
-    and for a draft model that does not fit.
+    and for a draft model that does not fit. Code in the folder is run only where it is trusted.
     """
+    info = check_model(folder, trust_remote_code=trust_remote_code)
     model, _ = load_model(folder, dtype=dtype, trust_remote_code=trust_remote_code)
     from mlxops.models.adapter_slot import AdapterSlot
     from mlxops.models.generation import LoadedModel
@@ -82,7 +83,8 @@ def load_for_generation(
         tokenizer=tokenizer,
         stop_tokens=frozenset(eos_ids(folder, tokenizer)),
         slot=AdapterSlot(model, identify=identify, name=folder.name),
-        context_length=check_model(folder, trust_remote_code=trust_remote_code).context_length,
+        context_length=info.context_length,
+        embedding_rows=info.embedding_rows,
         draft=draft_model,
     )
 

@@ -43,7 +43,8 @@ class Project:
         """
         typed = files.expanded(text)
         candidates = [_normal(base / typed) for base in (self.cwd, self.root, self.models_folder)]
-        return next((path for path in candidates if path.exists()), candidates[0])
+        # what may not be looked at, or has too long a name, is for whoever opens it to say
+        return next((path for path in candidates if os.path.exists(path)), candidates[0])  # noqa: PTH110
 
     def from_root(self, text: str | Path) -> Path:
         """The absolute path of one that stands in a file or in the registry."""

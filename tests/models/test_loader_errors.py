@@ -165,7 +165,7 @@ def test_a_tokenizer_config_with_wrong_types_never_ends_in_a_traceback(model: Pa
 
 @pytest.mark.parametrize("typed", ["a--b/c", "x..y", "a/b.git", "." * 97])
 def test_a_name_that_the_hub_forbids_is_a_wrong_request(tmp_path: Path, typed: str) -> None:
-    with pytest.raises(BadRequest, match=r"no model|cannot be looked up"):
+    with pytest.raises(BadRequest, match="no model"):
         find_model(
             typed, resolve=lambda text: tmp_path / "no" / text, models_folder=tmp_path, hub_cache=tmp_path / "hub"
         )
@@ -204,7 +204,7 @@ def test_a_tokenizer_that_only_its_own_code_can_load_is_refused(
     with pytest.raises(BadRequest, match="the model 'tiny' needs its own code") as caught:
         load_tokenizer(model)
 
-    assert "`inv lora --trust-remote-code` runs it" in (caught.value.hint or "")
+    assert "`--trust-remote-code` runs it" in (caught.value.hint or "")
     assert (ran.exists(), nobody_is_asked.tell()) == (False, 0)
 
 

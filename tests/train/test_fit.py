@@ -227,6 +227,25 @@ def test_an_end_of_turn_that_is_no_end_for_generation_is_told_before_the_run(pro
     assert "at which generation does not stop" in " ".join((out + err).split())
 
 
+def test_a_question_with_a_token_beyond_the_embedding_is_refused(project: Path, mlxops: Typed) -> None:
+    words = _token_beyond()
+
+    code, out, err = mlxops("query --model tiny -p Hello")
+
+    assert (code, out) == (2, "")
+    assert words.replace("of tiny ", "").replace("the embedding", "the model's embedding") in err
+
+
+@pytest.mark.parametrize("command", ["lora --model", "query -p Hello --model"])
+def test_a_model_with_a_name_that_no_file_can_have_is_a_wrong_request(
+    project: Path, mlxops: Typed, command: str
+) -> None:
+    code, _, err = mlxops(f"{command} {'long' * 100}")
+
+    assert code == 2
+    assert "File name too long" in err
+
+
 def test_learned_positions_limit_the_rows(project: Path, mlxops: Typed) -> None:
     import mlx.core as mx
     from mlx.utils import tree_flatten
@@ -251,7 +270,7 @@ def test_learned_positions_limit_the_rows(project: Path, mlxops: Typed) -> None:
 
 
 @pytest.mark.slow
-def test_trusted_code_is_recorded_with_the_run_and_needed_to_resume_it(project: Path, mlxops: Typed) -> None:
+def test_trusted_code_is_recorded_and_needed_to_resume_the_run_and_to_ask_it(project: Path, mlxops: Typed) -> None:
     change("config.json", model_file="own.py", model_type="own")
     Path("models/tiny/own.py").write_text("from mlx_lm.models.llama import Model, ModelArgs\n")
     command = "lora --model tiny --num-layers 2 --name a"
@@ -265,6 +284,8 @@ def test_trusted_code_is_recorded_with_the_run_and_needed_to_resume_it(project: 
 
     assert code == 0, err
     assert "code of the model's folder may be run (`--trust-remote-code`): own.py" in err
-    assert (untrusted, "`mlx-toolkit lora --trust-remote-code` runs it" in refusal) == (2, True)
+    assert (untrusted, "`--trust-remote-code` runs it" in refusal) == (2, True)
     assert again == 0, said
     assert json.loads(stored) == [{"trusted": 1, "iteration": 4}]
+    question = "query --run a -p Hello --max-tokens 2"
+    assert [mlxops(f"{question} {flag}")[0] for flag in ("", "--trust-remote-code")] == [2, 0]

@@ -44,7 +44,13 @@ _KEPT_CACHES = 2  # the base model's and the adapter's, which /compare takes in 
 
 def open_chat(invocation: Invocation, config: ChatConfig) -> Chat:
     """Load the model that a person names. Raises `BadRequest` and `NotFound` for what is not there or does not fit."""
-    chosen = loading.choose(invocation, model=config.model or None, adapter_path=config.adapter_path, run=config.run)
+    chosen = loading.choose(
+        invocation,
+        model=config.model or None,
+        adapter_path=config.adapter_path,
+        run=config.run,
+        trust_remote_code=config.trust_remote_code,
+    )
     return Chat(invocation, config, chosen, loading.load(invocation, chosen, draft_model=config.draft_model))
 
 

@@ -50,10 +50,16 @@ class ChosenModel:
     layers: int
     adapter: ChosenAdapter | None = None
     dtype: Any = None
+    trust_remote_code: bool = False
 
 
 def choose(
-    invocation: Invocation, *, model: str | None, adapter_path: str | None = None, run: str | None = None
+    invocation: Invocation,
+    *,
+    model: str | None,
+    adapter_path: str | None = None,
+    run: str | None = None,
+    trust_remote_code: bool = False,
 ) -> ChosenModel:
     """The model and the adapter that a command names; a run and an adapter's folder know their model.
 
@@ -71,12 +77,13 @@ def choose(
         path = project.resolve(adapter_path)
         model = model or loadable.model_of(path)
     folder = _find(project, model)
-    layers = check_model(folder).layers
+    layers = check_model(folder, trust_remote_code=trust_remote_code).layers
     return ChosenModel(
         folder=folder,
         layers=layers,
         adapter=None if path is None else _read(path, place, layers),
         dtype=None if place is None else (place.run["config"].get("automatic") or {}).get("dtype"),
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -103,6 +110,7 @@ def load(invocation: Invocation, chosen: ChosenModel, *, draft_model: str | None
         dtype=chosen.dtype or ("float32" if on_cpu else None),
         identify=_identify(project, chosen.folder),
         draft=None if draft_model is None else _find(project, draft_model),
+        trust_remote_code=chosen.trust_remote_code,
     )
     if chosen.adapter is not None:
         loaded.slot.put_in(spec_of(chosen.adapter.adapter))

@@ -65,7 +65,13 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
     plugins = _plugins(config)
     _check_output(config)
     _check_model(project, config)
-    chosen = loading.choose(invocation, model=config.model or None, adapter_path=config.adapter_path, run=config.run)
+    chosen = loading.choose(
+        invocation,
+        model=config.model or None,
+        adapter_path=config.adapter_path,
+        run=config.run,
+        trust_remote_code=config.trust_remote_code,
+    )
     if config.compare_base and chosen.adapter is None:
         raise BadRequest(
             "--compare-base compares with an adapter, and none is given",
@@ -74,8 +80,8 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
     trained = _training_of(chosen)
     held_out = _read(project, config, trained)
     records = samples.draw(held_out.records, config.num_samples, config.seed)
-    info = check_model(chosen.folder)
-    tokenizer = load_tokenizer(chosen.folder)
+    info = check_model(chosen.folder, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(chosen.folder, trust_remote_code=config.trust_remote_code)
     settings = trained["config"] if trained else {}
     mask_prompt = config.mask_prompt if "mask_prompt" in given(config) else settings.get("mask_prompt", True)
     max_seq_length = config.max_seq_length or settings.get("max_seq_length", _USUAL_LENGTH)
