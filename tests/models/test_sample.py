@@ -111,7 +111,7 @@ def test_what_is_damaged_twice_is_given_up_and_nothing_is_kept(tmp_path: Path, m
     with index(monkeypatch, wheel(b"other")), pytest.raises(Failed, match="damaged twice") as caught:
         fetch_sample(tmp_path, pip.download, source=SOURCE)
 
-    assert "`--tiny`" in str(caught.value.hint)
+    assert "`inv quickstart --tiny`" in str(caught.value.hint)
     assert list((tmp_path / "samples").iterdir()) == []
 
 
@@ -121,7 +121,7 @@ def test_without_a_network_the_error_names_tiny(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(Failed, match="could not be downloaded: the package index cannot be reached") as caught:
         fetch_sample(tmp_path, pip.download, source=SOURCE)
 
-    assert "pip download `--no-deps` `--dest` wheels tiny-sample==1.0" in str(caught.value.hint)
+    assert "pip download --no-deps --dest wheels tiny-sample==1.0" in str(caught.value.hint)
     assert "`inv quickstart --tiny`" in str(caught.value.hint)
 
 
