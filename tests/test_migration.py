@@ -136,9 +136,11 @@ def test_a_command_of_today_in_a_sentence_has_the_options_it_is_given(mlxops: Ty
     assert [word for word in rest.split() if word.startswith("--") and word not in helped] == []
 
 
-@pytest.mark.parametrize("row", table("older `lora`") + table("older `finetune`"), ids=lambda row: row[0])
-def test_an_option_is_called_today_what_the_table_says(mlxops: Typed, row: list[str]) -> None:
-    known = mlxops("lora --help")[1]
+@pytest.mark.parametrize(
+    ("task", "row"), [(task, row) for task in ("lora", "finetune") for row in table(f"older `{task}`")], ids=str
+)
+def test_an_option_is_called_today_what_the_table_says(mlxops: Typed, task: str, row: list[str]) -> None:
+    known = mlxops(f"{task} --help")[1]
 
     assert row[1] == "" or re.search(rf"{unquoted(row[1])}\b", known)
 

@@ -5,6 +5,7 @@ The fields are the options of `inv`, the keys of a recipe and of `invoke.yaml`, 
 
 from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
 from mlxops.config.eval import ChatConfig, QueryConfig, TestConfig
+from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
 from mlxops.config.model import ImportConfig, ModelsConfig
 from mlxops.config.project import QuickstartConfig
@@ -29,6 +30,7 @@ __all__ = [
     "DebugCheckpointsConfig",
     "DeleteConfig",
     "ExportConfig",
+    "FinetuneConfig",
     "HelpConfig",
     "ImportConfig",
     "ImportRunConfig",

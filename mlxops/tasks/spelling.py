@@ -36,6 +36,7 @@ _LORA = Spelling(
     needless=frozenset({"--resume"}),
 )
 _CHAT = Spelling(positionals=("model",), flags={"-m": "--model"})
+_FINETUNE = Spelling(positionals=("model", "data"), flags={"-m": "--model", "-o": "--output"})
 _TEST = Spelling(positionals=("data",), flags={"-m": "--model", "-o": "--output"})
 _MONITOR = Spelling(flags={"-l": "--live", "-r": "--refresh"})
 # Left as it is, -f is Invoke's own for a settings file, and ends in a traceback.
@@ -51,6 +52,8 @@ _DEBUG_CHECKPOINTS = Spelling(flags={"-p": "--dir", "-i": "--target-iters"})
 SPELLINGS: Mapping[str, Spelling] = {
     "lora": _LORA,
     "train.lora": _LORA,
+    "finetune": _FINETUNE,
+    "train.finetune": _FINETUNE,
     "chat": _CHAT,
     "eval.chat": _CHAT,
     "query": _CHAT,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from invoke import Context
 from invoke.exceptions import Exit
 
-from mlxops.config import LoraConfig, MonitorConfig, StopConfig
+from mlxops.config import FinetuneConfig, LoraConfig, MonitorConfig, StopConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mlxops.jobs.train.session import Begun, Training
+    from mlxops.registry import RunSummaryView
 
 
 @task
@@ -25,6 +26,29 @@ def lora(c: Context, config: LoraConfig) -> None:
     Every run is a row of the registry. Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal.
     --preview says what would happen and starts nothing; --detach trains in the background.
     """
+    train(c, config)
+
+
+@task
+def finetune(c: Context, config: FinetuneConfig) -> None:
+    """Fine-tune a model by epochs: `lora` under other names.
+
+    Options have the names of the older toolkit and of PEFT. --full trains the layers themselves. The run is one like
+    any other: the same command again resumes exactly.
+    """
+    from mlxops.jobs.train import finetune as job
+    from mlxops.ui.terminal import console
+    from mlxops.ui.train import outcome
+
+    asked = job.translate(config)
+    outcome.translated(asked.notes, console.make(stderr=True))
+    trained = train(c, asked.config)
+    if trained and config.output is not None and not config.json:
+        outcome.to_fuse(job.fuse_command(house.invocation(c).project, trained), console.make())
+
+
+def train(c: Context, config: LoraConfig) -> RunSummaryView | None:
+    """Preview, verify or train; the run's summary where it was trained here, None else."""
     from mlxops.jobs.train import detach, session
     from mlxops.ui.terminal import console, progress
     from mlxops.ui.train import outcome
@@ -33,14 +57,19 @@ def lora(c: Context, config: LoraConfig) -> None:
     with progress.bars(screen) as advance:
         training = session.check(house.invocation(c), config, advance)
     if config.preview:
-        return preview(training, as_json=config.json)
+        preview(training, as_json=config.json)
+        return None
     if config.verify_resume:
-        return verify(training, screen, as_json=config.json)
+        verify(training, screen, as_json=config.json)
+        return None
     if detach.is_wanted(training) and (started := detach.start(training, partial(progress.waiting, screen))):
-        return outcome.started(started, console.make(), as_json=config.json)
+        outcome.started(started, console.make(), as_json=config.json)
+        return None
     with session.begin(training) as run:
         work(run, screen)
-        return outcome.trained(run.summary(), console.make(), was_finished=run.is_finished, as_json=config.json)
+        summary = run.summary()
+        outcome.trained(summary, console.make(), was_finished=run.is_finished, as_json=config.json)
+        return summary
 
 
 def preview(training: Training, *, as_json: bool) -> None:
@@ -122,5 +151,5 @@ def stop(c: Context, config: StopConfig) -> None:
 
 
 COLLECTION = "train"
-TASKS = (lora, monitor, stop)
-SHORT_NAMES = {"lora": lora, "monitor": monitor, "train-monitor": monitor}
+TASKS = (lora, finetune, monitor, stop)
+SHORT_NAMES = {"lora": lora, "finetune": finetune, "monitor": monitor, "train-monitor": monitor}

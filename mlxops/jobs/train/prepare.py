@@ -174,7 +174,7 @@ def _check_fit(config: LoraConfig, info: ModelInfo, folder: Path) -> None:
     if config.fine_tune_type == "full" and info.quantization:
         raise BadRequest(
             f"{folder.name} is quantized, and quantized weights cannot be trained in full",
-            hint="`--fine-tune-type lora` trains an adapter on it",
+            hint="`--fine-tune-type lora`, or no `--full`, trains an adapter on it",
         )
 
 

@@ -88,6 +88,17 @@ def trained(run: RunSummaryView, console: Console, *, was_finished: bool, as_jso
     )
 
 
+def translated(notes: Sequence[str], console: Console) -> None:
+    """What options became, one line each."""
+    for note in notes:
+        console.print(note, soft_wrap=True)
+
+
+def to_fuse(command: str, console: Console) -> None:
+    """The command that makes one model of what was trained."""
+    console.print(f"`{command}` makes one model of it", soft_wrap=True)
+
+
 def started(training: DetachedTraining, console: Console, *, as_json: bool) -> None:
     """A training that continues in the background, and how to watch and to stop it."""
     if as_json:
