@@ -78,6 +78,12 @@ class Plan:
     def __len__(self) -> int:
         return len(self.groups)
 
+    @property
+    def shapes(self) -> set[tuple[int, int]]:
+        """The shapes that batches have: rows, and positions that the model computes for each."""
+        longest = (max(self.rows[index].length for index in group) for group in self.groups)
+        return {(len(group), PAD_TO * _width(length)) for group, length in zip(self.groups, longest, strict=True)}
+
     def position(self, iteration: int) -> tuple[int, int]:
         """The epoch (from 0) and the group of an iteration (from 1)."""
         epoch, step = divmod(iteration - 1, len(self.groups))

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlxops.config import LoraConfig
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared
 from mlxops.projects import blas, machine
@@ -52,16 +53,16 @@ def set_up(prepared: Prepared, claim: Claim, *, cache: Path | None, blas_setting
     automatic = {
         "blas_threads": loaded.threads,
         "core_type": loaded.core_type,
-        "dtype": _dtype(prepared, device["kind"]),
+        "dtype": dtype_of(prepared.config, device["kind"]),
     }
     automatic |= {**wanted, **chosen}  # a way that no longer exists cannot be had
     notes = (loaded.note,) if loaded.note else ()
     return Environment(exact=exact, automatic=automatic, device=device["kind"], notes=notes)
 
 
-def _dtype(prepared: Prepared, device: str) -> str | None:
-    """The type to load the model in, None for its own."""
-    asked = prepared.config.dtype
+def dtype_of(config: LoraConfig, device: str) -> str | None:
+    """The type in which a new run loads the model, None for the model's own."""
+    asked = config.dtype
     if asked != "auto":
         return asked
     # MLX's own loops for half precision are many times slower on a CPU than the BLAS is in float32

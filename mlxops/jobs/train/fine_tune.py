@@ -15,7 +15,7 @@ from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Saved, Stopped
-from mlxops.jobs.train import adopt, first_checkpoint, fit, latest
+from mlxops.jobs.train import adopt, first_checkpoint, fit, latest, memory
 from mlxops.jobs.train.claim import Claim, stored_config
 from mlxops.jobs.train.environment import Environment, start_kind_of
 from mlxops.jobs.train.keep_last import Keeper
@@ -232,7 +232,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
         prepared.model_folder, trust_remote_code=config.trust_remote_code, dtype=environment.automatic.get("dtype")
     )
     layers.prepare(model, config)
-    _check_room(prepared, claim, layers.trainable(model), emit)
+    _check_room(prepared, claim, environment, layers.trainable(model), emit)
     origin = prepared.origin if claim.start is None else None
     begun = first_checkpoint.read(project, origin, layers.trainable(model)) if origin else None
     if origin:
@@ -278,7 +278,9 @@ def _describe(project: Project, prepared: Prepared, claim: Claim, environment: E
     }
 
 
-def _check_room(prepared: Prepared, claim: Claim, trainable: Mapping[str, mx.array], emit: Listener) -> None:
+def _check_room(
+    prepared: Prepared, claim: Claim, environment: Environment, trainable: Mapping[str, mx.array], emit: Listener
+) -> None:
     """Refuse what cannot even hold two checkpoints; say what may become tight."""
     size = checkpoint_bytes(prepared.config, trainable)
     count = checkpoints_to_come(prepared.config, claim.iteration, prepared.target)
@@ -291,12 +293,12 @@ def _check_room(prepared: Prepared, claim: Claim, trainable: Mapping[str, mx.arr
     if free < (count + 1) * size:
         message = f"{count:,} checkpoints take about {_mebibytes(count * size)}, and {_mebibytes(free)} are free"
         emit(Notice(kind="disk", message=f"{message}: a larger --save-every writes fewer", level="warning"))
-    need, memory = prepared.model.bytes + size, machine.free_memory()
-    if need > memory:
-        message = (
-            f"the model and its training state take at least {_mebibytes(need)}, and {_mebibytes(memory)} are free"
-        )
-        emit(Notice(kind="memory", message=message, level="warning"))
+    found = memory.estimate(prepared, dtype=environment.automatic.get("dtype"), device=environment.device)
+    room = memory.room() + memory.in_use()  # the model is there already
+    if found.peak > room:
+        message = f"the largest batch takes about {_mebibytes(found.peak)} of memory, and {_mebibytes(room)} are free"
+        hint = "a smaller --batch-size or --max-seq-length, or --grad-checkpoint, takes less"
+        emit(Notice(kind="memory", message=f"{message}: {hint}", level="warning"))
 
 
 def _mebibytes(size: int) -> str:

@@ -12,10 +12,11 @@ from mlxops.config import LoraConfig
 from mlxops.data.tokens import Example
 from mlxops.events import Listener, Stopped
 from mlxops.jobs.train import claim as claims
-from mlxops.jobs.train import environment, fine_tune, verdicts
+from mlxops.jobs.train import environment, fine_tune, memory, verdicts
 from mlxops.jobs.train.candidates import is_done, probable_run
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared, Progress, prepare
+from mlxops.models.memory import TrainingMemory
 from mlxops.projects import machine
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
@@ -122,7 +123,7 @@ class SettingDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What beginning would do: the decision, the tokens of an epoch, the disk for checkpoints in bytes.
+    """What beginning would do: the decision, the tokens of an epoch, disk and memory in bytes.
 
     `exit_code` is that of the refusal that beginning would end with, 0 where it would begin or has nothing to do.
     """
@@ -145,6 +146,9 @@ class Preview:
     checkpoints_to_come: int
     disk_bytes: int
     disk_free_bytes: int
+    memory_bytes: int
+    memory_free_bytes: int
+    memory: TrainingMemory
     fingerprint: str
     examples: Sequence[Example]
     notes: Sequence[str]
@@ -162,6 +166,8 @@ def preview(training: Training) -> Preview:
     trainable = layers.trainable(layers.prepare(model, prepared.config))
     size = retention.checkpoint_bytes(prepared.config, trainable)
     count = retention.checkpoints_to_come(prepared.config, decision.iteration, prepared.target)
+    device = machine.device()["kind"]
+    needed = memory.estimate(prepared, dtype=environment.dtype_of(prepared.config, device), device=device)
     return Preview(
         decision="refuse" if refusal else decision.kind,
         exit_code=refusal.exit_code if refusal else 0,
@@ -183,6 +189,9 @@ def preview(training: Training) -> Preview:
         checkpoints_to_come=0 if does_nothing else count,
         disk_bytes=0 if does_nothing else size * count,
         disk_free_bytes=machine.free_disk(training.project.root),
+        memory_bytes=needed.peak,
+        memory_free_bytes=memory.room(),
+        memory=needed,
         fingerprint=prepared.fingerprint,
         examples=prepared.train.examples,
         notes=[*prepared.lines, *prepared.notes],

@@ -43,6 +43,10 @@ def preview(facts: Preview, console: Console, *, as_json: bool) -> None:
             f"{facts.checkpoints_to_come:,} of about {size(facts.checkpoint_bytes)}, "
             f"{size(facts.disk_bytes)} in all; {size(facts.disk_free_bytes)} are free",
         ),
+        (
+            "memory",
+            f"about {size(facts.memory_bytes)} at the largest batch; {size(facts.memory_free_bytes)} are free",
+        ),
     ]
     pairs += [
         ("trained words", f"{example.origin}: {', '.join(map(_quoted, example.trained))}")

@@ -1,0 +1,56 @@
+"""The memory that a training is going to take, of its model, settings and longest batch."""
+
+from __future__ import annotations
+
+from mlxops.config import LoraConfig
+from mlxops.config.train import layers_trained
+from mlxops.jobs.train.prepare import Prepared
+from mlxops.models import memory
+from mlxops.models.memory import TrainingMemory
+from mlxops.projects import machine
+
+
+def estimate(prepared: Prepared, *, dtype: str | None, device: str) -> TrainingMemory:
+    """What the batch takes that takes most; `dtype` None is the model's own."""
+    shape = memory.shape_of(prepared.model_folder)
+    trained = trained_part(prepared.config, len(shape.layers))
+    each = (
+        memory.training(
+            shape,
+            trained,
+            rows=rows,
+            width=width,
+            dtype=dtype or prepared.model.dtype,
+            keeps_scores=device == "cpu",
+        )
+        for rows, width in prepared.plan.shapes
+    )
+    return max(each, key=lambda found: found.peak)
+
+
+def trained_part(config: LoraConfig, layers: int) -> memory.Trained:
+    """What of a model of so many layers these settings train, and how."""
+    return memory.Trained(
+        kind=config.fine_tune_type,
+        layers=layers_trained(config, layers),
+        rank=config.lora_rank,
+        keys=tuple(config.lora_keys),
+        dropout=config.lora_dropout,
+        optimizer=config.optimizer,
+        accumulates=config.grad_accumulation_steps > 1,
+        recomputes=config.grad_checkpoint,
+    )
+
+
+def room() -> int:
+    """The bytes of memory that a training can still take here: what is free, and what the device recommends."""
+    recommended = machine.device()["recommended_memory"]
+    free = machine.free_memory()
+    return free if recommended is None else min(free, int(recommended))
+
+
+def in_use() -> int:
+    """The bytes that MLX has in arrays in this process."""
+    import mlx.core as mx
+
+    return int(mx.get_active_memory())

@@ -1,0 +1,276 @@
+"""How much memory a model takes, estimated from its files alone: to train it, and to make text with it.
+
+The estimate is of MLX's own peak, which every report of a training has as `peak_memory`; the process takes some 0.3 GB
+more. It counts bytes of arrays that are in memory at the same time:
+
+- the weights, in the type computed in; packed ones as they are packed;
+- what is trained, its optimizer's state, and whichever is larger of the gradients with the activations, or what an
+  update holds at once: the gradients and the old and new arrays;
+- activations. Per token, a layer keeps `_KEPT` numbers for each output of its matrices (their inputs, and what lies
+  between them and the next), and on a processor one score per head and position before. Backward, one more layer is in
+  flight, and two more scores. Layers below the first trained one keep nothing. Recomputing keeps a layer's input alone;
+- logits: `_LOGITS` numbers for each token of the vocabulary, at each position whose loss is computed.
+
+The factors were measured on a processor; `benchmarks/memory.py` prints what is predicted and what is measured.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mlxops.models import weight_headers
+from mlxops.models.folder_files import read_json
+from mlxops.models.weight_headers import Tensor
+
+SIZES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
+
+_KEPT = 2.25
+_IN_FLIGHT = 1.2  # layers
+_RECOMPUTED = 1.5  # numbers per input of a layer
+_SCORES_IN_FLIGHT = 2
+_LOGITS = 4
+_UPDATE = {"adam": 4.0, "adamw": 4.0, "muon": 3.5, "sgd": 1.5, "adafactor": 3.0}
+"""Arrays of the size of what is trained that an update holds at once, besides those there are before it."""
+_STATE = {"adam": 2, "adamw": 2, "muon": 1, "sgd": 1, "adafactor": 0}
+"""Those that an optimizer keeps."""
+_PREFILL = 2048  # tokens of a prompt that mlx-lm computes at once
+_STEP = 256  # tokens by which it makes a cache longer
+
+_LAYER = re.compile(r"\.(?:layers|blocks|h)\.(\d+)\.(.+)\.\w+$")
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """A matrix of a model, by the name of its module; of experts, `copies` are there and `active` compute a token."""
+
+    name: str
+    inputs: int
+    outputs: int
+    copies: int = 1
+    active: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """The matrices of a layer, and how many numbers it has in all that are not packed."""
+
+    matrices: tuple[Matrix, ...]
+    numbers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What of a model its memory depends on. `numbers` are those that are not packed, `packed` bytes those that are."""
+
+    layers: tuple[Layer, ...]
+    others: tuple[Matrix, ...]
+    hidden: int
+    heads: int
+    cached: int
+    """Numbers that a layer caches per token: keys and values."""
+    vocabulary: int
+    numbers: int
+    packed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What of a model is trained and how, as far as its memory depends on it; `layers` of -1 are all of them."""
+
+    kind: Literal["lora", "dora", "full"]
+    layers: int
+    rank: int
+    keys: tuple[str, ...]
+    dropout: float
+    optimizer: str
+    accumulates: bool
+    recomputes: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMemory:
+    """The bytes of a training at its peak, by what they are for; `trained` are the weights that are trained."""
+
+    model: int
+    trained: int
+    optimizer: int
+    gradients: int
+    activations: int
+    logits: int
+    update: int
+
+    @property
+    def peak(self) -> int:
+        """The bytes in memory at once."""
+        step = max(self.gradients + self.activations + self.logits, self.update)
+        return self.model + self.trained + self.optimizer + step
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationMemory:
+    """The bytes of making text at its peak."""
+
+    model: int
+    cache: int
+    activations: int
+
+    @property
+    def peak(self) -> int:
+        """The bytes in memory at once."""
+        return self.model + self.cache + self.activations
+
+
+def shape_of(folder: Path) -> Shape:
+    """What the memory of the model in a folder depends on; reads its config and the headers of its weights.
+
+    Raises `BadRequest` as `folders.check_model` does, which has a better sentence for what is wrong.
+    """
+    config = read_json(folder / "config.json")
+    text = config.get("text_config")
+    config = {**config, **(text if isinstance(text, dict) else {})}
+    return shape(config, weight_headers.read_headers(folder))
+
+
+def shape(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape:
+    """The same of a configuration and the headers of the weights."""
+    active = _whole(config, ("num_experts_per_tok", "num_experts_per_token", "moe_topk"), 1)
+    quantization = config.get("quantization")
+    group = _whole(quantization if isinstance(quantization, dict) else {}, ("group_size",), 64)
+    layers: dict[int, tuple[list[Matrix], int]] = {}
+    others: list[Matrix] = []
+    numbers = packed = 0
+    for name, tensor in tensors.items():
+        is_packed = f"{name.rpartition('.')[0]}.scales" in tensors and tensor.dtype not in _FLOATS
+        numbers += 0 if is_packed else tensor.size
+        packed += 4 * tensor.size if is_packed else 0
+        matrix = _matrix(name, tensor, tensors, active=active, group=group)
+        if found := _LAYER.search(f".{name}"):
+            matrices, own = layers.get(int(found[1]), ([], 0))
+            layers[int(found[1])] = (matrices + ([matrix] if matrix else []), own + (0 if is_packed else tensor.size))
+        elif matrix:
+            others.append(matrix)
+    hidden = _whole(config, ("hidden_size", "n_embd", "d_model", "dim", "model_dim"), 0)
+    heads = _whole(config, ("num_attention_heads", "n_head", "n_heads"), 0)
+    head = _whole(config, ("head_dim",), hidden // heads if heads else 0)
+    return Shape(
+        layers=tuple(Layer(matrices=tuple(layers[each][0]), numbers=layers[each][1]) for each in sorted(layers)),
+        others=tuple(others),
+        hidden=hidden,
+        heads=heads,
+        cached=2 * head * _whole(config, ("num_key_value_heads", "n_kv_heads", "num_kv_heads"), heads),
+        vocabulary=weight_headers.embedding_rows(tensors) or _whole(config, ("vocab_size", "n_vocab"), 0),
+        numbers=numbers,
+        packed=packed,
+    )
+
+
+def training(
+    model: Shape,
+    trained: Trained,
+    *,
+    rows: int,
+    width: int,
+    dtype: str,
+    keeps_scores: bool,
+    projected: int | None = None,
+) -> TrainingMemory:
+    """The memory of training on batches of so many rows and positions, computed in a type.
+
+    `keeps_scores` is for a processor: a GPU attends without the matrix of scores. `projected` is the number of
+    positions whose logits are computed, all of them unless given.
+    """
+    size, tokens = SIZES.get(dtype, 4), rows * width
+    layers = model.layers if trained.layers < 0 else model.layers[max(0, len(model.layers) - trained.layers) :]
+    adapted = [each for layer in layers for each in layer.matrices if _is_adapted(each, trained)]
+    adapted += [each for each in model.others if each.name in trained.keys]
+    own = _trained_bytes(layers, adapted, trained, size)
+
+    kept = [_kept(layer, trained, model.hidden, size) for layer in layers]
+    largest = max((_outputs(layer) for layer in model.layers), default=0)
+    in_flight = _IN_FLIGHT * max([*kept, _KEPT * size * largest])
+    scores = model.heads * width * size if keeps_scores else 0
+    if trained.recomputes:
+        inputs = len(layers) * _RECOMPUTED * model.hidden * size
+        activations = inputs + max(kept, default=0) + in_flight + (1 + _SCORES_IN_FLIGHT) * scores
+    else:
+        activations = sum(kept) + in_flight + (len(layers) + _SCORES_IN_FLIGHT) * scores
+    return TrainingMemory(
+        model=model.packed + model.numbers * size,
+        trained=0 if trained.kind == "full" else own,
+        optimizer=own * (_STATE[trained.optimizer] + trained.accumulates),
+        gradients=own,
+        activations=int(tokens * activations),
+        logits=_LOGITS * model.vocabulary * size * (tokens if projected is None else projected),
+        update=int(own * _UPDATE[trained.optimizer]),
+    )
+
+
+def generating(model: Shape, *, tokens: int, dtype: str, keeps_scores: bool, rows: int = 1) -> GenerationMemory:
+    """The memory of making text up to so many tokens in all, for several conversations at once."""
+    size, at_once = SIZES.get(dtype, 4), min(tokens, _PREFILL)
+    outputs = max((_outputs(layer) for layer in model.layers), default=0)
+    scores = model.heads * tokens if keeps_scores else 0
+    cached = len(model.layers) * model.cached * -(-tokens // _STEP) * _STEP
+    return GenerationMemory(
+        model=model.packed + model.numbers * size,
+        cache=rows * cached * size,
+        activations=rows * size * (at_once * (2 * outputs + scores) + 2 * model.vocabulary),
+    )
+
+
+def _matrix(name: str, tensor: Tensor, tensors: Mapping[str, Tensor], *, active: int, group: int) -> Matrix | None:
+    stem, _, last = name.rpartition(".")
+    if last != "weight" or len(tensor.shape) not in (2, 3):
+        return None
+    *copies, outputs, inputs = tensor.shape
+    if (scales := tensors.get(f"{stem}.scales")) and tensor.dtype not in _FLOATS:
+        inputs = scales.shape[-1] * group
+    found = _LAYER.search(f".{name}")
+    many = copies[0] if copies else 1
+    return Matrix(
+        name=found[2] if found else stem,
+        inputs=inputs,
+        outputs=outputs,
+        copies=many,
+        active=min(many, active),
+    )
+
+
+def _is_adapted(matrix: Matrix, trained: Trained) -> bool:
+    return trained.kind != "full" and (not trained.keys or matrix.name in trained.keys)
+
+
+def _trained_bytes(layers: tuple[Layer, ...], adapted: list[Matrix], trained: Trained, size: int) -> int:
+    if trained.kind == "full":
+        return size * sum(layer.numbers for layer in layers)
+    # mlx-lm makes adapters in float32, whatever the model is in
+    numbers = sum(each.copies * trained.rank * (each.inputs + each.outputs) for each in adapted)
+    return 4 * (numbers + (sum(each.outputs for each in adapted) if trained.kind == "dora" else 0))
+
+
+def _outputs(layer: Layer) -> int:
+    return sum(each.active * each.outputs for each in layer.matrices)
+
+
+def _kept(layer: Layer, trained: Trained, hidden: int, size: int) -> float:
+    """Bytes that a trained layer keeps for each token until its gradient is computed."""
+    kept = _KEPT * size * _outputs(layer)
+    if trained.kind == "full":
+        return kept
+    adapted = [each for each in layer.matrices if _is_adapted(each, trained)]
+    inputs = sum(each.active * each.inputs for each in adapted)
+    kept += 1.4 * 4 * trained.rank * sum(each.active for each in adapted)
+    kept += 0.8 * size * inputs if trained.dropout else 0
+    kept += 0.75 * size * sum(each.active * each.outputs for each in adapted) if trained.kind == "dora" else 0
+    # an adapter computes in float32, so half of what it takes is there in both types
+    return kept + (0.6 * 4 * inputs if size < 4 else 0)
+
+
+def _whole(config: Mapping[str, Any], names: tuple[str, ...], otherwise: int) -> int:
+    found: Callable[[str], Any] = config.get
+    return next((int(value) for name in names if type(value := found(name)) is int and value > 0), otherwise)
