@@ -261,7 +261,7 @@ def _beginning(request: Request) -> int:
 
 def _way_out(request: Request) -> str:
     """What to type where the folder of a new run holds something else."""
-    others = "choose another --name or --adapter-path"
+    others = "choose another `--name` or `--adapter-path`"
     if request.occupied and request.occupied.startswith("holds the run"):
         return f"`--adapter-path {shlex.quote(str(request.own_folder))}` resumes that run there; or {others}"
     if request.occupied and "adapter" in request.occupied:

@@ -257,7 +257,7 @@ def test_without_yes_nothing_is_removed_where_nobody_can_be_asked(mlxops: Progra
 
     assert code == 3
     assert "would be freed" in err
-    assert "--yes removes it" in err
+    assert "add `--yes`" in err
     assert (training_runs.contents(folder), rows(project)) == before
 
 
