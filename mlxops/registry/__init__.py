@@ -46,13 +46,11 @@ from mlxops.registry.imported import (
     ImportedCheckpoint,
     ImportedEvent,
     ImportedRun,
-    ImportSource,
 )
 from mlxops.registry.imports import Points, gather_points, imports_of, record_import
 from mlxops.registry.lineage import FamilyMember, family_of
 from mlxops.registry.metrics import record_report, record_validation
 from mlxops.registry.monitor import (
-    AttemptAtWork,
     RunOverview,
     attempts_at_work,
     last_points,
@@ -86,7 +84,7 @@ from mlxops.registry.runs import (
     update_run,
 )
 from mlxops.registry.sql.query import Table, query
-from mlxops.registry.sql.saved import SavedQuery, SchemaEntry, saved_queries, saved_query, schema
+from mlxops.registry.sql.saved import SavedQuery, saved_queries, saved_query, schema
 from mlxops.registry.sql.text import parameters_of
 from mlxops.registry.verdicts import record_verdict
 from mlxops.registry.views import AnswerView, EventView, RunSummaryView
@@ -94,7 +92,6 @@ from mlxops.registry.views import AnswerView, EventView, RunSummaryView
 __all__ = [
     "Answer",
     "AnswerView",
-    "AttemptAtWork",
     "AttemptRow",
     "CandidateRun",
     "CheckpointRow",
@@ -105,7 +102,6 @@ __all__ = [
     "FoundRun",
     "GivenAnswer",
     "Heartbeat",
-    "ImportSource",
     "Imported",
     "ImportedAttempt",
     "ImportedCheckpoint",
@@ -124,7 +120,6 @@ __all__ = [
     "RunRow",
     "RunSummaryView",
     "SavedQuery",
-    "SchemaEntry",
     "Score",
     "ScoredEvaluation",
     "SeriesRow",

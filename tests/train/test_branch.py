@@ -269,7 +269,7 @@ def test_a_child_without_checkpoints_says_that_its_parents_are_gone(project: Pat
         (("--from", "run:8", "--num-layers", "1"), 3, "give --num-layers 2"),
         (("--from", "run:9"), 2, "no checkpoint at iteration 9"),
         (("--from", "rum"), 2, "did you mean 'run'?"),
-        (("--from", "run:soon"), 2, "--from takes RUN"),
+        (("--from", "run:soon"), 2, "names no checkpoint"),
         (("--from", "run:8", "--iters", "8"), 2, "`--iters 16` trains 8 more"),
     ],
 )
