@@ -183,6 +183,8 @@ def _typed(option: Option, value: Any) -> list[str] | None:
         return None if flag is None else [flag]
     if value is None:
         return None
+    if option.kind is dict:
+        return [option.flag, json.dumps(value, ensure_ascii=False)]
     if option.kind is list:
         items = [str(each) for each in value]
         is_typable = bool(items) and all(item.strip() == item != "" and "," not in item for item in items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -87,3 +88,39 @@ def test_query_tells_the_template_what_the_run_was_trained_with(
     assert mlxops("query --run run -p Hello --max-tokens 2")[0] == 0
 
     assert told == [{"style": "calm"}]
+
+
+def test_the_command_that_resumes_a_run_names_it_as_json(mlxops: Typed, project: Path) -> None:
+    assert mlxops(f"""{TRAIN} --name run --chat-template-config '{{"style": "sehr schön"}}'""")[0] == 0
+    (explained,) = json.loads(mlxops("debug-checkpoints adapters/run --target-iters 4 --json")[1])
+    command = explained["command"]
+    words = shlex.split(command)
+
+    assert json.loads(words[words.index("--chat-template-config") + 1]) == {"style": "sehr schön"}
+    assert mlxops(shlex.join([*words[1:], "--preview"]))[0] == 0
+
+
+@pytest.mark.parametrize("thoughts", [(), ("<think>", "</think>")])
+def test_rows_begin_with_the_prompt_that_chat_writes_whether_the_model_thinks_or_not(
+    mlxops: Typed, project: Path, thoughts: tuple[str, ...]
+) -> None:
+    from mlxops.models.conversation import prompt_text
+    from mlxops.models.tokenizer import load_tokenizer
+
+    Path("model/chat_template.jinja").write_text(TEMPLATE.replace("{% for", "{{ enable_thinking }}{% for", 1))
+    tokenizer = json.loads(Path("model/tokenizer.json").read_text())
+    vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
+    # they take the places of ordinary tokens, so that the embedding is large enough
+    for name, old in zip(thoughts, sorted(vocabulary, key=vocabulary.__getitem__)[-2:], strict=False):
+        merges[:] = [each for each in merges if "".join(each) != old]
+        vocabulary[name] = vocabulary.pop(old)
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+        tokenizer["added_tokens"].append({"id": vocabulary[name], "content": name, **flags})
+    Path("model/tokenizer.json").write_text(json.dumps(tokenizer))
+
+    code, out, err = mlxops(f"{TRAIN} --preview --json")
+
+    assert code == 0, err
+    prompt = prompt_text(load_tokenizer(Path("model")), [{"role": "user", "content": "Ask."}])
+    assert prompt.startswith(str(bool(thoughts)))
+    assert all(text.startswith(prompt) for text in texts(out))

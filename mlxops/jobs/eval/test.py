@@ -19,7 +19,7 @@ from mlxops.jobs.eval.questions import Question, Questions
 from mlxops.jobs.eval.results import MeasuredModel, TestResults
 from mlxops.jobs.train import fit
 from mlxops.models.folders import check_model
-from mlxops.models.tokenizer import eos_ids, load_tokenizer
+from mlxops.models.tokenizer import eos_ids, load_tokenizer, template_arguments
 from mlxops.options import given
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
@@ -95,7 +95,7 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
             mask_prompt=mask_prompt,
             use="test",
             stops=eos_ids(chosen.folder, tokenizer),
-            template_arguments=template_config,
+            template_arguments={**template_arguments(tokenizer), **template_config},
             progress=lambda done, total: progress("tokens", done, total),
         )
         if not tokenized.rows:

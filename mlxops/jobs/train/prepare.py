@@ -15,7 +15,7 @@ from mlxops.errors import BadRequest, InvalidData
 from mlxops.jobs.train import adopt, fit
 from mlxops.models.folders import ModelInfo, check_model, find_model
 from mlxops.models.identity import model_identity as identify_model
-from mlxops.models.tokenizer import eos_ids, load_tokenizer
+from mlxops.models.tokenizer import eos_ids, load_tokenizer, template_arguments
 from mlxops.projects.project import Project
 from mlxops.registry import JsonObject
 from mlxops.training import batches
@@ -145,7 +145,7 @@ class _Tokenize:
             mask_prompt=self.config.mask_prompt,
             use=use,
             stops=self.stops,
-            template_arguments=self.config.chat_template_config,
+            template_arguments={**template_arguments(self.tokenizer), **self.config.chat_template_config},
             progress=lambda done, total: self.progress(what, done, total),
         )
 
