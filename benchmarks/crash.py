@@ -12,6 +12,7 @@ every start has to have resumed from the newest whole checkpoint. Ends with 1 wh
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
@@ -43,7 +45,14 @@ FEATURES = {
     "checkpointing": ["--grad-checkpoint"],
     "cosine": ["--lr-schedule", "cosine_decay", "--warmup", "3"],
     "clock": ["--save-minutes", "0.0001"],
+    "split": ["--data", "talks"],
 }
+THINKING = """\
+{% for m in messages %}<|im_start|>{{ m.role }}
+{% if m.role == 'assistant' and loop.last %}A thought. {% endif %}{{ m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""A chat template that writes a thought in the last turn alone, so that every conversation of `talks` is two rows."""
 OPTIMIZERS = ("adam", "adamw", "muon", "sgd", "adafactor")
 
 
@@ -58,6 +67,13 @@ class Case:
     def options(self) -> list[str]:
         """What is typed for it."""
         return ["--optimizer", self.optimizer, *(word for name in self.features for word in FEATURES[name])]
+
+    def typed(self, common: Sequence[str]) -> list[str]:
+        """What is typed for it after what is common to all; split conversations take the model that splits them."""
+        words = [*common, *self.options]
+        if "split" in self.features:
+            words[words.index("--model") + 1] = "thinks"
+        return words
 
     @property
     def by_the_clock(self) -> bool:
@@ -108,11 +124,25 @@ def cases() -> list[Case]:
     return found
 
 
+def add_split_conversations(project: Path, model: Path) -> None:
+    """Add `talks`, conversations of two turns, to a project, and `thinks`, a model whose template splits them."""
+    (project / "thinks").mkdir()
+    for file in model.iterdir():
+        if file.name != "chat_template.jinja":
+            (project / "thinks" / file.name).symlink_to(file.resolve())
+    (project / "thinks" / "chat_template.jinja").write_text(THINKING, encoding="utf-8")
+    (project / "talks").mkdir()
+    for file in (project / "data").iterdir():
+        talks = [json.loads(line)["messages"] for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [json.dumps({"messages": [*one, *other]}) for one, other in pairwise(talks)]
+        (project / "talks" / file.name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def check(project: Path, case: Case, kills: int, chance: random.Random, options: Sequence[str]) -> Count:
     """Kill runs of a case so many times in all, and compare each with the uninterrupted one."""
     without_clock = replace(case, features=tuple(name for name in case.features if name != "clock"))
-    straight = [*options, *without_clock.options, "--name"]
-    options = [*options, *case.options, "--name"]
+    straight = [*without_clock.typed(options), "--name"]
+    options = [*case.typed(options), "--name"]
     whole = f"{case.name}-whole"
     begun = time.perf_counter()
     command = Command(project, [*straight, whole])
@@ -196,6 +226,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or make_tiny(Path(folder) / "tiny")
         project = training_runs.make_project(Path(folder) / "project")
+        add_split_conversations(project, model)
         options = ["--model", str(model.resolve()), *COMMON, "--learning-rate", "1e-4" if arguments.model else "3e-3"]
         every = cases()
         for number, case in enumerate(every):
