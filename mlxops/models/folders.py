@@ -60,7 +60,7 @@ class ModelInfo:
 
 
 def list_models(models_folder: Path) -> list[str]:
-    """The names of the models in a folder, in order; also of those whose config.json is a link that leads nowhere.
+    """The names of the models in a folder, in order; broken links among them.
 
     Raises `BadRequest` where the folder may not be read.
     """
@@ -72,13 +72,13 @@ def list_models(models_folder: Path) -> list[str]:
 
 
 def _may_be_model(folder: Path) -> bool:
-    """Whether there is a config.json, or nobody may look whether there is one."""
+    """Whether there is a config.json, or nobody can look whether there is one: no right to, or a broken link."""
     try:
         (folder / "config.json").lstat()
     except PermissionError:
         return True
     except OSError:
-        return False
+        return folder.is_symlink() and not folder.exists()
     return True
 
 
@@ -149,6 +149,7 @@ def check_model(folder: Path, *, trust_remote_code: bool = False) -> ModelInfo:
     """
     with readable(folder):
         if not folder.is_dir():
+            _refuse_dangling(folder)
             raise NotFound(f"no folder {str(folder)!r}", hint="`inv models` shows those there are")
         _check_files(folder)
         config = _read_config(folder)

@@ -127,6 +127,8 @@ def test_a_model_whose_configuration_is_a_broken_link_is_still_listed(model: Pat
 def test_a_link_to_a_model_that_is_gone_is_no_unknown_name(model: Path, tmp_path: Path, typed: str) -> None:
     (model.parent / "gone").symlink_to("/nowhere/at/all")
 
+    assert list_models(model.parent) == ["gone", "tiny"]
+    assert "models/gone is a link that leads nowhere" in refusal(model.parent / "gone").message
     with pytest.raises(BadRequest, match=r"models/gone is a link that leads nowhere \(/nowhere/at/all\)"):
         find_model(typed, resolve=lambda text: tmp_path / text, models_folder=model.parent)
 
