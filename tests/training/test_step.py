@@ -117,7 +117,7 @@ def _optimizer_of_mlx(name):
         "adamw": lambda: optim.AdamW(1e-2),
         "muon": lambda: optim.Muon(1e-2),
         "sgd": lambda: optim.SGD(1e-2),
-        "adafactor": lambda: optim.Adafactor(1e-2, relative_step=False),
+        "adafactor": lambda: optim.Adafactor(1e-2, relative_step=False, scale_parameter=False),
     }[name]()
 
 
