@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,27 @@ def count(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return NOTHING if value is None else "not finite"
     return f"{value:,.0f}"
+
+
+def plural(amount: int, unit: str) -> str:
+    """A count with its noun, which agrees with it.
+
+    >>> plural(1, "checkpoint"), plural(1200, "checkpoint")
+    ('1 checkpoint', '1,200 checkpoints')
+    """
+    return f"{amount:,} {unit if amount == 1 else f'{unit}s'}"
+
+
+def listed(things: Sequence[object], shown: int, unit: str = "") -> str:
+    """The first of several things, and how many there are besides.
+
+    >>> listed(["a", "b", "c", "d"], 2), listed(["a", "b"], 2), listed([10, 20, 30], 2, "row")
+    ('a, b and 2 more', 'a, b', '10, 20 and 1 more row')
+    """
+    first, left = ", ".join(map(str, things[:shown])), len(things) - shown
+    if left <= 0:
+        return first
+    return f"{first} and {left:,} more{f' {unit}' if unit else ''}{'s' if unit and left > 1 else ''}"
 
 
 def progress(iteration: int, target: int | None, between: str = "/") -> str:
@@ -108,8 +129,8 @@ def age(text: str | None, now: datetime) -> str:
         return "just now"
     for unit, length, up_to in (("second", 1, 60), ("minute", 60, 3600), ("hour", 3600, 86_400)):
         if seconds < up_to:
-            return _plural(seconds // length, unit) + " ago"
-    return _plural(seconds // 86_400, "day") + " ago"
+            return plural(seconds // length, unit) + " ago"
+    return plural(seconds // 86_400, "day") + " ago"
 
 
 def visible(value: Any) -> str:
@@ -121,7 +142,7 @@ def visible(value: Any) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, bytes):
-        return _plural(len(value), "byte")
+        return plural(len(value), "byte")
     text = str(value)
     return text if text.isprintable() else "".join(map(_show_character, text))
 
@@ -133,10 +154,6 @@ def metric(name: str, value: float | None) -> str:
 
 def _show_character(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-
-
-def _plural(amount: int, unit: str) -> str:
-    return f"{amount} {unit}" if amount == 1 else f"{amount:,} {unit}s"
 
 
 def _whole_percent(value: float | None) -> str:

@@ -1,6 +1,6 @@
 -- In which settings do two runs differ?
 -- :one name of a run
--- :other name of another
+-- :other name of the other run
 SELECT
     ours.fullkey AS setting,
     ours.atom AS one,

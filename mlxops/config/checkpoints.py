@@ -14,7 +14,10 @@ class CheckpointsConfig:
     path: str | None = option(None, "look below this folder, whether the registry knows it or not", path=True)
     all: bool = option(False, "also those that were pruned, and runs without any")
     debug: bool = option(False, "explain each step of the reasoning, as debug-checkpoints does")
-    use: str | None = option(None, "best, last or an iteration: what the run offers from now on (with --run)")
+    use: str | None = option(
+        None,
+        "offer this checkpoint from now on: RUN:best, RUN:last, RUN:ITERATION",
+    )
     verify: bool = option(False, "read every checkpoint through and compare its hashes")
     prune: bool = option(False, "show what would be deleted; with --yes delete it")
     keep_last: int | None = option(None, "with --prune: keep this many of the newest", at_least=1, at_most=HUGE)

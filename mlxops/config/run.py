@@ -83,7 +83,7 @@ class DeleteConfig:
 class ExportConfig:
     """Settings of an export of the registry."""
 
-    run: list[str] = option([], "only these runs; all unless given")
+    run: list[str] = option([], "the runs: names or parts of them, numbers, latest; all unless given")
     what: Literal["metrics", "runs", "all"] = option("metrics", "points, run_summary, or every table")
     format: Literal["csv", "json", "jsonl", "parquet"] | None = option(
         None, "how the rows are written; as the name of the output ends, else csv, unless given"

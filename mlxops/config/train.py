@@ -149,7 +149,10 @@ class LoraConfig:
         False, "start a new run from a checkpoint of another, with the settings given", role="command"
     )
     branch_from: str | None = option(
-        None, "RUN or RUN:ITERATION to branch from; the most similar run unless given", role="command", aliases=["from"]
+        None,
+        "RUN, RUN:ITERATION, RUN:best or RUN:last to branch from; the most similar run unless given",
+        role="command",
+        aliases=["from"],
     )
     adopt: str | None = option(
         None,

@@ -4,37 +4,62 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlxops.errors import NotFound
 from mlxops.registry import naming
 from mlxops.registry.checkpoints import checkpoints_of
 from mlxops.registry.database import Registry
+from mlxops.registry.naming import Place
+from mlxops.registry.rows import CheckpointRow
 from mlxops.registry.runs import FoundRun, find_run
+
+_IN_WORDS = {"corrupt": "damaged", "missing": "gone", "pruned": "pruned"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """A run's row, and the iteration of one of its checkpoints; None for the adapter that its folder offers."""
+class FoundPlace:
+    """A run's row, and that of one of its checkpoints; None for the adapter that its folder offers."""
 
     run: FoundRun
-    iteration: int | None = None
+    checkpoint: CheckpointRow | None = None
+
+    @property
+    def iteration(self) -> int | None:
+        """The checkpoint's iteration."""
+        return None if self.checkpoint is None else self.checkpoint["iteration"]
 
 
-def find_place(db: Registry, text: str) -> Place:
+def find_place(db: Registry, text: str) -> FoundPlace:
     """The run and the checkpoint that a person names.
 
     Raises `NotFound` for what is not there, and `BadRequest` for a text that names no place.
     """
+    run, place = run_and_place(db, text)
+    return FoundPlace(run=run, checkpoint=None if place is None else checkpoint_at(db, run, place))
+
+
+def run_and_place(db: Registry, text: str) -> tuple[FoundRun, Place | None]:
+    """The run that a person names, and which of its checkpoints, without looking whether it has that one.
+
+    Raises as `find_place` does.
+    """
     name, place = naming.split_place(text, [name for (name,) in db.connection.execute("SELECT name FROM runs")])
-    run = find_run(db, name)
-    if place is None:
-        return Place(run=run)
-    whole = [row for row in checkpoints_of(db, run["id"]) if row["status"] == "whole"]
-    iterations = [row["iteration"] for row in whole]
+    return find_run(db, name), place
+
+
+def checkpoint_at(db: Registry, run: FoundRun, place: Place) -> CheckpointRow:
+    """The row of a checkpoint that is whole as far as the registry knows; raises `NotFound` with those there are."""
+    rows, name = checkpoints_of(db, run["id"]), run["name"]
+    whole = [row for row in rows if row["status"] == "whole"]
     if place == "best":
-        found = [row["iteration"] for row in whole if row["is_best"]]
+        found = [row for row in whole if row["is_best"]]
     elif place == "last":
-        found = iterations[-1:]
+        found = whole[-1:]
     else:
-        found = [int(place)] if int(place) in iterations else []
+        found = [row for row in rows if row["iteration"] == place]
+    there = [row["iteration"] for row in whole]
     if not found:
-        raise naming.missing_place(run["name"], place, iterations)
-    return Place(run=run, iteration=found[-1])
+        raise naming.missing_place(name, place, there)
+    if found[0]["status"] != "whole":
+        what = f"the checkpoint at iteration {found[0]['iteration']:,} of the run {name!r}"
+        raise NotFound(f"{what} is {_IN_WORDS[found[0]['status']]}", hint=naming.choice(name, there))
+    return found[0]

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from typing import Any, TypedDict
 
 from mlxops import layout
-from mlxops.errors import BadRequest, Refused
+from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.options import nearest
 from mlxops.registry import naming
 from mlxops.registry.database import Registry
@@ -259,7 +259,11 @@ def find_run(db: Registry, text: str) -> FoundRun:
     """
     there = db.connection.execute("SELECT name, id, imported_from IS NULL FROM runs ORDER BY id DESC").fetchall()
     newest = next((name for name, _, is_own in there if is_own), there[0][0] if there else None)
-    name = naming.resolve(text, {name: number for name, number, _ in there}, newest)
+    return run_named(db, naming.resolve(text, {name: number for name, number, _ in there}, newest))
+
+
+def run_named(db: Registry, name: str) -> FoundRun:
+    """The run of exactly this name, for what knows it already; raises `NotFound` where it was deleted since."""
     found = db.rows(
         """
         SELECT runs.*, (SELECT status FROM run_summary WHERE run_summary.id = runs.id) AS status
@@ -269,7 +273,7 @@ def find_run(db: Registry, text: str) -> FoundRun:
         of=FoundRun,
     )
     if not found:
-        return find_run(db, text)  # it was deleted in this instant
+        raise NotFound(f"the run {name!r} is not there any more", hint="`inv runs` shows the runs there are")
     (run,) = found
     run["tags"] = [row["tag"] for row in db.rows("SELECT tag FROM tags WHERE run_id = ? ORDER BY tag", (run["id"],))]
     return run

@@ -114,6 +114,14 @@ def test_the_chosen_checkpoint_is_offered_as_a_copy_and_recorded(
     assert [event["iteration"] for event in events(project, "offered")] == [expected]
 
 
+@pytest.mark.parametrize("which", ["run:4", "ru:4", "latest:4", "1:4"])
+def test_a_checkpoint_is_offered_by_the_name_of_its_run(mlxops: Program, project: Path, which: str) -> None:
+    code, out, err = mlxops(f"checkpoints --use {which}")
+
+    assert (code, offered(project)) == (0, 4), err
+    assert "run offers iteration 4" in out
+
+
 def test_going_on_never_reads_what_is_offered_and_then_offers_its_own(
     mlxops: Program, project: Path, folder: Path, tiny_model: Path
 ) -> None:
@@ -154,13 +162,14 @@ def test_pruned_weights_are_not_offered(mlxops: Program, project: Path) -> None:
 
     code, _, err = mlxops("checkpoints --use 2 --run run")
 
-    assert (code, "the checkpoint at iteration 2 of 'run' is pruned" in err) == (3, True)
+    assert (code, "the checkpoint at iteration 2 of the run 'run' is pruned" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
         ("checkpoints --use best", "--use needs the run"),
+        ("checkpoints --use run:newest", "'run:newest' names no checkpoint"),
         ("checkpoints --use newest --run run", "--use takes best, last or an iteration, not 'newest'"),
         ("checkpoints --use 3 --run run", "the run 'run' has no checkpoint at iteration 3"),
         ("checkpoints --use best --run rnu", "no run 'rnu'"),

@@ -30,6 +30,8 @@ def here(tuned_project: Path, tmp_path: Path) -> Invocation:
         ("tuned:4", "0000004_adapters.safetensors"),
         ("tuned:last", "0000008_adapters.safetensors"),
         ("tuned:best", "0000008_adapters.safetensors"),
+        ("une:4", "0000004_adapters.safetensors"),
+        ("1:last", "0000008_adapters.safetensors"),
     ],
 )
 def test_a_run_names_its_model_and_one_of_its_adapters(here: Invocation, run: str, file: str) -> None:
@@ -59,7 +61,7 @@ def test_a_model_alone_has_no_adapter(here: Invocation) -> None:
     [
         ({"model": None}, "no model given"),
         ({"model": None, "run": "tuned", "adapter_path": "adapters/tuned"}, "give one of them"),
-        ({"model": None, "run": "tuned:5"}, "the run 'tuned' has no checkpoint of iteration 5"),
+        ({"model": None, "run": "tuned:5"}, "the run 'tuned' has no checkpoint at iteration 5"),
         ({"model": None, "run": "tuned:x"}, "'tuned:x' names no checkpoint"),
         ({"model": None, "run": "other"}, "no run 'other'"),
         ({"model": "tiny", "adapter_path": "data"}, "there is no adapter in"),

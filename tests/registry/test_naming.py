@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from commands import Ended
 from known_runs import settings, train
 
-from mlxops import registry
+from mlxops import config, registry
 from mlxops.errors import BadRequest, NotFound
 from mlxops.registry import naming
 
@@ -47,7 +46,19 @@ def test_a_name_that_is_not_there_comes_with_the_nearest() -> None:
     assert caught.value.hint == "did you mean 'tiny-quiet-heron'?"
 
 
-@pytest.mark.parametrize("text", ["99", "", " "])
+def test_a_name_like_no_other_comes_with_the_names_there_are() -> None:
+    with pytest.raises(NotFound) as caught:
+        naming.resolve("otter", RUNS, None)
+    assert caught.value.hint == "`inv runs` shows the runs there are: tiny-sandy-crane, 7, tiny-quiet-heron and 1 more"
+
+
+def test_a_checkpoint_where_a_run_is_asked_for_is_told_from_a_name() -> None:
+    with pytest.raises(NotFound) as caught:
+        naming.resolve("crane:best", RUNS, None)
+    assert caught.value.hint == "a run is asked for here and no checkpoint of it: give 'crane' alone"
+
+
+@pytest.mark.parametrize("text", ["99", "", " ", "9" * 5000])
 def test_a_number_or_nothing_that_no_run_has_is_not_found(text: str) -> None:
     with pytest.raises(NotFound):
         naming.resolve(text, RUNS, None)
@@ -59,18 +70,20 @@ def test_a_number_or_nothing_that_no_run_has_is_not_found(text: str) -> None:
         ("run", ("run", None)),
         ("run:best", ("run", "best")),
         ("run:last", ("run", "last")),
-        ("run:120", ("run", "120")),
+        ("run:120", ("run", 120)),
         ("a:b", ("a:b", None)),
-        ("a:b:5", ("a:b", "5")),
+        ("A:B", ("A:B", None)),
+        ("a:b:5", ("a:b", 5)),
     ],
 )
-def test_a_place_is_what_stands_behind_the_last_colon(text: str, parts: tuple[str, str | None]) -> None:
+def test_a_place_is_what_stands_behind_the_last_colon(text: str, parts: tuple[str, naming.Place | None]) -> None:
     assert naming.split_place(text, ["a:b"]) == parts
 
 
-def test_a_place_that_is_none_is_named() -> None:
-    with pytest.raises(BadRequest, match="'run:worst' names no checkpoint"):
-        naming.split_place("run:worst", [])
+@pytest.mark.parametrize("place", ["worst", "-1", "", "9" * 5000])
+def test_a_place_that_is_none_is_named(place: str) -> None:
+    with pytest.raises(BadRequest, match=f"'run:{place}' names no checkpoint"):
+        naming.split_place(f"run:{place}", [])
 
 
 @pytest.fixture
@@ -82,22 +95,43 @@ def numbers() -> dict[str, int]:
         return {row["name"]: row["id"] for row in registry.list_runs(db)}
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "run.show {}",
-        "run.compare {},otter",
-        "run.tag {} --add good",
-        "run.note {} --text kept",
-        "run.export --run {} --output points.csv",
-        "run.report {} --output page.html",
-        "monitor --run {} --once",
-        "checkpoints --run {}",
-        "sql @attempts --param run={}",
-        "train.stop {}",
-        "run.delete {} --yes",
-    ],
-)
+COMMANDS = {
+    "RunConfig.name": "run.show {}",
+    "CompareConfig.runs": "run.compare {},otter",
+    "TagConfig.name": "run.tag {} --add good",
+    "NoteConfig.name": "run.note {} --text kept",
+    "ExportConfig.run": "run.export --run {} --output points.csv",
+    "ReportConfig.runs": "run.report {} --output page.html",
+    "DeleteConfig.runs": "run.delete {} --yes",
+    "MonitorConfig.run": "monitor --run {} --once",
+    "StopConfig.run": "train.stop {}",
+    "CheckpointsConfig.run": "checkpoints --run {}",
+    "SqlConfig.param": "sql @attempts --param run={}",
+}
+"""What a registry alone answers, by the option that takes a run."""
+
+LOADING = {
+    "CheckpointsConfig.use": "checkpoints --use {}:best",
+    "ChatConfig.run": "chat --run {}:best",
+    "QueryConfig.run": "query --run {} --prompt hello",
+    "TestConfig.run": "test --run {}:20",
+}
+"""What needs files of the run, too; `lora --from` needs a model before, and is tested with branches."""
+
+
+def test_every_option_that_takes_a_run_is_tested() -> None:
+    taking = {
+        f"{name}.{field.name}"
+        for name, each in vars(config).items()
+        if dataclasses.is_dataclass(each)
+        for field in dataclasses.fields(each)
+        if field.name in ("run", "runs", "branch_from") or "latest" in field.metadata["help"]
+    }
+
+    assert taking == {*COMMANDS, *LOADING, "LoraConfig.branch_from"} - {"SqlConfig.param", "CheckpointsConfig.use"}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values())
 @pytest.mark.parametrize("text", ["crane", "{number}"])
 def test_every_task_that_takes_a_run_takes_a_part_of_its_name_and_its_number(
     mlxops: Typed, numbers: dict[str, int], command: str, text: str
@@ -109,10 +143,23 @@ def test_every_task_that_takes_a_run_takes_a_part_of_its_name_and_its_number(
     assert code == 0, err
 
 
-def test_a_part_of_several_names_changes_nothing(mlxops: Typed, numbers: dict[str, int]) -> None:
-    code, _, err = mlxops("run.delete r --yes")
+@pytest.mark.parametrize("command", [*COMMANDS.values(), *LOADING.values()])
+def test_a_part_of_several_names_lists_them_and_changes_nothing(
+    mlxops: Typed, numbers: dict[str, int], command: str
+) -> None:
+    before = mlxops("runs --json")[1]
+
+    code, _, err = mlxops(command.format("r"))
 
     assert code == 2
-    assert "small-otter, quiet-heron, sandy-crane" in err
-    assert len(json.loads(mlxops("runs --json")[1])) == 3
-    assert Path("runs.db").exists()
+    assert "'r' is part of 3 names of runs: small-otter, quiet-heron, sandy-crane\nhint: give more of the name" in err
+    assert mlxops("runs --json")[1] == before
+
+
+@pytest.mark.parametrize("name", [query.name for query in registry.saved_queries() if "run" in query.parameters])
+def test_a_saved_query_about_a_run_takes_a_part_of_its_name(mlxops: Typed, numbers: dict[str, int], name: str) -> None:
+    assert mlxops(f"sql @{name} --param run=crane")[0] == 0
+
+
+def test_two_runs_of_a_saved_query_are_named_by_parts(mlxops: Typed, numbers: dict[str, int]) -> None:
+    assert mlxops(f"sql @settings --param one=crane --param other={numbers['quiet-heron']}")[0] == 0

@@ -120,6 +120,18 @@ def test_from_takes_the_newest_checkpoint_or_the_one_it_names(project: Path, pla
 
 
 @slow
+@pytest.mark.parametrize("source", ["ru:8", "1:8"])
+def test_a_child_goes_on_where_a_part_of_its_parents_name_is_in_its_own_name(project: Path, source: str) -> None:
+    command = (*SETTINGS, "--branch", "--from", source, "--name", "grunt", "--seed", "7", "--iters", "9")
+    first = lora(project, *command)
+
+    again = lora(project, *command)
+
+    assert (first.code, again.code) == (0, 0), again.said
+    assert "already at iteration 9" in again.said
+
+
+@slow
 def test_from_best_takes_the_checkpoint_of_the_lowest_validation_loss(project: Path) -> None:
     with registry.open_read_only(project / "runs.db") as db:
         (best,) = db.rows("SELECT iteration FROM checkpoints WHERE is_best")
@@ -269,7 +281,7 @@ def test_a_child_without_checkpoints_says_that_its_parents_are_gone(project: Pat
         (("--from", "run:8", "--num-layers", "1"), 3, "give --num-layers 2"),
         (("--from", "run:9"), 2, "no checkpoint at iteration 9"),
         (("--from", "rum"), 2, "did you mean 'run'?"),
-        (("--from", "run:soon"), 2, "names no checkpoint"),
+        (("--from", "run:soon"), 2, "'run:soon' names no checkpoint"),
         (("--from", "run:8", "--iters", "8"), 2, "`--iters 16` trains 8 more"),
     ],
 )

@@ -101,7 +101,7 @@ def _in_full(invocation: Invocation, runs: Sequence[Known]) -> list[_Known]:
         return []
     with registry.open_read_only(invocation.project.registry_path) as db:
         return [
-            _Known(run=resumable.of_registry(registry.find_run(db, each.row["name"])), rows=each.rows) for each in runs
+            _Known(run=resumable.of_registry(registry.run_named(db, each.row["name"])), rows=each.rows) for each in runs
         ]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from mlxops import files, layout, registry
 from mlxops.config import CheckpointsConfig
@@ -12,7 +12,8 @@ from mlxops.errors import BadRequest, Failed, NotFound, Refused
 from mlxops.jobs.checkpoints.listing import imported
 from mlxops.jobs.train import claim
 from mlxops.projects.invocation import Invocation
-from mlxops.registry import CheckpointRow
+from mlxops.registry import CheckpointRow, naming
+from mlxops.registry.places import checkpoint_at, run_and_place
 from mlxops.training import checkpoints, lock
 
 
@@ -30,32 +31,30 @@ class OfferedWeights:
 def use(invocation: Invocation, config: CheckpointsConfig) -> OfferedWeights:
     """Make `best`, `last` or an iteration of a run what it offers, and record it. Returns what is offered now.
 
-    The file is exchanged whole and before the row. Raises `Refused` for a checkpoint that is damaged or pruned, `Busy`
-    while the run trains.
+    The file is exchanged whole and before the row. Raises `Refused` for a checkpoint that is damaged, `NotFound` for
+    one that is pruned or was never there, `Busy` while the run trains.
     """
-    if config.run is None:
-        raise BadRequest("--use needs the run whose checkpoint it is", hint="`inv checkpoints --use best --run NAME`")
     project = invocation.project
-    wanted = config.use or ""
-    if wanted not in ("best", "last") and not wanted.isdecimal():
-        raise BadRequest(f"--use takes best, last or an iteration, not {wanted!r}")
+    wanted = _wanted(config)
     if not invocation.project.registry_path.exists():
         raise NotFound("there are no runs yet", hint="`inv lora --model MODEL --data DATA` starts the first")
     with registry.open_registry(invocation.project.registry_path) as db:
-        run = registry.find_run(db, config.run)
+        run, place = run_and_place(db, wanted)
+        if place is None:
+            raise BadRequest("--use takes a checkpoint", hint=f"`inv checkpoints --use {quote(run['name'])}:best`")
         name, folder = run["name"], project.from_root(run["adapter_path"])
         if run["imported_from"] is not None:
             raise imported(project, name, run["imported_from"])
         if not folder.is_dir():
             raise NotFound(f"the folder {run['adapter_path']!r} of the run {name!r} is gone")
         with lock.hold(folder / lock.NAME, claim.holder(invocation.command or ""), what=f"the run {name!r}"):
-            row = _chosen(registry.checkpoints_of(db, run["id"]), wanted, name)
+            row = checkpoint_at(db, run, place)
             _check(folder, row, name)
             try:
                 checkpoints.offer_file(folder / row["adapter_file"])
             except OSError as error:
                 raise Failed(f"the run's folder {str(folder)!r} cannot be written: {error.strerror}") from error
-            message = f"offers iteration {row['iteration']:,} ({wanted})"
+            message = f"offers iteration {row['iteration']:,} ({place})"
             registry.offer_checkpoint(db, run["id"], row["iteration"], message=message)
     return OfferedWeights(
         run=name,
@@ -66,26 +65,16 @@ def use(invocation: Invocation, config: CheckpointsConfig) -> OfferedWeights:
     )
 
 
-def _chosen(rows: Sequence[CheckpointRow], wanted: str, name: str) -> CheckpointRow:
-    hint = f"`inv checkpoints --run {name} --all` lists what there is"
-    there = [row for row in rows if row["status"] == "whole"]
-    if wanted == "best":
-        found = next((row for row in there if row["is_best"]), None)
-        if found is None:
-            raise NotFound(f"no checkpoint of the run {name!r} has a validation loss, so none is the best", hint=hint)
-        return found
-    if wanted == "last":
-        if not there:
-            raise NotFound(f"the run {name!r} has no whole checkpoint", hint=hint)
-        return there[-1]
-    found = next((row for row in rows if row["iteration"] == int(wanted)), None)
-    if found is None:
-        raise NotFound(f"the run {name!r} has no checkpoint at iteration {int(wanted):,}", hint=hint)
-    if found["status"] != "whole":
-        raise Refused(
-            f"the checkpoint at iteration {int(wanted):,} of {name!r} is {_IN_WORDS[found['status']]}", hint=hint
-        )
-    return found
+def _wanted(config: CheckpointsConfig) -> str:
+    """What is asked for as RUN:PLACE."""
+    wanted = config.use or ""
+    if config.run is not None:
+        if naming.place_of(wanted) is None:
+            raise BadRequest(f"--use takes best, last or an iteration, not {wanted!r}")
+        return f"{config.run}:{wanted}"
+    if ":" not in wanted:
+        raise BadRequest("--use needs the run whose checkpoint it is", hint="`inv checkpoints --use RUN:best`")
+    return wanted
 
 
 def _check(folder: Path, row: CheckpointRow, name: str) -> None:
@@ -96,6 +85,3 @@ def _check(folder: Path, row: CheckpointRow, name: str) -> None:
             f"the run {name!r}: {problem}",
             hint=f"`inv checkpoints --verify --run {name}` tells which are whole",
         )
-
-
-_IN_WORDS = {"corrupt": "damaged", "missing": "gone", "pruned": "pruned"}

@@ -158,7 +158,9 @@ _STATUS: Mapping[str, str] = {"whole": "whole", "damaged": "corrupt", "missing":
 def _record(invocation: Invocation, group: Group, results: list[Verified]) -> list[Verified]:
     """Mark the rows of a run; what was pruned meanwhile is left out."""
     with registry.open_registry(invocation.project.registry_path) as db:
-        run_id = registry.find_run(db, str(group.run))["id"]
+        run_id = registry.id_of(db, str(group.run))
+        if run_id is None:  # deleted meanwhile
+            return []
         now = {row["iteration"]: row["status"] for row in registry.checkpoints_of(db, run_id)}
         kept = [each for each in results if now.get(each.iteration or 0) != "pruned"]
         for each in kept:

@@ -16,7 +16,7 @@ from mlxops.projects import blas, machine
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.registry.database import open_read_only
-from mlxops.registry.places import Place, find_place
+from mlxops.registry.places import FoundPlace, find_place
 
 if TYPE_CHECKING:
     from mlxops.models.adapter_slot import AdapterSpec
@@ -135,7 +135,7 @@ def spec_of(adapter: LoadableAdapter) -> AdapterSpec:
     )
 
 
-def _place(invocation: Invocation, text: str) -> Place:
+def _place(invocation: Invocation, text: str) -> FoundPlace:
     with open_read_only(invocation.project.registry_path) as db:
         return find_place(db, text)
 
@@ -144,14 +144,14 @@ def _find(project: Project, model: str | None) -> Path:
     return find_model(model, resolve=project.resolve, models_folder=project.models_folder)
 
 
-def _model_of_run(project: Project, place: Place) -> str:
+def _model_of_run(project: Project, place: FoundPlace) -> str:
     """The model of a run as a text that finds it, from wherever the command was typed."""
     stored = str(place.run["model"])
     folder = project.from_root(stored)
     return str(folder) if folder.exists() else stored
 
 
-def _read(path: Path, place: Place | None, layers: int) -> ChosenAdapter:
+def _read(path: Path, place: FoundPlace | None, layers: int) -> ChosenAdapter:
     iteration = None if place is None else place.iteration
     try:
         adapter = loadable.read(path, layers=layers, iteration=iteration)

@@ -201,7 +201,7 @@ def _ask(
     records = [record for record in data.read(file.parent, root=trial.folder).test if _is_question(record)]
     if not records:
         return
-    automatic = run.claim.config.get("automatic") or registry.find_run(run.db, summary["name"])["config"]["automatic"]
+    automatic = run.claim.config.get("automatic") or registry.run_named(run.db, summary["name"])["config"]["automatic"]
     blas.load(
         threads=automatic.get("blas_threads"),
         core_type=automatic.get("core_type"),

@@ -15,7 +15,6 @@ from mlxops.registry import SavedQuery, Table
 
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_NAMES_OF_RUNS = ("run", "one", "other")  # parameters of saved queries that take a run's name, or latest
 _DIGITS = 19  # of SQLite's largest whole number; longer ones stay texts
 
 
@@ -82,7 +81,7 @@ def _parameters_of(
     _check(typed, saved.parameters, saved.required, typed_as)
     parameters: dict[str, int | float | str | None] = dict.fromkeys(saved.parameters)
     for name, text in typed.items():
-        value = _name_of_run(invocation, text) if name in _NAMES_OF_RUNS else _value(text)
+        value = _name_of_run(invocation, text) if saved.takes_run(name) else _value(text)
         saved.check(invocation.project.registry_path, name, value)
         parameters[name] = value
     return parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mlxops.jobs.train.prepare import Prepared
 from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.projects.project import Project
 from mlxops.registry import CheckpointRow, naming
+from mlxops.registry.imported import ImportSource
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint
 from mlxops.training.decide import differences
@@ -21,11 +22,15 @@ from mlxops.training.origin import SHAPE, Origin, origin_of, without_origin
 
 @dataclass(frozen=True, kw_only=True)
 class _Point:
-    """Where a branch is asked for, what was left open being None; a word is `best` or `last`."""
+    """Where a branch is asked for; `run` is None where that was left open."""
 
     run: str | None
-    iteration: int | None = None
-    word: str = "last"
+    place: naming.Place = "last"
+
+    @property
+    def iteration(self) -> int | None:
+        """The iteration that was named."""
+        return self.place if isinstance(self.place, int) else None
 
 
 def settle(
@@ -37,34 +42,33 @@ def settle(
     same command resumes that child, however far its parent has come since.
     """
     config = prepared.config
-    point = _parse(config.branch_from, rows, {each["name"] for each in registry.imports_of(db)} if db else set())
     own = named(project, rows, prepared)
-    if own is not None or not config.new:
-        children = [own] if own is not None else list(rows.values())
-        made = [each for each in children if _is_asked_for(each, point, prepared, is_named=own is not None)]
-        unfinished = [each for each in made if each.status != "completed"]
-        if made:
-            origin = origin_of((unfinished or made)[0].config)
-            assert origin is not None
-            return origin
+    children = [own] if own is not None else [] if config.new else list(rows.values())
+    made = _of_this_command(children, prepared, is_named=own is not None)
+    # a part of a name may be one of the child's name, too: the text means what it meant when the child was made
+    found = [row for row in made if _origin_of(row).asked == config.branch_from]
+    if not found:
+        point = _parse(config.branch_from, rows, registry.imports_of(db) if db else ())
+        found = [row for row in made if _is_at(_origin_of(row), point)]
+    if found:
+        return _origin_of(next((row for row in found if row.status != "completed"), found[0]))
     parent = rows[point.run] if point.run is not None else _most_similar(project, rows, prepared)
     _check_shape(parent, prepared)
     return _origin(project, db, parent, point, prepared)
 
 
-def _parse(text: str | None, rows: Mapping[str, ResumableRun], imported: Collection[str]) -> _Point:
+def _parse(text: str | None, rows: Mapping[str, ResumableRun], imported: Sequence[ImportSource]) -> _Point:
     if text is None:
         return _Point(run=None)
-    name, place = naming.split_place(text, rows)
-    if name in imported:
+    known = {name: row.id for name, row in rows.items()} | {each["name"]: each["id"] for each in imported}
+    typed, place = naming.split_place(text, known)
+    name = naming.resolve(typed, known, next(iter(rows), None))
+    if name not in rows:
         raise BadRequest(
             f"the run {name!r} was imported, so nothing branches from it",
             hint="`--adopt DIR` continues an adapter folder of mlx_lm.lora",
         )
-    run = naming.resolve(name, {each: row.id for each, row in rows.items()}, next(iter(rows), None))
-    if place is None or place in ("best", "last"):
-        return _Point(run=run, word=place or "last")
-    return _Point(run=run, iteration=int(place))
+    return _Point(run=name, place="last" if place is None else place)
 
 
 def named(project: Project, rows: Mapping[str, ResumableRun], prepared: Prepared) -> ResumableRun | None:
@@ -79,16 +83,25 @@ def named(project: Project, rows: Mapping[str, ResumableRun], prepared: Prepared
     return next((row for row in rows.values() if row.adapter_path == place), None)
 
 
-def _is_asked_for(row: ResumableRun, point: _Point, prepared: Prepared, *, is_named: bool) -> bool:
-    """Whether a run is the child that such a command made before."""
-    origin = origin_of(row.config)
-    if origin is None or origin.kind != "branch":
-        return False
-    if not is_named and without_origin(row.config.get("deciding", {})) != prepared.settings:
-        return False
-    # what was left open, or `latest`, means what it meant then
-    is_same_point = point.iteration is not None and (origin.run, origin.iteration) == (point.run, point.iteration)
-    return is_same_point or origin.asked == prepared.config.branch_from
+def _of_this_command(rows: Iterable[ResumableRun], prepared: Prepared, *, is_named: bool) -> list[ResumableRun]:
+    """The branches that such a command can have made before, whatever they branched from."""
+    return [
+        row
+        for row in rows
+        if (origin := origin_of(row.config)) is not None
+        and origin.kind == "branch"
+        and (is_named or without_origin(row.config.get("deciding", {})) == prepared.settings)
+    ]
+
+
+def _is_at(origin: Origin, point: _Point) -> bool:
+    return point.iteration is not None and (origin.run, origin.iteration) == (point.run, point.iteration)
+
+
+def _origin_of(child: ResumableRun) -> Origin:
+    origin = origin_of(child.config)
+    assert origin is not None
+    return origin
 
 
 def _most_similar(project: Project, rows: Mapping[str, ResumableRun], prepared: Prepared) -> ResumableRun:
@@ -143,30 +156,32 @@ def _origin(
     rows = registry.checkpoints_of(db, parent.id) if db and parent.id else ()
     records = {record["iteration"]: record for record in rows}
     there = _usable(folder, records)
+    hint = naming.choice(name, there)
     iteration = point.iteration
-    if point.word == "best":
+    if point.place == "best":
         iteration = next((each for each, record in records.items() if record["is_best"]), None)
         if iteration is None:
-            raise NotFound(f"no checkpoint of {name!r} is its best: none was validated", hint=_choice(there))
+            raise naming.missing_place(name, "best", there)
     if iteration is None:
         newest, damaged = checkpoints.newest(folder, fingerprint=parent.fingerprint)
         if newest is None:
             reason = f": {damaged[0].reason}" if damaged else ""
-            raise NotFound(f"the run {name!r} has no whole checkpoint to branch from{reason}", hint=_choice(there))
+            raise NotFound(f"the run {name!r} has no whole checkpoint to branch from{reason}", hint=hint)
         return _from(project, parent, newest, point, prepared)
     found = checkpoints.read(folder, iteration, fingerprint=parent.fingerprint)
     if isinstance(found, Checkpoint):
         return _from(project, parent, found, point, prepared)
     record = records.get(iteration)
     if record is None and not (folder / layout.state_name(iteration)).exists():
-        raise NotFound(f"the run {name!r} has no checkpoint at iteration {iteration:,}", hint=_choice(there))
+        raise naming.missing_place(name, iteration, there)
     if record is not None and record["status"] == "pruned":
-        raise NotFound(f"the checkpoint of {name!r} at iteration {iteration:,} was pruned", hint=_choice(there))
+        raise NotFound(f"the checkpoint of {name!r} at iteration {iteration:,} was pruned", hint=hint)
     if record is not None and _has_weights_alone(folder, record):
         return _make(project, parent, point, prepared, iteration, record["adapter_sha256"], None, 0)
     others = [each for each in there if each != iteration]
     raise Failed(
-        f"the checkpoint of {name!r} at iteration {iteration:,} cannot be used: {found.reason}", hint=_choice(others)
+        f"the checkpoint of {name!r} at iteration {iteration:,} cannot be used: {found.reason}",
+        hint=naming.choice(name, others),
     )
 
 
@@ -175,13 +190,6 @@ def _usable(folder: Path, records: Mapping[int, CheckpointRow]) -> list[int]:
     weights = {each for each, record in records.items() if record["status"] == "whole" and record["state_pruned_at"]}
     there = {*checkpoints.iterations(folder), *weights}
     return sorted(each for each in there if (folder / layout.adapter_name(each)).exists())
-
-
-def _choice(iterations: Sequence[int]) -> str:
-    if not iterations:
-        return "it has none; `inv runs` shows the runs there are"
-    shown = ", ".join(map(str, iterations[-8:]))
-    return f"there are checkpoints at {'…, ' if len(iterations) > 8 else ''}{shown}"
 
 
 def _has_weights_alone(folder: Path, record: CheckpointRow) -> bool:

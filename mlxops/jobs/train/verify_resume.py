@@ -303,7 +303,7 @@ def _result(trial: _Trial, steps: int) -> Result:
     counters = asdict(found.counters)
     counters["closing"] = {name: value for name, value in counters["closing"].items() if name not in _OF_THE_CLOCK}
     with registry.open_read_only(root / "runs.db") as db:
-        run = registry.find_run(db, _NAME)
+        run = registry.run_named(db, _NAME)
         names = [name for name in registry.latest_metrics(db, run["id"]) if name not in _OF_THE_CLOCK]
         metrics = {
             f"{name} at {point['iteration']}": point["value"]

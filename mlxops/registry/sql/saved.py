@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from mlxops import words
 from mlxops.errors import BadRequest, NotFound
 from mlxops.options import nearest
 from mlxops.registry.database import open_read_only
@@ -31,6 +32,7 @@ _KNOWN = {
 
 _SHOWN = 20  # of the names there are
 
+_RUN = re.compile(r"name of (a|the|the other) run\b")
 _KIND = re.compile(rf"(?:^|, )(a number|a whole number from 1|{'|'.join(_KNOWN)})(?:[;,]|$)")
 
 
@@ -48,6 +50,10 @@ class SavedQuery:
     def required(self) -> tuple[str, ...]:
         """The parameters that have no default."""
         return tuple(name for name in self.parameters if "unless given" not in self.meanings.get(name, ""))
+
+    def takes_run(self, name: str) -> bool:
+        """Whether a parameter names a run."""
+        return _RUN.match(self.meanings.get(name, "")) is not None
 
     def check(self, path: Path, name: str, value: int | float | str) -> None:
         """Raise `BadRequest` for a value that is not of the kind which the parameter's line names.
@@ -91,8 +97,7 @@ def _check_known(path: Path, kind: str, name: str) -> None:
     known = sorted(str(each) for (each,) in query(path, _KNOWN[kind]).rows)
     if known and name not in known:
         near = nearest(name, known)
-        there = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
-        hint = f"did you mean {near!r}?" if near else f"there are {there}"
+        hint = f"did you mean {near!r}?" if near else f"there are {words.listed(known, _SHOWN)}"
         raise BadRequest(f"{name!r} is not {kind} that the registry has", hint=hint)
 
 
