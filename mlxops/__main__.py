@@ -11,7 +11,7 @@ from invoke import Collection, Program
 from invoke.exceptions import Exit, ParseError, UnexpectedExit
 from invoke.util import yaml
 
-from mlxops import __version__
+from mlxops import __version__, files
 from mlxops.projects import project
 from mlxops.tasks import failures, namespace, pages, spelling
 
@@ -97,7 +97,7 @@ def _python_of_the_project(root: Path) -> Path | None:
     environment = root / ".venv"
     python = environment / "bin" / "python"
     has_mlxops = any(environment.glob("lib/python*/site-packages/mlxops*"))
-    if not python.exists() or not has_mlxops or Path(sys.prefix).resolve() == environment.resolve():
+    if not python.exists() or not has_mlxops or files.is_same(Path(sys.prefix), environment):
         return None
     # An environment that takes itself for another one would be handed over to for ever.
     return None if os.environ.get(_HANDED_OVER) == str(environment) else python

@@ -23,12 +23,24 @@ def expanded(path: str | Path) -> Path:
     return Path(text)
 
 
-def is_same(one: Path, other: Path) -> bool:
-    """Whether two paths are one place: to the file system, however they are spelled, or as text where one is absent."""
+def place_of(path: Path) -> tuple[int, int] | str:
+    """What all paths of one file or folder have in common, however they are spelled; of what is absent, its text."""
     try:
-        return os.path.samestat(one.stat(), other.stat())
+        found = path.stat()
     except OSError:
-        return os.path.normpath(one) == os.path.normpath(other)
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths are one place: to the file system, however spelled, or as text where both are absent."""
+    return place_of(one) == place_of(other)
+
+
+def is_below(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies in it, links followed."""
+    place, real = place_of(folder), Path(os.path.realpath(path))
+    return any(place_of(each) == place for each in (real, *real.parents))
 
 
 def problem(path: Path, expected: str) -> str | None:

@@ -134,3 +134,14 @@ def test_one_place_is_the_same_however_it_is_spelled(tmp_path: Path) -> None:
     assert files.is_same(tmp_path / "link", tmp_path / "folder")
     assert files.is_same(tmp_path / "absent" / ".." / "gone", tmp_path / "gone")
     assert not files.is_same(tmp_path / "folder", tmp_path / "gone")
+
+
+def test_what_lies_in_a_folder_is_below_it_however_either_is_spelled(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "folders").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+
+    below = [tmp_path / "folder", tmp_path / "folder" / "gone", tmp_path / "link" / "inner", tmp_path / "link"]
+    assert all(files.is_below(each, tmp_path / "folder") for each in below)
+    assert files.is_below(tmp_path / "folder" / "inner", tmp_path / "link")
+    assert not files.is_below(tmp_path / "folders", tmp_path / "folder")

@@ -75,16 +75,21 @@ def explain(
     """Explain the adapter folders at or below a path, of one run, or of the whole project."""
     project = invocation.project
     below, runs = folder_asked(project, path), _in_full(invocation, known_runs(invocation, run))
-    known = {project.from_root(each.run.adapter_path).resolve(): each for each in runs}
+    of_runs = [project.from_root(each.run.adapter_path).resolve() for each in runs]
+    # of several runs with one folder the newest has it
+    known = dict(reversed([*zip(map(files.place_of, of_runs), runs, strict=True)]))
     if run is not None:
-        places = list(known)
+        found = of_runs
     else:
-        found = [each.folder.resolve() for each in folders.discover(below or project.root)]
-        places = list(dict.fromkeys([*(known if below is None else ()), *found])) or ([below] if below else [])
-    looked = [folders.look(place) for place in places]
+        there = [each.folder.resolve() for each in folders.discover(below or project.root)]
+        found = [*(of_runs if below is None else ()), *there] or ([below] if below else [])
+    looked = [folders.look(place) for place in {files.place_of(each): each for each in found}.values()]
     total = sum(each.bytes for contents in looked for each in contents.files)
     read = _Reader(total, progress)
-    return [_explain(invocation, project, contents, known.get(contents.folder), target, read) for contents in looked]
+    return [
+        _explain(invocation, project, contents, known.get(files.place_of(contents.folder)), target, read)
+        for contents in looked
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

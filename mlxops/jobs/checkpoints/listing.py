@@ -5,7 +5,6 @@ Quick: rows, names, sizes and, where no row tells, headers. Nothing is read thro
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from mlxops import registry
+from mlxops import files, registry
 from mlxops.adapters import adapter_config, folders
 from mlxops.adapters.folders import Contents, Found
 from mlxops.config import CheckpointsConfig
@@ -110,17 +109,17 @@ def listing(invocation: Invocation, config: CheckpointsConfig) -> Listing:
     project = invocation.project
     runs = known_runs(invocation, config.run, with_imported=True)
     below = folder_asked(project, config.path)
-    listed: dict[Path, str] = {}
+    listed: dict[object, str] = {}
     groups, unreadable = [], []
     for run in runs:
-        place = _real(project.from_root(run.row["adapter_path"]))
-        owner = listed.setdefault(place, run.row["name"])
-        if below is None or place.is_relative_to(below):
+        place = project.from_root(run.row["adapter_path"])
+        owner = listed.setdefault(files.place_of(place), run.row["name"])
+        if below is None or files.is_below(place, below):
             groups.append(_of_run(project, run, owner))
     for contents in folders.discover(below or project.root) if config.run is None else ():
         if contents.problem is not None:
             unreadable.append(f"{project.relative(contents.folder)} {contents.problem}")
-        elif _real(contents.folder) not in listed:
+        elif files.place_of(contents.folder) not in listed:
             groups.append(_of_folder(project, contents))
     return Listing(groups=tuple(groups), unreadable=tuple(unreadable))
 
@@ -170,11 +169,7 @@ def folder_asked(project: Project, path: str | None) -> Path | None:
         raise NotFound(f"there is no folder {path!r}", hint="`inv checkpoints` shows those there are")
     if not is_folder:
         raise BadRequest(f"{path!r} is a file, and a folder is wanted", hint=f"its folder is {str(folder.parent)!r}")
-    return _real(folder)
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
+    return folder.resolve()
 
 
 # a run of the registry -----------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def plan(invocation: Invocation, config: CheckpointsConfig) -> list[Going]:
     below = folder_asked(project, config.path)
     runs = known_runs(invocation, config.run)
     if below is not None:
-        runs = [run for run in runs if _place(project, run).resolve().is_relative_to(below)]
+        runs = [run for run in runs if files.is_below(_place(project, run), below)]
     if not runs:
         return []
     with registry.open_read_only(invocation.project.registry_path) as db:

@@ -271,7 +271,7 @@ def _inv(folder: Path) -> str:
     """
     program, python = (Path(sys.prefix) / "bin" / name for name in ("inv", "python"))
     found = shutil.which("inv")
-    if found is not None and Path(found).resolve() == program.resolve():
+    if found is not None and files.is_same(Path(found), program):
         return "inv"
     if program.is_file() and not set(str(program)) & set('"$`\\'):
         return shlex.quote(_shorter(program, folder))

@@ -113,7 +113,7 @@ def _again(project: Project, config: LoraConfig, path: Path, folder: Path, run: 
     origin = origin_of(run["config"])
     asked = config.name or run["name"]
     place = folder if config.adapter_path is None else project.resolve(config.adapter_path)
-    is_same = path == folder or (origin is not None and origin.file == path.name)
+    is_same = files.is_same(path, folder) or (origin is not None and origin.file == path.name)
     is_named = layout.folded(asked) == layout.folded(run["name"]) and files.is_same(place, folder)
     if origin is None or origin.kind != "warm" or not is_named or not is_same:
         raise Refused(
@@ -195,7 +195,7 @@ def _in_words(config: LoraConfig) -> str:
 def _other_model(project: Project, trained_on: str | None, asked: str | None, folder: Path) -> tuple[str, ...]:
     if trained_on is None or trained_on == asked or Path(trained_on).name == folder.name:
         return ()
-    if project.resolve(trained_on).resolve() == folder.resolve():
+    if files.is_same(project.resolve(trained_on), folder):
         return ()
     return (f"the adapter was trained on {trained_on!r}, and resumes {project.relative(folder)!r}",)
 

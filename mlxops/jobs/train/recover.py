@@ -49,7 +49,7 @@ def unknown_folders(project: Project, rows: Iterable[ResumableRun], asked_for: P
             found[place] = Unknown(folder, run, run["name"], None)
         elif not project.from_root(row.adapter_path).exists():
             found[place] = Unknown(folder, run, run["name"], row.id)
-        elif folder == asked_for:
+        elif asked_for is not None and files.is_same(folder, asked_for):
             found[place] = Unknown(folder, run, _free_name(folder.name, by_name), None)
     parents = {each.run["name"]: _parent(each) for each in found.values()}
     return sorted(found.values(), key=lambda each: _generation(each.run["name"], parents))
