@@ -6,11 +6,14 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mlxops.errors import BadRequest
+
+Heard = Callable[[int], object]
+_PIECE = 1 << 20  # bytes read at once
 
 
 def expanded(path: str | Path) -> Path:
@@ -21,6 +24,14 @@ def expanded(path: str | Path) -> Path:
         what = f"there is no user {user!r}" if user else "the home folder is not known: HOME is not set"
         raise BadRequest(what, hint=f"a file or folder of that name is ./{path}")
     return Path(text)
+
+
+def is_there(path: Path) -> bool:
+    """Whether something that can be looked at stands there; False in a folder that may not be entered."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def place_of(path: Path) -> tuple[int, int] | str:
@@ -43,10 +54,10 @@ def is_below(path: Path, folder: Path) -> bool:
     return any(place_of(each) == place for each in (real, *real.parents))
 
 
-def problem(path: Path, expected: str) -> str | None:
+def problem(path: Path, expected: str, heard: Heard | None = None) -> str | None:
     """Read a file through: what keeps it from being the one with this SHA-256 (`expected`), None where nothing does."""
     try:
-        found = sha256(path)
+        found = sha256(path, heard)
     except FileNotFoundError:
         return f"{path.name} is gone"
     except OSError as error:
@@ -90,12 +101,18 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
+def sha256(path: Path, heard: Heard | None = None) -> str:
+    """The SHA-256 of a file's bytes, in hex; `heard` is told how many were read, each time some were."""
     import hashlib  # with OpenSSL behind it: not for those who only list the tasks
 
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb", buffering=0) as file:
+        if heard is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            heard(len(piece))
+        return digest.hexdigest()
 
 
 @contextmanager

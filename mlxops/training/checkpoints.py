@@ -215,9 +215,9 @@ def read(folder: Path, iteration: int, *, fingerprint: str | None = None) -> Che
         return Damaged(iteration=iteration, reason=reason)
 
     adapter, state = folder / adapter_name(iteration), folder / state_name(iteration)
-    if missing := [path.name for path in (adapter, state) if not path.exists()]:
-        return damaged(f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing")
     try:
+        if missing := [path.name for path in (adapter, state) if not path.exists()]:
+            return damaged(f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing")
         header = tensors.read_header(state)
         metadata = header.metadata
         if metadata.get("format") not in (FORMAT, _FIRST_FORMAT):
@@ -279,6 +279,28 @@ def _holds(adapter: Path, state: Path, own: Mapping[str, str]) -> bool:
         return tensors.are_equal(state, own, adapter)
     except ValueError:
         return False
+
+
+def problem(
+    folder: Path,
+    iteration: int,
+    hashes: Mapping[str, str],
+    *,
+    fingerprint: str | None = None,
+    heard: files.Heard | None = None,
+) -> str | None:
+    """Read a checkpoint through: what keeps it from being used, None where nothing does.
+
+    `hashes` are the SHA-256 on record, by file. Files that are not those on record are whole all the same where adapter
+    and state vouch for each other: a record can be older than they are. `heard` is told the bytes as they are read.
+    """
+    wrong = [why for name, sha256 in hashes.items() if (why := files.problem(folder / name, sha256, heard))]
+    if hashes and not wrong:
+        return None
+    if wrong and not files.is_there(folder / state_name(iteration)):
+        return wrong[0]
+    found = read(folder, iteration, fingerprint=fingerprint)
+    return None if isinstance(found, Checkpoint) else found.reason
 
 
 def remove(folder: Path, *, states: Sequence[int], adapters: Sequence[int]) -> tuple[int, dict[str, str]]:

@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm import utils
 
-from mlxops.errors import BadRequest, MlxopsError, NotFound
+from mlxops.errors import BadRequest, MlxopsError, NotFound, Refused
 from mlxops.jobs.eval import loading
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
@@ -79,6 +79,16 @@ def test_a_checkpoint_whose_file_is_gone_names_its_run(here: Invocation) -> None
     (here.project.root / "adapters" / "tuned" / "0000004_adapters.safetensors").unlink()
 
     with pytest.raises(NotFound, match="run 'tuned': there is no checkpoint of iteration 4 in"):
+        loading.choose(here, model=None, run="tuned:4")
+
+
+def test_a_checkpoint_that_is_not_what_was_written_is_refused(here: Invocation) -> None:
+    file = here.project.root / "adapters" / "tuned" / "0000004_adapters.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+    with pytest.raises(Refused, match=r"run 'tuned': 0000004_adapters.safetensors is not what was written \(SHA-256\)"):
         loading.choose(here, model=None, run="tuned:4")
 
 

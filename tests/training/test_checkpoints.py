@@ -281,6 +281,29 @@ def test_a_folder_that_is_not_there_has_no_checkpoint(folder):
     assert checkpoints.newest(folder) == (None, [])
 
 
+def test_what_keeps_a_checkpoint_from_being_used_is_said(folder):
+    written, others = write(folder), write(folder, 4, 2.0)
+    hashes = {written.adapter_file: written.adapter_sha256, written.state_file: written.state_sha256}
+    older = dict.fromkeys(hashes, others.adapter_sha256)
+
+    assert checkpoints.problem(folder, 3, hashes) is None
+    assert checkpoints.problem(folder, 3, older) is None  # the files vouch for each other
+    assert checkpoints.problem(folder, 3, {}) is None
+    damage(folder / written.adapter_file, -1)
+    assert checkpoints.problem(folder, 3, hashes) == checkpoints.read(folder, 3).reason
+    (folder / written.state_file).unlink()
+    assert checkpoints.problem(folder, 3, hashes) == f"{written.adapter_file} is not what was written (SHA-256)"
+
+
+def test_the_bytes_of_a_checkpoint_are_told_as_they_are_read(folder):
+    written, heard = write(folder), []
+    hashes = {written.adapter_file: written.adapter_sha256, written.state_file: written.state_sha256}
+
+    checkpoints.problem(folder, 3, hashes, heard=heard.append)
+
+    assert sum(heard) == written.bytes
+
+
 def test_a_damaged_checkpoint_is_set_aside_under_another_name(folder):
     write(folder, 3)
     write(folder, 4)

@@ -20,7 +20,7 @@ from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.layout import adapter_name, state_name
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
-from mlxops.registry import JsonObject, OfferedCheckpoint, RunSummaryView, opening
+from mlxops.registry import CheckpointRow, JsonObject, OfferedCheckpoint, RunSummaryView, opening
 from mlxops.training import lock
 
 State = Literal["whole", "weights only", "damaged", "missing", "pruned"]
@@ -243,16 +243,16 @@ def _from_row(row: OfferedCheckpoint, files: Mapping[str, Found], unreadable: st
         is_offered=bool(row["is_offered"]),
         status=row["status"],
         verified_at=row["verified_at"],
-        hashes=_hashes(row, has_state=has_state),
+        hashes=tuple(recorded_hashes(row, has_state=has_state).items()),
         problem=problem,
     )
 
 
-def _hashes(row: OfferedCheckpoint, *, has_state: bool) -> tuple[tuple[str, str], ...]:
-    files = [(row["adapter_file"], row["adapter_sha256"])]
-    if has_state:
-        files.append((row["state_file"] or "", row["state_sha256"] or ""))
-    return tuple((name, sha256) for name, sha256 in files if sha256)
+def recorded_hashes(row: CheckpointRow, *, has_state: bool) -> dict[str, str]:
+    """The SHA-256 on record of a checkpoint's files, by their names."""
+    adapter = {row["adapter_file"]: row["adapter_sha256"]}
+    state = {row["state_file"]: row["state_sha256"]} if has_state else {}
+    return {name: sha256 for name, sha256 in (adapter | state).items() if name and sha256}
 
 
 def _state_of(row: OfferedCheckpoint, parts: Sequence[Found | None], *, has_state: bool) -> tuple[State, str | None]:

@@ -14,13 +14,12 @@ from mlxops import files, layout, registry
 from mlxops.adapters import folders
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import Busy, Failed, Refused
-from mlxops.jobs.checkpoints.listing import Known, folder_asked, known_runs
+from mlxops.jobs.checkpoints.listing import Known, folder_asked, known_runs, recorded_hashes
 from mlxops.jobs.train import claim, keep_last
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.registry import CheckpointRow
 from mlxops.training import checkpoints, lock, retention
-from mlxops.training.checkpoints import Checkpoint
 from mlxops.training.retention import Kept, Plan
 
 
@@ -159,7 +158,7 @@ def _plan_around_damage(
 ) -> tuple[Plan, list[str]]:
     """A plan that counts on nothing damaged: what has to stay is read through, and drops out where it is not whole."""
     losses = {row["iteration"]: row["validation_loss"] for row in rows if row["validation_loss"] is not None}
-    hashes = {row["iteration"]: row["adapter_sha256"] for row in rows}
+    recorded = {row["iteration"]: row for row in rows}
     left = dict(kept)
     damaged: list[str] = []
     read: set[int] = set()
@@ -177,18 +176,12 @@ def _plan_around_damage(
             return found, damaged
         iteration = unread[0]
         read.add(iteration)
-        problem = _problem(run, folder, left[iteration], hashes[iteration])
+        hashes = recorded_hashes(recorded[iteration], has_state=left[iteration].has_state)
+        problem = checkpoints.problem(folder, iteration, hashes, fingerprint=run.row["fingerprint"])
         if problem:
             damaged.append(f"iteration {iteration:,}: {problem}")
             del left[iteration]
             _choose_best(left, losses)
-
-
-def _problem(run: Known, folder: Path, kept: Kept, sha256: str) -> str | None:
-    if kept.has_state:
-        found = checkpoints.read(folder, kept.iteration, fingerprint=run.row["fingerprint"])
-        return None if isinstance(found, Checkpoint) else found.reason
-    return files.problem(folder / layout.adapter_name(kept.iteration), sha256)
 
 
 def _choose_best(left: dict[int, Kept], losses: Mapping[int, float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from mlxops import layout, registry
+from mlxops import files, layout, registry
 from mlxops.adapters import folders
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import Failed
@@ -18,12 +17,9 @@ from mlxops.jobs.checkpoints.listing import Group, Item, listing
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.training import checkpoints
-from mlxops.training.checkpoints import Checkpoint
 
 Progress = Callable[[str, int, int], None]
 Result = Literal["whole", "damaged", "missing", "not comparable"]
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,39 +109,21 @@ def _is_known_gone(item: Item) -> bool:
 
 def _verify_item(folder: Path, group: Group, item: Item, counter: _Counter) -> Verified:
     told = partial(Verified, run=group.run, folder=group.folder, iteration=item.iteration)
-    expected = dict(item.hashes)
-    try:
-        hashes = {name: _sha256(folder / name, counter) for name in expected or [item.file]}
-    except FileNotFoundError as error:
-        return told(result="missing", reason=f"{Path(error.filename).name} is gone")
-    except OSError as error:
-        return told(result="damaged", reason=f"{Path(error.filename).name}: {error.strerror}")
-    wrong = [name for name, sha256 in expected.items() if hashes[name] != sha256]
-    if expected and not wrong:
-        return told(result="whole")
-    if item.iteration is not None and (folder / layout.state_name(item.iteration)).exists():
-        # the files of a checkpoint vouch for each other, also where no row does or it is older than they are
-        read = checkpoints.read(folder, item.iteration, fingerprint=group.fingerprint)
-        is_whole = isinstance(read, Checkpoint)
-        return told(
-            result="whole" if is_whole else "damaged",
-            reason=None if isinstance(read, Checkpoint) else read.reason,
-        )
-    if wrong:
-        return told(result="damaged", reason=f"{wrong[0]} is not what was written (SHA-256)")
+    hashes = dict(item.hashes)
+    for name in hashes or [item.file]:
+        try:
+            (folder / name).stat()
+        except FileNotFoundError:
+            return told(result="missing", reason=f"{name} is gone")
+        except OSError as error:
+            return told(result="damaged", reason=f"{name} cannot be read: {error.strerror}")
+    if item.iteration is not None and (hashes or files.is_there(folder / layout.state_name(item.iteration))):
+        problem = checkpoints.problem(folder, item.iteration, hashes, fingerprint=group.fingerprint, heard=counter.add)
+        return told(result="damaged" if problem else "whole", reason=problem)
     problem = folders.read_header(folder / item.file).problem
     if problem:
         return told(result="damaged", reason=f"{item.file} {problem}")
     return told(result="not comparable", reason="no hash of it is known; its header is in order")
-
-
-def _sha256(path: Path, counter: _Counter) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            counter.add(len(chunk))
-    return digest.hexdigest()
 
 
 def _may_be_written(path: Path) -> bool:

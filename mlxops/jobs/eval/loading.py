@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from mlxops.adapters import adapter_config, loadable
 from mlxops.adapters.loadable import LoadableAdapter
-from mlxops.errors import BadRequest, NotFound
+from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.models.folders import check_model, find_model
 from mlxops.models.identity import model_identity
 from mlxops.projects import blas, machine
@@ -63,7 +64,8 @@ def choose(
 ) -> ChosenModel:
     """The model and the adapter that a command names; a run and an adapter's folder know their model.
 
-    Raises `BadRequest` and `NotFound` for what is not there or does not fit. Loads nothing.
+    Raises `BadRequest` and `NotFound` for what is not there or does not fit, `Refused` for a damaged checkpoint. Loads
+    nothing.
     """
     project = invocation.project
     if adapter_path is not None and run is not None:
@@ -160,6 +162,11 @@ def _read(path: Path, place: FoundPlace | None, layers: int) -> ChosenAdapter:
             raise
         hint = f"`inv checkpoints --run {place.run['name']}` shows what is on disk"
         raise NotFound(f"run {place.run['name']!r}: {error.message}", hint=hint) from error
+    if place is not None and place.checkpoint is not None and place.checkpoint["adapter_sha256"] != adapter.sha256:
+        raise Refused(
+            f"run {place.run['name']!r}: {adapter.file.name} is not what was written (SHA-256)",
+            hint=f"`inv checkpoints --verify --run {quote(place.run['name'])}` tells which are whole",
+        )
     run_id = None if place is None else int(place.run["id"])
     described = place.run if place else adapter_config.describes_itself(path if path.is_dir() else path.parent)
     template_config = (described["config"] if described else {}).get("chat_template_config") or {}

@@ -83,15 +83,8 @@ def begin(work: Work, begun: Beginning, emit: Listener) -> Work:
 
 
 def _verify(path: Path, sha256: str) -> None:
-    try:
-        is_same = files.sha256(path) == sha256
-    except OSError as error:
+    if problem := files.problem(path, sha256):
         raise Failed(
-            f"{str(path)!r}, with which this run begins, cannot be read: {error.strerror}",
-            hint="`--new` begins with what is there now",
-        ) from error
-    if not is_same:
-        raise Failed(
-            f"{str(path)!r}, with which this run begins, has changed since",
+            f"this run begins with {str(path)!r}, and {problem}",
             hint="`--new` begins with what is there now",
         )
