@@ -33,16 +33,14 @@ def plural(amount: int, unit: str) -> str:
     return f"{amount:,} {unit if amount == 1 else f'{unit}s'}"
 
 
-def listed(things: Sequence[object], shown: int, unit: str = "") -> str:
+def listed(things: Sequence[object], shown: int) -> str:
     """The first of several things, and how many there are besides.
 
-    >>> listed(["a", "b", "c", "d"], 2), listed(["a", "b"], 2), listed([10, 20, 30], 2, "row")
-    ('a, b and 2 more', 'a, b', '10, 20 and 1 more row')
+    >>> listed(["a", "b", "c", "d"], 2), listed(["a", "b"], 2)
+    ('a, b and 2 more', 'a, b')
     """
     first, left = ", ".join(map(str, things[:shown])), len(things) - shown
-    if left <= 0:
-        return first
-    return f"{first} and {left:,} more{f' {unit}' if unit else ''}{'s' if unit and left > 1 else ''}"
+    return f"{first} and {left:,} more" if left > 0 else first
 
 
 def progress(iteration: int, target: int | None, between: str = "/") -> str:

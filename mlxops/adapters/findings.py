@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mlxops import words
 from mlxops.adapters.evidence import Evidence, Recorded, Shape, State, Tensors, Weights
 
 Level = Literal["info", "warning", "error"]
@@ -73,8 +74,7 @@ def _unreadable(evidence: Evidence) -> Iterator[Finding]:
 def _not_finite(evidence: Evidence) -> Iterator[Finding]:
     for each in evidence.weights:
         if each.not_finite:
-            more = f" and {len(each.not_finite) - 1:,} more" if len(each.not_finite) > 1 else ""
-            message = f"{each.name} holds numbers that are not finite, in {each.not_finite[0]}{more}"
+            message = f"{each.name} holds numbers that are not finite, in {words.listed(each.not_finite, 1)}"
             yield Finding(kind="not finite", level="error", message=message, iterations=_of(each))
 
 
@@ -198,7 +198,7 @@ def _mixed_layouts(evidence: Evidence) -> Iterator[Finding]:
         return
     standard = next((_layout(each) for each in readable if each.iteration is None), layouts.most_common(1)[0][0])
     others = tuple(each for each in readable if _layout(each) != standard)
-    names = ", ".join(each.name for each in others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    names = words.listed([each.name for each in others], 3)
     iterations = tuple(sorted(each.iteration for each in others if each.iteration is not None))
     message = f"{names}: other arrays or shapes than the rest: two trainings are mixed"
     yield Finding(kind="mixed", level="error", message=message, iterations=iterations)
@@ -210,8 +210,8 @@ def _against_the_settings(evidence: Evidence) -> Iterator[Finding]:
     sample = sample or next((each for each in reversed(evidence.numbered) if each.tensors), None)
     if sample is None or evidence.shape is None:
         return
-    for words in _mismatches(evidence.shape, sample.tensors):
-        message = f"adapter_config.json does not match {sample.name}: {words}"
+    for mismatch in _mismatches(evidence.shape, sample.tensors):
+        message = f"adapter_config.json does not match {sample.name}: {mismatch}"
         yield Finding(kind="does not match", level="error", message=message, iterations=_of(sample))
 
 

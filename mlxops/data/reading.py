@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from mlxops import words
 from mlxops.data import file_types
 from mlxops.data.file_rows import GZIPPED, PLAIN, Findings, read_file
 from mlxops.data.formats import FORMATS, Record
@@ -225,7 +226,7 @@ def _what_is_there(folder: Path, root: Path | None) -> str:
     ]
     rows = [_shown(file, root) for file in near if file.name.lower().endswith((".jsonl", ".ndjson", *GZIPPED))]
     if rows:
-        return f"there is {', '.join(rows[:5])}{f' and {len(rows) - 5} more' if len(rows) > 5 else ''}"
+        return f"there is {words.listed(rows, 5)}"
     for file in near:
         if file.suffix.lower() in _FOREIGN_SUFFIXES:
             return f"there is {_shown(file, root)}; {_to_jsonl(file, _shown(file, root))}"

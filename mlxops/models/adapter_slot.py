@@ -16,6 +16,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
+from mlxops import words
 from mlxops.errors import BadRequest
 
 _LEAVES = ("lora_a", "lora_b", "m")
@@ -195,6 +196,4 @@ def _outermost(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def _counted(names: Sequence[str], what: str) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    tensors = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
-    return f"{tensors} {what} ({', '.join(names[:_NAMED])}{more})"
+    return f"{words.plural(len(names), 'tensor')} {what} ({words.listed(names, _NAMED)})"

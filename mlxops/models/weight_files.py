@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from mlxops import words
 from mlxops.errors import Failed
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def check_room(folder: Path, weights: Sequence[Weight]) -> None:
     needed, free = sum(weight.bytes for weight in weights) + _OTHER_FILES, shutil.disk_usage(there).free
     if needed > free:
         raise Failed(
-            f"the model needs {needed / 1e9:,.1f} GB of disk, and {str(there)!r} has {free / 1e9:,.1f} GB free",
+            f"the model needs {words.size(needed)} of disk, and {str(there)!r} has {words.size(free)} free",
             hint="`--dtype keep` or float16 takes less, `--output` takes another disk",
         )
 

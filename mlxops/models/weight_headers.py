@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlxops import words
 from mlxops.errors import BadRequest
 from mlxops.models.folder_files import AGAIN, check_file, is_pickle, read_json, readable
 
@@ -138,9 +139,8 @@ def _refuse_missing(folder: Path, missing: set[str], of: int) -> None:
         if (folder / name).is_symlink():
             check_file(folder / name)
     if missing:
-        names = sorted(missing)
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        raise BadRequest(f"{str(folder)!r} lacks {len(names)} of {of} weight files: {shown}", hint=AGAIN)
+        shown = words.listed(sorted(missing), 3)
+        raise BadRequest(f"{str(folder)!r} lacks {len(missing)} of {of} weight files: {shown}", hint=AGAIN)
 
 
 def _no_weights(folder: Path) -> BadRequest:

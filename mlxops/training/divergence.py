@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mlxops import words
 from mlxops.errors import Diverged
 from mlxops.events import Event, Notice, Stopped
 from mlxops.training import checkpoints
@@ -67,12 +68,11 @@ def _go_back(trainer: Trainer, batch: Batch | None, emit: Callable[[Event], None
 
 
 def _diverged(why: str, rows: list[str], good: int, *, is_to_blame: bool) -> Diverged:
-    named = ", ".join(rows[:_SHOWN]) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")
     where = f"goes back to iteration {good}, the last good checkpoint" if good else "has no checkpoint from before"
     smaller = (
         f"a smaller `--learning-rate`, `--warmup` or `--max-grad-norm 1` with `--new`{' or `--branch`' if good else ''}"
     )
     return Diverged(
-        f"{why} (rows {named}); the run {where}",
+        f"{why} (rows {words.listed(rows, _SHOWN)}); the run {where}",
         hint=smaller if is_to_blame else f"look at {rows[0]} and the rows beside it; or {smaller}",
     )

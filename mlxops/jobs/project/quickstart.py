@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlxops import data, files, registry
+from mlxops import data, files, registry, words
 from mlxops.config import LoraConfig, QuickstartConfig
 from mlxops.config.train import layers_trained
 from mlxops.errors import BadRequest, Failed, Refused
@@ -189,7 +189,7 @@ def _check_room(folder: Path) -> None:
     free = machine.free_disk(folder)
     if free < _DISK:
         raise Failed(
-            f"this takes about {_DISK / 1e9:.1f} GB in {str(folder.parent)!r}, and {free / 1e9:.1f} GB are free",
+            f"this takes about {words.size(_DISK)} in {str(folder.parent)!r}, and {words.size(free)} are free",
             hint="`--dir` names a folder on another disk",
         )
 

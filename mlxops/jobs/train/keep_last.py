@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlxops import registry
+from mlxops import registry, words
 from mlxops.events import Notice
 from mlxops.registry import CheckpointRow
 from mlxops.training import checkpoints, retention
@@ -36,7 +36,7 @@ class Keeper:
         )
         said = []
         if freed:
-            message = f"{freed / 2**20:,.1f} MiB freed by --keep-last {self._keep_last:,}"
+            message = f"{words.size(freed)} freed by --keep-last {self._keep_last:,}"
             detail = {"bytes": freed, "iterations": list(plan.adapters)}
             said.append(Notice(kind="pruned", message=message, iteration=iteration, detail=detail))
         for name in sorted(failed.keys() - self._told):

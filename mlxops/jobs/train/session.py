@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlxops import registry
+from mlxops import registry, words
 from mlxops.config import LoraConfig
 from mlxops.data.tokens import Example
 from mlxops.events import Listener, Stopped
@@ -202,9 +202,8 @@ def _like(decision: Any) -> tuple[str, ...]:
     """The most similar unfinished run and where it differs, for someone who meant to resume it."""
     if decision.similar is None:
         return ()
-    shown = ", ".join(f"{name} {there!r} → {asked!r}" for name, there, asked in map(_short, decision.differences[:3]))
-    more = f" and {len(decision.differences) - 3} more" if len(decision.differences) > 3 else ""
-    return (f"the unfinished run most like it is {decision.similar}, which differs in {shown}{more}",)
+    differences = [f"{name} {there!r} → {asked!r}" for name, there, asked in map(_short, decision.differences)]
+    return (f"the unfinished run most like it is {decision.similar}, which differs in {words.listed(differences, 3)}",)
 
 
 def _short(difference: tuple[str, Any, Any]) -> tuple[str, Any, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mlxops import words
 from mlxops.errors import BadRequest
 from mlxops.models.gguf import model_settings, names
 from mlxops.models.gguf.file import GgufFile
@@ -126,8 +127,7 @@ def _check_tensors(file: GgufFile, layouts: Mapping[str, Layout], used: set[str]
         if name in file.tensors and file.tensors[name].shape != layout.shape
     ]
     if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise refusal(f"{', '.join(problems[:3])}{more}")
+        raise refusal(words.listed(problems, 3))
 
 
 _LLAMA = _Architecture(

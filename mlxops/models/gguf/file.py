@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mlxops import words
 from mlxops.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ def _all_shards(file: Path) -> list[Path]:
     ]
     missing = [each.name for each in files if not each.is_file()]
     if missing and file.is_file():
-        more = f" (and {len(missing) - 3} more)" if len(missing) > 3 else ""
+        are = "are" if len(missing) > 1 else "is"
         raise NotFound(
-            f"of the {count} files of this model {', '.join(missing[:3])}{more} is missing",
+            f"of the {count} files of this model {words.listed(missing, 3)} {are} missing",
             hint=f"all of them go into {str(file.parent)!r}",
         )
     return files if file.is_file() else [file]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from mlxops import words
 from mlxops.errors import BadRequest
 
 
@@ -61,9 +62,10 @@ class Keys:
         """Refuse the file if it has settings that were not asked for."""
         there = {key.removeprefix(self._prefix) for key in self._metadata if key.startswith(self._prefix)}
         if others := sorted(there - self._asked):
-            more = f" (and {len(others) - 3} more)" if len(others) > 3 else ""
-            named = ", ".join(f"{self._prefix}{key}" for key in others[:3])
-            raise refusal(f"its setting {named}{more} is not known")
+            named = words.listed([f"{self._prefix}{key}" for key in others], 3)
+            raise refusal(
+                f"its setting {named} is not known" if len(others) == 1 else f"its settings {named} are not known"
+            )
 
     def _value(self, key: str, default: Any) -> Any:
         self._asked.add(key)

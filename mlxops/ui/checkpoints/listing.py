@@ -150,8 +150,7 @@ def _going(going: Going) -> list[str]:
 
 
 def _numbers(numbers: Sequence[int], shown: int = 8) -> str:
-    more = f" and {len(numbers) - shown:,} more" if len(numbers) > shown else ""
-    return ", ".join(f"{number:,}" for number in numbers[:shown]) + more
+    return words.listed([words.count(number) for number in numbers], shown)
 
 
 def agree(console: Console, planned: Sequence[Going]) -> bool | None:

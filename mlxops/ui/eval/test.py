@@ -82,8 +82,7 @@ def _moved(compared: Compared, console: Console) -> None:
     """The rows that one metric moved most; nothing where none moved."""
     for name, rows in (("better", compared.improved), ("worse", compared.worsened)):
         if rows and compared.metric in ("perplexity", "chrf"):
-            more = f", and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
-            line = f"{name} in {compared.metric}: {', '.join(map(words.visible, rows[:_SHOWN]))}{more}"
+            line = f"{name} in {compared.metric}: {words.listed([*map(words.visible, rows)], _SHOWN)}"
             console.print(Text(line), soft_wrap=True)
 
 

@@ -118,8 +118,7 @@ def chart_of_losses(details: RunDetails) -> str:
         said.append(f"The lowest validation loss is {best} at iteration {words.count(details.run['best_iteration'])}.")
     begins = [words.count(each["from_iteration"]) for each in details.attempts[1:]]
     if begins:
-        more = f" and {len(begins) - 8:,} more" if len(begins) > 8 else ""
-        said.append(f"Later attempts begin at iteration {', '.join(begins[:8])}{more}.")
+        said.append(f"Later attempts begin at iteration {words.listed(begins, 8)}.")
     return " ".join(said)
 
 

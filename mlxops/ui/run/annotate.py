@@ -54,21 +54,15 @@ def _removal(removal: Removal, verb: str, console: Console) -> None:
             _line(f"  {folder.shown} stays: {folder.stays_because}", console)
             continue
         size = words.size(sum(folder.files.values()))
-        _line(f"  {folder.shown}: {_plural(len(folder.files), 'file')}, {size}", console)
+        _line(f"  {folder.shown}: {words.plural(len(folder.files), 'file')}, {size}", console)
         if folder.restored:
             _line(f"    as it was before the run again: {', '.join(folder.restored)}", console)
         if folder.others:
-            more = len(folder.others) - _SHOWN
-            names = ", ".join(folder.others[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
-            _line(f"    stays, being no file of the run: {names}", console)
+            _line(f"    stays, being no file of the run: {words.listed(folder.others, _SHOWN)}", console)
     if not removal.folders:
         _line("  the folders stay, and the next training there takes them up as runs again", console)
-    rows = [_plural(count, name.removesuffix("s")) for name, count in removal.rows.items() if count]
-    _line(f"  rows: {', '.join([_plural(len(removal.names), 'run'), *rows])}", console)
-
-
-def _plural(count: int, name: str) -> str:
-    return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
+    rows = [words.plural(count, name.removesuffix("s")) for name, count in removal.rows.items() if count]
+    _line(f"  rows: {', '.join([words.plural(len(removal.names), 'run'), *rows])}", console)
 
 
 def _line(text: str, console: Console) -> None:

@@ -27,10 +27,10 @@ def imported(facts: ImportResult | OwnRun, console: Console, *, as_json: bool) -
         return
     is_changed = any(facts.changed.values())
     title = "imported" if facts.is_new else "brought up to date" if is_changed else "nothing new"
-    read = (("reports", facts.reports), ("validations", facts.validations), ("checkpoints", facts.checkpoints))
+    read = (("report", facts.reports), ("validation", facts.validations), ("checkpoint", facts.checkpoints))
     pairs = [
         ("from", words.visible(facts.source)),
-        ("read", ", ".join(_plural(count, name) for name, count in read)),
+        ("read", ", ".join(words.plural(count, name) for name, count in read)),
         ("iteration", _progress(facts)),
     ]
     if facts.log and facts.log != facts.source:
@@ -42,9 +42,5 @@ def imported(facts: ImportResult | OwnRun, console: Console, *, as_json: bool) -
 
 def _progress(facts: ImportResult) -> str:
     if facts.target_iterations is None:
-        return f"{_plural(facts.iteration, 'iterations')}, target not known, {facts.status}"
+        return f"{words.plural(facts.iteration, 'iteration')}, target not known, {facts.status}"
     return f"{facts.iteration:,} of {facts.target_iterations:,}, {facts.status}"
-
-
-def _plural(count: int, name: str) -> str:
-    return f"{count:,} {name.removesuffix('s') if count == 1 else name}"

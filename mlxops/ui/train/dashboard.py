@@ -162,8 +162,7 @@ def _title(snapshot: Snapshot, width: int, clock: _Clock, unicode: bool) -> Text
     if len(snapshot.runs) > 1:
         text.append(f"   run {snapshot.index + 1:,} of {len(snapshot.runs):,}", "dim")
     if others := snapshot.at_work:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        text.append(f"   also at work: {words.visible(others[0])}{more}", "green")
+        text.append(f"   also at work: {words.listed([*map(words.visible, others)], 1)}", "green")
     return text
 
 

@@ -323,7 +323,7 @@ def _report_parts(event: events.Report, left: float | None) -> list[str]:
 
 
 def _skipped(event: events.Skipped) -> str:
-    rows = ", ".join(event.origins[:3]) + (f" and {len(event.origins) - 3} more" if len(event.origins) > 3 else "")
+    rows = words.listed(event.origins, 3)
     return f"skipped: {event.reason}" + (f" ({rows})" if rows else "")
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxops import files, layout, registry
+from mlxops import files, layout, registry, words
 from mlxops.adapters import adapter_config, folders, mlx_lm_log
 from mlxops.adapters.folders import Contents
 from mlxops.errors import BadRequest, InvalidData, NotFound
@@ -132,10 +132,9 @@ def _folder(project: Project, path: Path, typed: str) -> Source:
         if each.is_adapter_folder and adapter_config.describes_itself(each.folder) is None
     ]
     if below:
-        more = f" and {len(below) - _SHOWN:,} more" if len(below) > _SHOWN else ""
         raise BadRequest(
             f"{typed!r} is no adapter folder, but holds {len(below):,}",
-            hint=f"import them one by one: {', '.join(below[:_SHOWN])}{more}",
+            hint=f"import them one by one: {words.listed(below, _SHOWN)}",
         )
     hint = f"it holds a log: {log.name}" if log else "what mlx_lm.lora writes is adapters.safetensors"
     raise NotFound(f"there is no adapter in {typed!r}", hint=hint)
