@@ -39,6 +39,7 @@ from mlxops.events import Report
 from mlxops.jobs.train.monitor import Watch
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
+from mlxops.registry.away import Writer
 from mlxops.registry.recorder import Recorder
 from mlxops.ui.terminal import console
 from mlxops.ui.train import monitor
@@ -133,7 +134,7 @@ def frames(path: Path, width: int, height: int, count: int) -> tuple[float, list
     invocation = Invocation(project=Project(root=path.parent, cwd=path.parent, registry_path=path))
     with registry.open_registry(path) as db, Watch(invocation) as watch:
         iteration, attempt = begin(db)
-        record = Recorder(db, 1, attempt, saved_at=0)
+        record = Recorder(Writer(db, 1, attempt), saved_at=0)
 
         def frame() -> None:
             watch.changed()
@@ -158,7 +159,7 @@ def taken_by_monitors(path: Path, seconds: float, processors: int) -> float:
     """The share of all processors, in percent, that the monitors take from a training: the most it can lose to them."""
     with registry.open_registry(path) as db, monitors(path, MONITORS) as processes:
         iteration, attempt = begin(db)
-        record = Recorder(db, 1, attempt, saved_at=0)
+        record = Recorder(Writer(db, 1, attempt), saved_at=0)
         step = steps_of(processors)
         for _ in range(20):  # the first frames, and until they have seen that the processors are busy
             step()
@@ -180,7 +181,7 @@ def watched(path: Path, pairs: int, processors: int) -> tuple[list[float], tuple
     reports: dict[bool, list[float]] = {False: [], True: []}
     with registry.open_registry(path) as db, monitors(path, MONITORS) as processes:
         iteration, attempt = begin(db)
-        record = Recorder(db, 1, attempt, saved_at=0)
+        record = Recorder(Writer(db, 1, attempt), saved_at=0)
         step = steps_of(processors)
         for pair in range(pairs):
             seconds: dict[bool, float] = {}

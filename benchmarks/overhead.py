@@ -21,6 +21,7 @@ from pathlib import Path
 
 from mlxops import files, registry
 from mlxops.events import Report, Step
+from mlxops.registry.away import Writer
 from mlxops.registry.recorder import Recorder
 from mlxops.ui.terminal import console
 from mlxops.ui.train import live
@@ -51,7 +52,7 @@ def step_overhead(folder: Path) -> float:
             db, made.id, start_kind="fresh", from_iteration=0, trained_tokens=0, target_iterations=STEPS, device="cpu",
             environment={}, command="",
         )  # fmt: skip
-        record = Recorder(db, made.id, attempt, saved_at=0)
+        record = Recorder(Writer(db, made.id, attempt), saved_at=0)
         terminal = console.make(file=Terminal(), width=100)
         spent = 0.0
         with live.screen(terminal, run_name=made.name, target=STEPS, iteration=0, lines=[]) as screen:

@@ -44,7 +44,12 @@ def state_name(iteration: int) -> str:
     return f"{iteration:07d}_state.safetensors"
 
 
-Kind = Literal["weights", "state", "offered", "settings", "set aside", "half-written", "other"]
+def waiting_name(iteration: int) -> str:
+    """The name of the file beside a checkpoint with what waits for a registry that is away."""
+    return f"{iteration:07d}_waiting.jsonl"
+
+
+Kind = Literal["weights", "state", "offered", "settings", "waiting", "set aside", "half-written", "other"]
 _NAMES: tuple[tuple[re.Pattern[str], Kind, str], ...] = (
     (re.compile(r"\..*\.partial.*"), "half-written", "what a kill left half-written"),
     (
@@ -55,6 +60,7 @@ _NAMES: tuple[tuple[re.Pattern[str], Kind, str], ...] = (
     (re.compile(r".+\.before"), "set aside", "the original of an adapter that was taken over"),
     (re.compile(r"(\d{7,})_adapters\.safetensors"), "weights", "NNNNNNN_adapters.safetensors: weights by iteration"),
     (re.compile(r"(\d{7,})_state\.safetensors"), "state", "NNNNNNN_state.safetensors: what else resuming takes"),
+    (re.compile(r"(\d{7,})_waiting\.jsonl"), "waiting", "NNNNNNN_waiting.jsonl: history that the registry lacks"),
     (re.compile(r"adapters\.safetensors"), "offered", "adapters.safetensors: what programs load, its iteration open"),
     (re.compile(r"adapters\.npz"), "offered", "adapters.npz: what mlx-lm wrote before safetensors"),
     (re.compile(r"(\d+)_adapters\.npz"), "weights", "N_adapters.npz: weights by iteration, before safetensors"),

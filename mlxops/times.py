@@ -56,6 +56,11 @@ def stored(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def stored_at(seconds: float | None) -> str | None:
+    """A moment in seconds since 1970 as the registry writes it; None stays None."""
+    return None if seconds is None else stored(datetime.fromtimestamp(seconds, UTC))
+
+
 def time_of(text: str) -> datetime:
     """The moment that a time of the registry names."""
     return datetime.fromisoformat(text)

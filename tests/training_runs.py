@@ -289,7 +289,7 @@ def die_in_the_writer(instant: int) -> None:
     watch("shutil:copyfile", written=1, shares=half)
     watch("mlxops.files:sync")
     watch("pathlib:Path.replace")
-    watch("mlxops.registry:add_checkpoint")
+    watch("mlxops.registry.entries:add_checkpoint")
     act_before(CHECKPOINT, writing.set)
 
 

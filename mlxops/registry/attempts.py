@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
+from mlxops import times
 from mlxops.errors import NotFound
 from mlxops.registry.database import Registry
 from mlxops.registry.metrics import forget_points
@@ -96,17 +97,22 @@ def end_attempt(
     trained_tokens: int | None = None,
     epoch: int | None = None,
     error: str | None = None,
+    at: float | None = None,
 ) -> None:
-    """End an attempt and give its run this status, unless a later attempt has taken the run over."""
+    """End an attempt and give its run this status, unless a later attempt has taken the run over.
+
+    `at` is when it ended, in seconds since 1970, now unless given.
+    """
     with db.transaction() as connection:
         connection.execute(
             """
             UPDATE attempts
-            SET ended_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
-                end_reason = ?, to_iteration = ?, error = ?
-            WHERE id = ?
+            SET ended_at = coalesce(?1, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+                heartbeat_at = coalesce(?1, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+                end_reason = ?2, to_iteration = ?3, error = ?4
+            WHERE id = ?5
             """,
-            (reason, iteration, error, attempt_id),
+            (times.stored_at(at), reason, iteration, error, attempt_id),
         )
         connection.execute(
             """
@@ -120,6 +126,20 @@ def end_attempt(
             )
             """,
             (status, iteration, trained_tokens, epoch, attempt_id, attempt_id),
+        )
+
+
+def extend_lost(db: Registry, attempt_id: int, at: float) -> None:
+    """Move the end of an attempt that was closed as lost to what it is known to have done later."""
+    with db.transaction() as connection:
+        connection.execute(
+            """
+            UPDATE attempts
+            SET heartbeat_at = max(heartbeat_at, ?1), ended_at = max(ended_at, ?1),
+                to_iteration = (SELECT iteration FROM runs WHERE id = run_id)
+            WHERE id = ?2 AND end_reason = 'lost'
+            """,
+            (times.stored_at(at), attempt_id),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
+from mlxops import times
 from mlxops.errors import NotFound
 from mlxops.registry.database import Registry
 from mlxops.registry.metrics import record_progress
@@ -33,17 +34,19 @@ def add_checkpoint(
     offered: bool = True,
     trained_tokens: int | None = None,
     epoch: int | None = None,
+    at: float | None = None,
 ) -> int:
     """Record a checkpoint whose files are whole and synced, durably, and return its id.
 
-    One at the same iteration is replaced; `offered` makes it the one the run offers.
+    One at the same iteration is replaced; `offered` makes it the one the run offers. `at` is when it was written, in
+    seconds since 1970, now unless given.
     """
     with db.transaction(durable=True) as connection:
         ((checkpoint_id,),) = connection.execute(
             """
             INSERT INTO checkpoints (run_id, attempt_id, iteration, adapter_file, state_file, bytes, adapter_sha256,
-                state_sha256, train_loss, validation_loss)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                state_sha256, train_loss, validation_loss, created_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(?, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))
             ON CONFLICT (run_id, iteration) DO UPDATE SET
                 attempt_id = excluded.attempt_id, adapter_file = excluded.adapter_file,
                 state_file = excluded.state_file, bytes = excluded.bytes, adapter_sha256 = excluded.adapter_sha256,
@@ -63,6 +66,7 @@ def add_checkpoint(
                 state_sha256,
                 train_loss,
                 validation_loss,
+                times.stored_at(at),
             ),
         ).fetchall()
         mark_best(connection, run_id)

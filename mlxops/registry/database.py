@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -34,11 +34,15 @@ _Row = TypeVar("_Row")
 
 
 class Registry:
-    """An open registry. Its connection is in autocommit mode and belongs to one thread."""
+    """An open registry. Its connection is in autocommit mode, and one thread at a time uses it.
+
+    `guard` is called in every transaction before anything is written; what it raises undoes the transaction.
+    """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self.connection = connection
+        self.guard: Callable[[sqlite3.Connection], None] | None = None
         self.name_ids: dict[str, int] = {}
         self.created_ms: dict[int, float] = {}
         self._tables: sqlite_utils.Database | None = None
@@ -54,6 +58,13 @@ class Registry:
     def close(self) -> None:
         """Close the connection; nothing is pending, since every write has committed."""
         self.connection.close()
+
+    def reconnect(self, connection: sqlite3.Connection) -> None:
+        """Use another connection from now on, whatever file it is to; the one before is the caller's to close."""
+        self.connection = connection
+        self.name_ids.clear()
+        self.created_ms.clear()
+        self._tables = None
 
     @property
     def tables(self) -> sqlite_utils.Database:
@@ -75,6 +86,8 @@ class Registry:
             if durable:
                 connection.execute("PRAGMA synchronous=FULL")
             connection.execute("BEGIN IMMEDIATE")
+            if self.guard is not None:
+                self.guard(connection)
             yield connection
             connection.execute("COMMIT")
         except BaseException as error:
@@ -122,11 +135,12 @@ def _json_columns(of: Hashable) -> tuple[str, ...]:
     return tuple(name for name, hint in hints.items() if {hint, *get_args(hint)} & {JsonObject, JsonArray})
 
 
-def open_registry(path: Path, *, sql: Path | None = None) -> Registry:
+def open_registry(path: Path, *, sql: Path | None = None, patience: float = PATIENCE) -> Registry:
     """The registry at `path`, made if it is not there and brought up to this version's schema.
 
-    `sql` is the folder with `migrations/` and `views/`, the one shipped unless given. Any number of processes may do
-    this at once. Raises `Refused` for a newer database or another program's, `Failed` where it cannot be opened.
+    `sql` is the folder with `migrations/` and `views/`, the one shipped unless given; `patience` is how many seconds
+    a write waits for another process. Any number of processes may do this at once. Raises `Refused` for a newer
+    database or another program's, `Failed` where it cannot be opened.
     """
     # STRICT tables came with 3.37, JSON functions that are always there with 3.38
     if sqlite3.sqlite_version_info < (3, 38):
@@ -135,10 +149,10 @@ def open_registry(path: Path, *, sql: Path | None = None) -> Registry:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Failed(f"cannot make the folder of {str(path)!r}: {error.strerror}", hint=_ELSEWHERE) from error
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         try:
-            return Registry(path, _connect_for_writing(path, sql or folder("db")))
+            return Registry(path, _connect_for_writing(path, sql or folder("db"), patience))
         except sqlite3.Error as error:
             failed = failure(error, path)
             if not failed:
@@ -149,8 +163,9 @@ def open_registry(path: Path, *, sql: Path | None = None) -> Registry:
             time.sleep(0.01)
 
 
-def _connect_for_writing(path: Path, sql: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)
+def _connect_for_writing(path: Path, sql: Path, patience: float) -> sqlite3.Connection:
+    # a training hands its connection to the thread that waits for a registry that is away, and takes it back
+    connection = sqlite3.connect(path, isolation_level=None, timeout=patience, check_same_thread=False)
     try:
         check_version(connection, path, sql)
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):

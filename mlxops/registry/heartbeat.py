@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
+
+from mlxops.registry import same_file
+from mlxops.registry.away import Place
+
+_PATIENCE = 1.0  # seconds, which an end that comes meanwhile waits for
 
 
 class Heartbeat:
     """Beats for an attempt every so many seconds while the block runs, long native calls included.
 
     A beat that fails is tried again at the next and never reaches the training; `beaten` is set by one that succeeds.
+    `place` says where the attempt is by then, None while the registry is away; unless given, it stays where it is.
     """
 
-    def __init__(self, path: Path, attempt_id: int, every: float = 10.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        attempt_id: int,
+        every: float = 10.0,
+        place: Callable[[], Place | None] | None = None,
+    ) -> None:
         self.beaten = threading.Event()
-        self._address = path.resolve().as_uri() + "?mode=rw"
-        self._attempt_id = attempt_id
+        stays = Place(same_file.opened(path), 0, attempt_id)
+        self._place = place or (lambda: stays)
         self._every = every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -35,18 +49,24 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every):
+            place = self._place()
             try:
-                self._beat()
+                if place is not None and self._has_beaten(place):
+                    self.beaten.set()
             except sqlite3.Error:
                 continue
-            self.beaten.set()
 
-    def _beat(self) -> None:
+    def _has_beaten(self, place: Place) -> bool:
         # mode=rw: a registry that was deleted is not made again; a connection a beat costs less than 1 ms
-        with closing(sqlite3.connect(self._address, uri=True, isolation_level=None, timeout=self._every)) as connection:
+        address, patience = place.file.path.resolve().as_uri() + "?mode=rw", min(self._every, _PATIENCE)
+        with closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=patience)) as connection:
+            # connecting opens the file, and the first statement the log beside it, which may be another file's
+            if not place.file.size():
+                return False
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(
                 "UPDATE attempts SET heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
-                " WHERE id = ? AND ended_at IS NULL",
-                (self._attempt_id,),
+                " WHERE id = ? AND pid = ? AND ended_at IS NULL",
+                (place.attempt_id, os.getpid()),
             )
+        return True

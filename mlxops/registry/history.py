@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mlxops import times
 from mlxops.registry.database import Registry
 from mlxops.registry.rows import JsonObject
 from mlxops.registry.runs import to_json
@@ -22,15 +23,34 @@ def add_event(
     level: str = "info",
     iteration: int | None = None,
     detail: JsonObject | None = None,
+    at: float | None = None,
 ) -> None:
-    """Add a line to a run's history: level info, warning or error. Numbers in `detail` that are not finite are None."""
+    """Add a line to a run's history: level info, warning or error. Numbers in `detail` that are not finite are None.
+
+    `at` is when it happened, in seconds since 1970, now unless given; what is there with that time is not added again.
+    """
     with db.transaction() as connection:
         connection.execute(
             """
-            INSERT INTO events (run_id, attempt_id, iteration, level, kind, message, detail)
-            VALUES (?, ?, ?, ?, ?, ?, ?)
+            INSERT INTO events (run_id, attempt_id, iteration, time, level, kind, message, detail)
+            SELECT :run, :attempt, :iteration, coalesce(:time, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), :level, :kind,
+                :message, :detail
+            WHERE :time IS NULL OR NOT EXISTS (
+                SELECT 1
+                FROM events
+                WHERE run_id = :run AND iteration IS :iteration AND kind = :kind AND time = :time AND message = :message
+            )
             """,
-            (run_id, attempt_id, iteration, level, kind, message, to_json(finite(detail)) if detail else None),
+            {
+                "run": run_id,
+                "attempt": attempt_id,
+                "iteration": iteration,
+                "time": times.stored_at(at),
+                "level": level,
+                "kind": kind,
+                "message": message,
+                "detail": to_json(finite(detail)) if detail else None,
+            },
         )
 
 

@@ -81,10 +81,14 @@ def record_report(
     epoch: int | None,
     trained_tokens: int,
     metrics: Mapping[str, float | None],
+    at: float | None = None,
 ) -> None:
-    """Store one report and how far the run is. A value that is not finite is stored as NULL and counted."""
+    """Store one report and how far the run is. A value that is not finite is stored as NULL and counted.
+
+    `at` is when it was made, in seconds since 1970, now unless given.
+    """
     with db.transaction() as connection:
-        _add_points(db, run_id, iteration, metrics)
+        _add_points(db, run_id, iteration, metrics, at)
         connection.execute(_PROGRESS, (run_id, iteration, epoch, trained_tokens))
         connection.execute(_BEAT, (attempt_id,))
 
@@ -95,14 +99,15 @@ def record_validation(
     attempt_id: int | None,
     *,
     iteration: int,
-    loss: float,
-    standard_error: float,
-    metrics: Mapping[str, float] = MappingProxyType({}),
+    loss: float | None,
+    standard_error: float | None,
+    metrics: Mapping[str, float | None] = MappingProxyType({}),
+    at: float | None = None,
 ) -> None:
-    """Store one validation, with other metrics of it by name, and keep the run's best."""
+    """Store one validation, with other metrics of it by name, and keep the run's best. `at` as for a report."""
     losses = {"validation_loss": loss, "validation_standard_error": standard_error}
     with db.transaction() as connection:
-        _add_points(db, run_id, iteration, {**metrics, **losses})
+        _add_points(db, run_id, iteration, {**metrics, **losses}, at)
         connection.execute(_BEST, (run_id,))
         connection.execute(_PROGRESS, (run_id, iteration, None, None))
         connection.execute(_BEAT, (attempt_id,))
@@ -143,8 +148,10 @@ def forget_points(connection: sqlite3.Connection, run_id: int, *, beyond: int, a
     connection.execute(_BEST, (run_id,))
 
 
-def _add_points(db: Registry, run_id: int, iteration: int, metrics: Mapping[str, float | None]) -> None:
-    elapsed_ms = _elapsed_ms(db, run_id)
+def _add_points(
+    db: Registry, run_id: int, iteration: int, metrics: Mapping[str, float | None], at: float | None
+) -> None:
+    elapsed_ms = _elapsed_ms(db, run_id, time.time() if at is None else at)
     points = [
         # float(): numpy's own numbers would be bound as blobs
         (run_id, db.name_ids.get(name) or intern(db, name), iteration, _finite(value), elapsed_ms)
@@ -170,7 +177,7 @@ def intern(db: Registry, name: str) -> int:
     return db.name_ids.setdefault(name, found[0][0])
 
 
-def _elapsed_ms(db: Registry, run_id: int) -> int:
+def _elapsed_ms(db: Registry, run_id: int, at: float) -> int:
     if run_id not in db.created_ms:
         found = db.connection.execute(
             "SELECT (julianday(created_at) - 2440587.5) * 86400000 FROM runs WHERE id = ?", (run_id,)
@@ -178,7 +185,7 @@ def _elapsed_ms(db: Registry, run_id: int) -> int:
         if not found:
             raise NotFound(f"no run has the id {run_id}", hint="`inv runs` shows the runs there are")
         db.created_ms[run_id] = found[0][0]
-    return max(0, round(time.time() * 1000 - db.created_ms[run_id]))
+    return max(0, round(at * 1000 - db.created_ms[run_id]))
 
 
 def rebuild(connection: sqlite3.Connection, run_id: int, name_ids: Iterable[int]) -> None:

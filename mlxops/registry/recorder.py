@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from mlxops import registry
-from mlxops.events import Event, Notice, Report, Saved, Skipped, Stopped, Validation
+from mlxops.events import Event, Notice, Saved, Started, Stopped
+from mlxops.registry.away import Writer
+from mlxops.registry.entries import Entry, entries_of
 
 
 def diverged_before(db: registry.Registry, run_id: int) -> list[Notice]:
@@ -19,72 +24,32 @@ def diverged_before(db: registry.Registry, run_id: int) -> list[Notice]:
 
 
 class Recorder:
-    """A listener that has written an event when it returns. `saved_at` is the iteration of the newest checkpoint."""
+    """A listener that has written an event when it returns, or has it wait where the registry is away.
 
-    def __init__(self, db: registry.Registry, run_id: int, attempt_id: int, saved_at: int) -> None:
-        self._to = (db, run_id, attempt_id)
+    `saved_at` is the iteration of the newest checkpoint; `now` gives seconds since 1970.
+    """
+
+    def __init__(self, writer: Writer, saved_at: int, now: Callable[[], float] | None = None) -> None:
+        self.writer = writer
         self.saved_at = saved_at
+        self._now = now or time.time
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Report():
-                registry.record_report(
-                    *self._to,
-                    iteration=event.iteration,
-                    epoch=event.epoch,
-                    trained_tokens=int(event.metrics["trained_tokens"]),
-                    metrics=event.metrics,
-                )
-            case Validation():
-                registry.record_validation(
-                    *self._to,
-                    iteration=event.iteration,
-                    loss=event.loss,
-                    standard_error=event.standard_error,
-                    metrics=event.metrics,
-                )
+            case Started():
+                self.writer.begin()
             case Saved():
-                registry.add_checkpoint(
-                    *self._to,
-                    iteration=event.iteration,
-                    adapter_file=event.adapter_file,
-                    state_file=event.state_file,
-                    bytes=event.bytes,
-                    adapter_sha256=event.adapter_sha256,
-                    state_sha256=event.state_sha256,
-                    train_loss=event.train_loss,
-                    validation_loss=event.validation_loss,
-                )
                 self.saved_at = event.iteration
-            case Skipped():
-                registry.add_event(
-                    *self._to,
-                    kind="skipped",
-                    level="warning",
-                    iteration=event.iteration,
-                    message=f"{event.reason}, so the batch was left out: {', '.join(event.origins)}",
-                    detail={"origins": list(event.origins), "in_a_row": event.in_a_row},
-                )
-            case Notice():
-                if event.kind == "spoilt" and event.iteration is not None:
-                    db, run_id, _ = self._to
-                    registry.mark_checkpoint(db, run_id, event.iteration, "corrupt")
-                registry.add_event(
-                    *self._to,
-                    kind=event.kind,
-                    level=event.level,
-                    iteration=event.iteration,
-                    message=event.message,
-                    detail=event.detail,
-                )
-            case Stopped():
-                if event.reason == "diverged":
-                    self.saved_at = event.iteration
-                how = f"by {event.signal_name}" if event.signal_name else event.reason
-                registry.add_event(
-                    *self._to,
-                    kind="stopped",
-                    level="error" if event.reason == "diverged" else "info",
-                    iteration=event.iteration,
-                    message=f"{how} at iteration {event.iteration:,}",
-                )
+            case Stopped(reason="diverged"):
+                self.saved_at = event.iteration
+        entries = entries_of(event, self._now())
+        for entry in entries:
+            self.writer(entry)
+        if not entries:
+            self.writer.look()
+
+    def end(self, *, reason: str, status: str, iteration: int, error: str | None) -> str | None:
+        """Record how the attempt ended; None where all is written, else what keeps the registry from being written."""
+        values = {"reason": reason, "status": status, "iteration": iteration, "error": error}
+        self.writer(Entry("end", self._now(), values))
+        return self.writer.finish(self.saved_at)

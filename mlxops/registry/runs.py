@@ -152,6 +152,13 @@ def update_run(db: Registry, run_id: int, **columns: Any) -> None:
         connection.execute("UPDATE runs SET updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?", (run_id,))
 
 
+def set_created(db: Registry, run_id: int, created_at: str) -> None:
+    """Have a run whose row was made again count its time from when it was first created."""
+    with db.transaction() as connection:
+        connection.execute("UPDATE runs SET created_at = ?1 WHERE id = ?2 AND created_at > ?1", (created_at, run_id))
+    db.created_ms.pop(run_id, None)
+
+
 def set_tags(db: Registry, run_id: int, tags: Iterable[str]) -> None:
     """Give a run these tags and no others."""
     with db.transaction() as connection:

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,12 +94,14 @@ def write(
     fingerprint: str,
     environment: Mapping[str, Any],
     run: Mapping[str, Any],
+    carry: Callable[[int], None] = lambda iteration: None,
 ) -> Saved:
     """Write a checkpoint and offer its weights as `adapters.safetensors`.
 
     `weights_to_go_on` is given where `weights` contain a closing update that a longer run would not make; it goes
-    into the state file, as `counters` do, and `counters_of_weights` are those after the closing. On return both files
-    are on the disk. Raises `Failed`, with nothing half-written left, where the disk does not take them.
+    into the state file, as `counters` do, and `counters_of_weights` are those after the closing. `carry` writes what
+    else belongs to the iteration before the checkpoint is in place. On return both files are on the disk. Raises
+    `Failed`, with nothing half-written left, where the disk does not take them.
     """
     started = time.perf_counter()
     iteration, reached = counters.iteration, counters_of_weights or counters
@@ -133,6 +135,7 @@ def write(
         for each in synced:
             each.result()
         size = beside_adapter.stat().st_size + beside_state.stat().st_size
+        carry(iteration)
         # all that a full disk can refuse is done
         places = [(beside_adapter, adapter_name(iteration)), (beside_state, state_name(iteration))]
         if weights_to_go_on is not None and (folder / adapter_name(iteration)).exists():

@@ -36,7 +36,8 @@ class Work:
     """What is trained on what, how far, and what a checkpoint says of it.
 
     `model` is as `layers.prepare` left it; `probe` gives facts of the machine for every report; `now` is the clock, in
-    seconds, by which `save_minutes` counts; `ways` are the run's (see there).
+    seconds, by which `save_minutes` counts; `ways` are the run's (see there); `carry` writes what else belongs to the
+    checkpoint of an iteration before that is in place.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class Work:
     probe: Callable[[], dict[str, float]] = field(default=dict)
     now: Callable[[], float] = time.monotonic
     ways: Mapping[str, str] = field(default_factory=lambda: ways.choose({}))
+    carry: Callable[[int], None] = lambda iteration: None
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,7 @@ class Trainer:
             fingerprint=self.work.fingerprint,
             environment=self.work.environment,
             run=self.work.run,
+            carry=self.work.carry,
         )
 
     def _restore(self, start: Checkpoint) -> None:

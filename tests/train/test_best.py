@@ -309,7 +309,7 @@ def test_a_run_that_ended_early_goes_on_exactly(project: Path, tiny_model: Path,
             for instant in (8, 20, 28, 29, 37, 50, 58, 80, 87)
         ),
         pytest.param(
-            partial(training_runs.signal_itself, signal.SIGKILL, "mlxops.registry:end_attempt", 1),
+            partial(training_runs.signal_itself, signal.SIGKILL, "mlxops.registry.entries:end_attempt", 1),
             id="killed at the end",
         ),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from history_rows import begin, new_run
+from registry_rows import age_heartbeats
 
 from mlxops import registry
 from mlxops.config import MonitorConfig
@@ -19,6 +20,7 @@ from mlxops.jobs.train.monitor import CURVES, Watch, open_watch
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.registry import Registry
+from mlxops.training import lock
 from mlxops.ui.terminal import exact
 
 
@@ -447,6 +449,23 @@ def test_a_process_elsewhere_that_fell_silent_is_a_change(db: Registry, invocati
     assert state is not None
     assert state.run["status"] == "lost"
     assert (silent[0], beating[0]) == ((), (attempt,))
+
+
+def test_a_run_that_is_kept_from_writing_is_alive_by_its_lock(db: Registry, invocation: Invocation) -> None:
+    begin(db, db_run(db, "heron"))
+    age_heartbeats(db, 120)
+    place = invocation.project.root / "adapters" / "heron" / lock.NAME
+    place.parent.mkdir(parents=True)
+
+    with Watch(invocation, ["heron"]) as watch:
+        dead = watch.state()
+        with lock.hold(place, {}, what="the run"):
+            alive = watch.state()
+
+    assert dead is not None
+    assert alive is not None
+    assert (dead.run["status"], dead.is_alive) == ("lost", False)
+    assert (alive.run["status"], alive.is_alive) == ("lost", True)
 
 
 def test_a_registry_that_was_replaced_is_read_anew(db: Registry, invocation: Invocation) -> None:

@@ -230,6 +230,14 @@ def test_a_name_that_is_too_long_leaves_room_for_the_status():
     assert {len(line) for line in lines} == {80}
 
 
+def test_a_run_that_is_kept_from_writing_is_said_to_be_alive():
+    at_work = [attempt(pid=4711)]
+
+    said = "process 4711 is alive and trains; it last wrote to the registry 3 seconds ago"
+    assert said in frame(snapshot(is_alive=True, attempts=at_work))
+    assert said not in frame(snapshot(attempts=at_work))
+
+
 def test_runs_that_are_gone_are_named():
     assert "brave-otter is gone" in frame(snapshot(gone=["brave-otter"]))
     assert "wren, brave-otter are gone" in frame(snapshot(gone=["wren", "brave-otter"]))

@@ -19,7 +19,7 @@ from mlxops.jobs.train.prepare import Prepared
 from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.options import options_of
 from mlxops.projects.project import Project
-from mlxops.registry import JsonObject
+from mlxops.registry import JsonObject, waiting
 from mlxops.training import checkpoints, lock
 from mlxops.training.checkpoints import Checkpoint, Damaged
 from mlxops.training.decide import Decision
@@ -130,8 +130,12 @@ def claim(project: Project, db: registry.Registry, prepared: Prepared, command: 
             name, folder = row.name, project.from_root(row.adapter_path)
             start, damaged = runs.read.get(name, (None, []))
             is_to_complete = decision.kind == "finished" and start is not None and _lacks_its_end(row, start)
-            if decision.kind != "finished" or is_to_complete:
+            if decision.kind != "finished" or is_to_complete or waiting.kept(folder):
                 _take_hold(held, folder, who, f"the run {name!r}", is_read=name not in runs.held)
+                if recover.record_waiting(db, row, folder) and is_to_complete:
+                    # its end may have been among what waited
+                    now = next(each for each in own_runs(db) if each.id == row.id)
+                    is_to_complete = start is not None and _lacks_its_end(now, start)
                 recover.bring_in_line(db, row.id, folder, start, damaged)
             if is_to_complete and start is not None:
                 recover.complete(db, row.id, start)

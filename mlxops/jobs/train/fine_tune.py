@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Saved, Stopped
-from mlxops.jobs.train import adopt, first_checkpoint, fit, latest, memory
+from mlxops.jobs.train import adopt, first_checkpoint, fit, latest, memory, recover
 from mlxops.jobs.train.claim import Claim, stored_config
 from mlxops.jobs.train.environment import Environment, start_kind_of
 from mlxops.jobs.train.keep_last import Keeper
@@ -25,6 +27,7 @@ from mlxops.options import options_of
 from mlxops.projects import blas, machine
 from mlxops.projects.project import Project
 from mlxops.registry import JsonObject
+from mlxops.registry.away import Writer
 from mlxops.registry.recorder import Recorder, diverged_before
 from mlxops.training import lock, signals, ways
 from mlxops.training.retention import checkpoint_bytes, checkpoints_to_come
@@ -97,32 +100,35 @@ def fine_tune(
         config=stored_config(prepared, environment.automatic),
         closing=_to_forget(claim, prepared),
     )
-    record = Recorder(db, claim.run_id, attempt, saved_at=claim.iteration)
-    keeper = Keeper(db, claim.run_id, claim.folder, prepared.config.keep_last)
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    restore = partial(recover.restore, project, claim.folder)
+    writer = Writer(db, claim.run_id, attempt, folder=claim.folder, restore=restore, say=tell)
+    record = Recorder(writer, saved_at=claim.iteration)
+    keeper = Keeper(db, claim.run_id, claim.folder, prepared.config.keep_last, writer)
 
     def emit(event: Event) -> None:
         record(event)
-        for listener in listeners:
-            listener(event)
-        for notice in keeper.prune(event.iteration) if isinstance(event, Saved) else ():
-            emit(notice)
+        tell(event)
+        if isinstance(event, Saved) or writer.has_come_back:
+            writer.has_come_back = False
+            for notice in keeper.prune(record.saved_at):
+                emit(notice)
 
     def say_stopping(signal_number: int) -> None:
         # `inv train.stop` must not be a second request, which would leave at once
         lock.say(claim.folder / lock.NAME, stopping=signal.Signals(signal_number).name)
-        for listener in listeners:
-            listener(
-                Notice(
-                    kind="stopping",
-                    message="finishing this step, then saving (press Ctrl-C again to quit without saving)",
-                )
-            )
+        message = "finishing this step, then saving (press Ctrl-C again to quit without saving)"
+        tell(Notice(kind="stopping", message=message))
 
-    status, reason, iteration, error = "failed", "error", claim.iteration, None
+    status, reason, iteration, error, away = "failed", "error", claim.iteration, None, None
     stop = signals.StopRequest()
     try:
         with (
-            registry.Heartbeat(db.path, attempt),
+            registry.Heartbeat(db.path, attempt, place=lambda: writer.place),
             signals.listen(say_stopping, before_leaving) as stop,
             nullcontext() if prepared.config.allow_sleep else machine.keep_awake(os.getpid()),
         ):
@@ -132,7 +138,7 @@ def fine_tune(
                 record(Notice(kind="begun", message=start_note or "", iteration=claim.iteration))
             for notice in (*_notices(claim, prepared, environment, start_note, changes), *warnings):
                 emit(notice)
-            work = _work(project, prepared, claim, environment, emit)
+            work = replace(_work(project, prepared, claim, environment, emit), carry=writer.keep)
             from mlxops.training.loop import train
 
             stopped = train(work, emit, stop)
@@ -145,7 +151,6 @@ def fine_tune(
                 f"saved and stopped by {stopped.signal_name} at iteration {stopped.iteration:,} of {prepared.target:,}",
                 hint="the same command resumes from there",
             )
-        return stopped
     except KeyboardInterrupt:
         status, reason = "interrupted", "SIGINT"
         raise
@@ -167,9 +172,21 @@ def fine_tune(
             hint="the same command resumes from there",
         ) from failure
     finally:
-        # where the registry itself is what failed, its error is already on the way; the heartbeat will say "lost"
+        # where the registry failed before the first step, its error is already on the way
         with suppress(Failed):
-            registry.end_attempt(db, attempt, reason=reason, status=status, iteration=iteration, error=error)
+            away = record.end(reason=reason, status=status, iteration=iteration, error=error)
+            if away is not None:
+                message = f"the registry is still away: {away}; what it misses is kept in {claim.folder.name}"
+                tell(Notice(kind="registry away", message=message, level="warning"))
+            elif writer.has_come_back:
+                for notice in keeper.prune(record.saved_at):
+                    emit(notice)
+    if away is not None:
+        raise Failed(
+            f"trained to iteration {iteration:,} and saved, but the registry could not be written: {away}",
+            hint="the same command completes the run's history once it can be written",
+        )
+    return stopped
 
 
 def _to_forget(claim: Claim, prepared: Prepared) -> list[str]:

@@ -6,37 +6,53 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlxops import registry, words
+from mlxops.errors import Failed
 from mlxops.events import Notice
 from mlxops.registry import CheckpointRow
+from mlxops.registry.away import Writer
 from mlxops.training import checkpoints, retention
 from mlxops.training.retention import Kept
 
 
 class Keeper:
-    """Removes all but the last `keep_last` checkpoints of one run (None: nothing), and says what it freed."""
+    """Removes all but the last `keep_last` checkpoints of one run (None: nothing), and says what it freed.
 
-    def __init__(self, db: registry.Registry, run_id: int, folder: Path, keep_last: int | None) -> None:
+    With the run's `writer`, nothing is removed while the registry is away: that is done after a later checkpoint.
+    """
+
+    def __init__(
+        self, db: registry.Registry, run_id: int, folder: Path, keep_last: int | None, writer: Writer | None = None
+    ) -> None:
         self._db, self._run_id, self._folder, self._keep_last = db, run_id, folder, keep_last
+        self._writer = writer
         self._told: set[str] = set()
 
     def prune(self, iteration: int | None = None) -> list[Notice]:
         """Remove what goes, and what a kill or a refusal left of what was to go; returns what there is to say."""
         if self._keep_last is None:
             return []
-        rows = registry.checkpoints_of(self._db, self._run_id)
+        if self._writer is None:
+            return self._prune(self._keep_last, self._run_id, iteration)
+        if self._writer.place is None:
+            return []
+        try:
+            return self._prune(self._keep_last, self._writer.place.run_id, iteration)
+        except Failed:
+            return []
+
+    def _prune(self, keep_last: int, run_id: int, iteration: int | None) -> list[Notice]:
+        rows = registry.checkpoints_of(self._db, run_id)
         sizes = {path.name: path.stat().st_size for path in self._folder.glob("*.safetensors")}
-        plan = retention.plan(
-            kept(rows, registry.branch_points(self._db, self._run_id), sizes), keep_last=self._keep_last
-        )
+        plan = retention.plan(kept(rows, registry.branch_points(self._db, run_id), sizes), keep_last=keep_last)
         if plan.states or plan.adapters:
-            registry.mark_pruned(self._db, self._run_id, states=plan.states, adapters=plan.adapters)
+            registry.mark_pruned(self._db, run_id, states=plan.states, adapters=plan.adapters)
         left_states, left_adapters = left_over(rows, sizes)
         freed, failed = checkpoints.remove(
             self._folder, states=[*left_states, *plan.states], adapters=[*left_adapters, *plan.adapters]
         )
         said = []
         if freed:
-            message = f"{words.size(freed)} freed by --keep-last {self._keep_last:,}"
+            message = f"{words.size(freed)} freed by --keep-last {keep_last:,}"
             detail = {"bytes": freed, "iterations": list(plan.adapters)}
             said.append(Notice(kind="pruned", message=message, iteration=iteration, detail=detail))
         for name in sorted(failed.keys() - self._told):

@@ -27,6 +27,7 @@ from mlxops.registry import (
     RunOverview,
     RunSummaryView,
 )
+from mlxops.training import lock
 
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second", "padding_share")
 _LOSSES = CURVES[:2]
@@ -52,7 +53,8 @@ class Snapshot:
     """A run as the registry has it at one moment, and what there is beside it.
 
     `runs` are the names of all, newest first, `index` its place among them; `gone` are those deleted meanwhile. `since`
-    and `last` are the first iteration shown and how many are asked for; `warnings` are iterations with one.
+    and `last` are the first iteration shown and how many are asked for; `warnings` are iterations with one. `is_alive`
+    says that a process is at work on a run that the registry has as lost: it is kept from writing there.
     """
 
     run: RunSummaryView
@@ -72,6 +74,7 @@ class Snapshot:
     curves: Mapping[str, Sequence[Range]]
     is_laid_over: bool
     others: Sequence[OtherRun]
+    is_alive: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,7 @@ class Watch:
         if len(set(names)) > _MOST:
             raise BadRequest(f"{len(set(names))} runs are too many to tell apart", hint=f"name at most {_MOST}")
         self.path = invocation.project.registry_path
+        self._project = invocation.project
         self.name = names[0] if names else None
         self.last = last
         self._named = list(dict.fromkeys(names))
@@ -306,6 +310,7 @@ class Watch:
             last=self.last,
             curves={key[1]: rows for key, rows in read.items() if key[0] == run["id"]},
             is_laid_over=run["name"] in self._laid_over,
+            is_alive=run["status"] == "lost" and lock.is_held(self._project.from_root(run["adapter_path"]) / lock.NAME),
             others=[
                 OtherRun(
                     name=other["name"], curves={key[1]: rows for key, rows in read.items() if key[0] == other["id"]}

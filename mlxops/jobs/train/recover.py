@@ -11,6 +11,7 @@ from mlxops.adapters.adapter_config import DescribedRun, describes_itself
 from mlxops.errors import Failed
 from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.projects.project import Project
+from mlxops.registry import waiting
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint, Damaged
 from mlxops.training.origin import origin_of
@@ -73,14 +74,41 @@ def _generation(name: str, parents: Mapping[str, str | None]) -> int:
     return len(seen)
 
 
-def take(project: Project, db: registry.Registry, unknown: Unknown) -> None:
-    """Give a run's folder its row: a new one, or that of a run whose folder was moved."""
+def restore(project: Project, folder: Path, db: registry.Registry) -> int:
+    """Give the run at work in a folder its row in a registry that does not hold it; returns its number there.
+
+    Raises `Failed` where the folder does not say whose it is.
+    """
+    run = describes_itself(folder)
+    if run is None:
+        raise Failed(f"{str(folder)!r} no longer says which run it belongs to")
+    return take(project, db, Unknown(folder, run, run["name"], None))
+
+
+def record_waiting(db: registry.Registry, run: ResumableRun, folder: Path) -> bool:
+    """Bring in what waits in a run's folder since the registry was away; whether there was anything.
+
+    Its checkpoints get their rows first, from their files.
+    """
+    if run.id is None or not waiting.kept(folder):
+        return False
+    there = {each["iteration"] for each in registry.checkpoints_of(db, run.id)}
+    for iteration in sorted(set(checkpoints.iterations(folder)) - there):
+        found = checkpoints.read(folder, iteration, fingerprint=run.fingerprint)
+        if isinstance(found, Checkpoint):
+            _add_row(db, run.id, found)
+    waiting.bring_in(db, run.id, run.fingerprint, folder)
+    return True
+
+
+def take(project: Project, db: registry.Registry, unknown: Unknown) -> int:
+    """Give a run's folder its row, a new one, or that of a run whose folder was moved; returns its number."""
     folder, run = unknown.folder, unknown.run
     place = project.relative(folder)
     if unknown.moved is not None:
         registry.update_run(db, unknown.moved, adapter_path=place)
         registry.add_event(db, unknown.moved, None, kind="moved", message=f"its folder is now {place}")
-        return
+        return unknown.moved
     origin = origin_of(run["config"])
     parent = registry.id_of(db, origin.run) if origin and origin.run else None
     # an imported run may have taken the name meanwhile
@@ -112,6 +140,7 @@ def take(project: Project, db: registry.Registry, unknown: Unknown) -> None:
         complete(db, made.id, newest)
     message = f"taken from its folder {place}: no row pointed to it"
     registry.add_event(db, made.id, None, kind="recovered", message=message)
+    return made.id
 
 
 def bring_in_line(
@@ -209,4 +238,5 @@ def _add_row(db: registry.Registry, run_id: int, found: Checkpoint) -> None:
         train_loss=found.train_loss,
         validation_loss=found.validation_loss,
         trained_tokens=found.counters.trained_tokens,
+        at=found.state_path.stat().st_mtime,
     )

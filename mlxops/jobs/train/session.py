@@ -85,7 +85,11 @@ class Begun:
 
     def summary(self) -> registry.RunSummaryView:
         """The run's row of `run_summary`."""
-        return next(row for row in registry.list_runs(self.db) if row["id"] == self.claim.run_id)
+        # a registry that was replaced meanwhile gives the run another number
+        place = self.training.project.relative(self.claim.folder)
+        return next(
+            row for row in registry.list_runs(self.db) if row["adapter_path"] == place and row["imported_from"] is None
+        )
 
 
 def check(invocation: Invocation, config: LoraConfig, progress: Progress) -> Training:

@@ -106,6 +106,11 @@ def _body(
         head.insert(1, _what(snapshot))
     if snapshot.gone and room >= 8:
         head.append(lines.line(f"{_listed(snapshot.gone)} gone", "bold yellow"))
+    if snapshot.is_alive:
+        attempt = snapshot.attempts[-1]
+        since = clock.since(attempt["heartbeat_at"])
+        said = f"process {attempt['pid']} is alive and trains; it last wrote to the registry {since}"
+        head.append(lines.line(said, "bold yellow"))
     left = room - len(head)
     facts = _as_many(_facts(snapshot, machine, clock), width, 2 if room < 18 else 4 if room < 32 else 5)
     left -= len(facts)

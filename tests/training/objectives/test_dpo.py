@@ -10,6 +10,7 @@ from small_trainings import adapter_bytes, after_step, model_of, row, settings, 
 
 from mlxops import registry
 from mlxops.events import Report, Skipped, Stopped, Validation
+from mlxops.registry.away import Writer
 from mlxops.registry.recorder import Recorder
 from mlxops.training import batches
 
@@ -127,7 +128,7 @@ def test_metrics_of_an_objective_are_recorded_like_the_others(tiny_model, tmp_pa
             db, run.id, start_kind="fresh", from_iteration=0, trained_tokens=0, target_iterations=4, device="cpu",
             environment={}, command="",
         )  # fmt: skip
-        record = Recorder(db, run.id, attempt, saved_at=0)
+        record = Recorder(Writer(db, run.id, attempt), saved_at=0)
         for event in heard.events:
             record(event)
         found = db.rows("SELECT iteration, value FROM metric WHERE name = 'reward_margin' ORDER BY 1")
