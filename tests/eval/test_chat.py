@@ -159,7 +159,7 @@ def test_an_adapter_that_is_not_there_leaves_the_one_that_is(chat: Chat) -> None
 
     assert (code, objects(out)[0]["adapter"]) == (1, "tuned")
     assert "no run 'other'" in err
-    assert "has no checkpoint of iteration 5" in err
+    assert "has no checkpoint at iteration 5" in err
     assert "adapter: tuned" in err
 
 

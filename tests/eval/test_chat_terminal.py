@@ -27,6 +27,7 @@ import fcntl, runpy, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 runpy.run_module("mlxops", run_name="__main__")
 """
+_EDITOR_READS = b"\x1b[?2004h"
 _EDITOR_LEAVES = b"\x1b[?2004l"
 
 
@@ -55,10 +56,17 @@ class Terminal:
         os.write(self._end, text.encode())
 
     def wait_for(self, text: str) -> str:
-        while text not in (shown := _text(self._shown)):
+        while text not in _text(self._shown):
             self._read(text)
+        end = next(end for end in range(len(self._shown) + 1) if text in _text(self._shown[:end]))
+        shown, self._shown = self._shown[:end], self._shown[end:]
+        return _text(shown)
+
+    def wait_for_the_editor(self) -> None:
+        """Read until the line editor reads keys: a Ctrl-D that is typed before is lost with the terminal's own line."""
+        while _EDITOR_READS not in self._shown:
+            self._read("the line editor")
         self._shown = b""
-        return shown
 
     def wait_for_an_answer(self) -> None:
         """Read until the line editor has left the line to the answer, and that has begun."""
@@ -109,6 +117,7 @@ def test_a_chat_is_typed_and_ends_with_ctrl_d(terminal: Terminal, tuned_project:
     terminal.wait_for("cut at 8 tokens")
     terminal.type("/stats\r")
     stats = terminal.wait_for("peak memory")
+    terminal.wait_for_the_editor()
     terminal.type("\x04")
 
     assert "last answer   8 tokens" in stats
