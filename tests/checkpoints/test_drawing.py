@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlxops.jobs.checkpoints.listing import Group, Item, Listing
+from mlxops.jobs.checkpoints.listing import CheckpointFolder, ListedCheckpoint, Listing
 from mlxops.jobs.checkpoints.prune import Going
 from mlxops.ui.checkpoints import explain, listing
 from mlxops.ui.terminal import console
@@ -16,7 +16,7 @@ from mlxops.ui.terminal import console
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
-def item(iteration: int | None, **changed: Any) -> Item:
+def item(iteration: int | None, **changed: Any) -> ListedCheckpoint:
     known = {
         "iteration": iteration,
         "file": f"{iteration or 0:07d}_adapters.safetensors",
@@ -30,10 +30,10 @@ def item(iteration: int | None, **changed: Any) -> Item:
         "is_next": False,
         "problem": None,
     }
-    return Item(**{**known, **changed})
+    return ListedCheckpoint(**{**known, **changed})
 
 
-def group(*items: Item, **changed: Any) -> Group:
+def group(*items: ListedCheckpoint, **changed: Any) -> CheckpointFolder:
     known = {
         "run": "a-run",
         "folder": "adapters/a-run",
@@ -47,10 +47,10 @@ def group(*items: Item, **changed: Any) -> Group:
         "seconds_left": 240.0,
         "problem": None,
     }
-    return Group(**{**known, **changed})
+    return CheckpointFolder(**{**known, **changed})
 
 
-def drawn(*groups: Group, width: int = 80, show_all: bool = False, unreadable: tuple[str, ...] = ()) -> str:
+def drawn(*groups: CheckpointFolder, width: int = 80, show_all: bool = False, unreadable: tuple[str, ...] = ()) -> str:
     stream = io.StringIO()
     found = Listing(groups=groups, unreadable=unreadable)
     listing.listing(found, console.make(file=stream, width=width), NOW, show_all=show_all)

@@ -12,6 +12,7 @@ from training_runs import lora
 
 from mlxops import registry
 from mlxops.jobs.train import memory
+from mlxops.projects import machine
 from mlxops.training import batches
 
 OPTIONS = ("--model", "tiny", "--name", "run", "--iters", "6", "--batch-size", "4", "--val-batches", "0")
@@ -60,6 +61,29 @@ def test_a_training_that_takes_more_than_is_free_warns_and_begins(project: Path,
     (line,) = [line for line in err.splitlines() if "memory" in line and "are free" in line]
     assert "warning: the largest batch takes about " in line
     assert "a smaller --batch-size or --max-seq-length, or --grad-checkpoint" in line
+
+
+def test_a_training_whose_checkpoints_do_not_fit_fails_before_its_first_step(project, mlxops, monkeypatch) -> None:
+    monkeypatch.setattr(machine, "free_disk", lambda folder: 1000)
+
+    code, _, err = mlxops(shlex.join(["lora", *OPTIONS, "--iters", "1"]))
+
+    assert code == 1
+    assert "a checkpoint takes about " in err
+    assert " has 1.0 kB free" in err
+
+
+def test_a_training_that_may_fill_the_disk_warns_and_begins(project: Path, mlxops, monkeypatch) -> None:
+    options = shlex.join(["lora", *OPTIONS, "--iters", "2", "--save-every", "1"])
+    size = json.loads(mlxops(f"{options} --preview --json")[1])["checkpoint_bytes"]
+    monkeypatch.setattr(machine, "free_disk", lambda folder: int(2.5 * size))
+
+    code, _, err = mlxops(options)
+
+    assert code == 0
+    (line,) = [line for line in err.splitlines() if "checkpoints of about" in line]
+    assert "are free for 2 checkpoints" in line
+    assert "a larger --save-every writes fewer" in line
 
 
 def test_the_shapes_of_a_plan_are_those_of_its_batches() -> None:

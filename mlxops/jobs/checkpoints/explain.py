@@ -18,7 +18,7 @@ from mlxops.adapters.findings import Finding, Newest
 from mlxops.adapters.folders import Contents, Found, Header
 from mlxops.errors import MlxopsError
 from mlxops.jobs import commands
-from mlxops.jobs.checkpoints.listing import Known, folder_asked, known_runs
+from mlxops.jobs.checkpoints.listing import RecordedRun, folder_asked, known_runs
 from mlxops.jobs.train import candidates, resumable
 from mlxops.jobs.train.resumable import ResumableRun
 from mlxops.projects.invocation import Invocation
@@ -93,20 +93,21 @@ def explain(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Known:
+class _RecordedInFull:
     """A run of the registry with its checkpoints' rows."""
 
     run: ResumableRun
     rows: Sequence[OfferedCheckpoint]
 
 
-def _in_full(invocation: Invocation, runs: Sequence[Known]) -> list[_Known]:
+def _in_full(invocation: Invocation, runs: Sequence[RecordedRun]) -> list[_RecordedInFull]:
     """The runs with all that a decision needs of them."""
     if not runs:
         return []
     with registry.open_read_only(invocation.project.registry_path) as db:
         return [
-            _Known(run=resumable.of_registry(registry.run_named(db, each.row["name"])), rows=each.rows) for each in runs
+            _RecordedInFull(run=resumable.of_registry(registry.run_named(db, each.row["name"])), rows=each.rows)
+            for each in runs
         ]
 
 
@@ -151,7 +152,7 @@ def _explain(
     invocation: Invocation,
     project: Project,
     contents: Contents,
-    known: _Known | None,
+    known: _RecordedInFull | None,
     target: int | None,
     read: _Reader,
 ) -> Explanation:
@@ -203,7 +204,7 @@ def _closed(row: ResumableRun | None, reason: str) -> _Outlook:
     return _Outlook(what=what, target=None, decision=Decision(kind="refuse", reason=reason))
 
 
-def _row(project: Project, folder: Path, known: _Known | None) -> ResumableRun | None:
+def _row(project: Project, folder: Path, known: _RecordedInFull | None) -> ResumableRun | None:
     """The run of a folder as the registry has it, else as the folder itself has it, else None."""
     if known is not None:
         return known.run
@@ -279,7 +280,7 @@ def _of_ours(
     project: Project,
     folder: Path,
     row: ResumableRun,
-    known: _Known | None,
+    known: _RecordedInFull | None,
     target: int,
 ) -> _Outlook:
     what = f"the run {row.name}" if known else f"a run's folder that no row of the registry points to ({row.name})"

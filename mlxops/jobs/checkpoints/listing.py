@@ -27,7 +27,7 @@ State = Literal["whole", "weights only", "damaged", "missing", "pruned"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class ListedCheckpoint:
     """One checkpoint. `bytes` is what it takes on disk; `is_next` marks the one that a resume would take.
 
     `status` is its row's, None without one; `hashes` are the SHA-256 that the row has of its files, by their names.
@@ -50,7 +50,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class CheckpointFolder:
     """The checkpoints of one folder. `next` says what resuming there would do; seconds are None where unmeasured."""
 
     run: str | None
@@ -59,7 +59,7 @@ class Group:
     status: str | None
     iteration: int
     target: int | None
-    items: tuple[Item, ...]
+    items: tuple[ListedCheckpoint, ...]
     next: str
     fingerprint: str | None = None
     seconds: float | None = None
@@ -72,7 +72,7 @@ class Group:
 class Listing:
     """All that was found, newest run first, and what could not be looked into."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[CheckpointFolder, ...]
     unreadable: tuple[str, ...] = ()
 
     @property
@@ -86,7 +86,7 @@ class Listing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class RecordedRun:
     """A run of the registry with its checkpoints' rows and its rate, in iterations a second."""
 
     row: RunSummaryView
@@ -138,7 +138,7 @@ def _adopting(project: Project, source: str) -> str:
     return f"inv lora --adopt {shlex.quote(source)} continues it in a run of its own"
 
 
-def known_runs(invocation: Invocation, name: str | None = None, *, with_imported: bool = False) -> list[Known]:
+def known_runs(invocation: Invocation, name: str | None = None, *, with_imported: bool = False) -> list[RecordedRun]:
     """The runs of the registry, newest first, or the one of that name; none without a registry.
 
     Imported ones are left out unless asked for; to name one raises `Refused` then.
@@ -153,7 +153,7 @@ def known_runs(invocation: Invocation, name: str | None = None, *, with_imported
         if only is not None and found[0]["imported_from"] is not None:
             raise imported(invocation.project, found[0]["name"], found[0]["imported_from"])
         found = [row for row in found if row["imported_from"] is None]
-    return [Known(row=row, rows=rows.get(row["id"], ()), rate=rates.get(row["id"])) for row in found]
+    return [RecordedRun(row=row, rows=rows.get(row["id"], ()), rate=rates.get(row["id"])) for row in found]
 
 
 def folder_asked(project: Project, path: str | None) -> Path | None:
@@ -175,7 +175,7 @@ def folder_asked(project: Project, path: str | None) -> Path | None:
 # a run of the registry -----------------------------------------------------------------------------------------------
 
 
-def _of_run(project: Project, run: Known, owner: str) -> Group:
+def _of_run(project: Project, run: RecordedRun, owner: str) -> CheckpointFolder:
     """The checkpoints of a run; `owner` is the newest run with this folder, whose files are those there."""
     row = run.row
     folder = project.from_root(row["adapter_path"])
@@ -192,7 +192,7 @@ def _of_run(project: Project, run: Known, owner: str) -> Group:
     is_held = lock.is_held(folder / lock.NAME)
     going_on = _adopting(project, row["imported_from"]) if row["imported_from"] else None
     kept, left = _times(run, chosen, is_held=is_held)
-    return Group(
+    return CheckpointFolder(
         run=row["name"],
         folder=row["adapter_path"],
         kind="run" if row["imported_from"] is None else "imported",
@@ -209,7 +209,7 @@ def _of_run(project: Project, run: Known, owner: str) -> Group:
     )
 
 
-def items_of(rows: Iterable[OfferedCheckpoint], contents: Contents) -> list[Item]:
+def items_of(rows: Iterable[OfferedCheckpoint], contents: Contents) -> list[ListedCheckpoint]:
     """The checkpoints of a run: its rows held against the files, and the files that have no row."""
     rows = list(rows)
     files = {each.name: each for each in contents.files}
@@ -219,19 +219,19 @@ def items_of(rows: Iterable[OfferedCheckpoint], contents: Contents) -> list[Item
     return items + [_without_row(contents, iteration, files) for iteration in sorted(filter(None, without))]
 
 
-def next_item(items: Sequence[Item]) -> Item | None:
+def next_item(items: Sequence[ListedCheckpoint]) -> ListedCheckpoint | None:
     """The one that a resume takes: the newest whole."""
     return next((item for item in reversed(items) if item.state == "whole"), None)
 
 
-def _from_row(row: OfferedCheckpoint, files: Mapping[str, Found], unreadable: str | None) -> Item:
+def _from_row(row: OfferedCheckpoint, files: Mapping[str, Found], unreadable: str | None) -> ListedCheckpoint:
     adapter = files.get(row["adapter_file"])
     has_state = bool(row["state_file"]) and not row["state_pruned_at"]
     parts = [adapter, files.get(row["state_file"] or "")] if has_state else [adapter]
     state, problem = _state_of(row, parts, has_state=has_state)
     if unreadable and row["status"] == "whole":
         state, problem = "damaged" if "cannot" in unreadable or "may not" in unreadable else "missing", None
-    return Item(
+    return ListedCheckpoint(
         iteration=row["iteration"],
         file=row["adapter_file"],
         state=state,
@@ -274,7 +274,7 @@ def _state_of(row: OfferedCheckpoint, parts: Sequence[Found | None], *, has_stat
     return "whole", None
 
 
-def _without_row(contents: Contents, iteration: int, files: Mapping[str, Found]) -> Item:
+def _without_row(contents: Contents, iteration: int, files: Mapping[str, Found]) -> ListedCheckpoint:
     """A checkpoint that stands in the folder alone: whole as far as its headers tell."""
     adapter = files.get(adapter_name(iteration))
     state = files.get(state_name(iteration))
@@ -283,7 +283,7 @@ def _without_row(contents: Contents, iteration: int, files: Mapping[str, Found])
     problem = next((words for part in parts if (words := _broken(contents.folder, part))), None)
     if problem is None and adapter is None:
         problem = f"{adapter_name(iteration)} is gone"
-    return Item(
+    return ListedCheckpoint(
         iteration=iteration,
         file=parts[0].name,
         state="damaged" if problem else "whole" if state else "weights only",
@@ -303,7 +303,12 @@ def _time(modified: float) -> str:
 
 
 def _going_on(
-    row: RunSummaryView, items: Sequence[Item], chosen: Item | None, contents: Contents, *, is_held: bool
+    row: RunSummaryView,
+    items: Sequence[ListedCheckpoint],
+    chosen: ListedCheckpoint | None,
+    contents: Contents,
+    *,
+    is_held: bool,
 ) -> str:
     if is_held:
         return "a process is at work on it now"
@@ -317,7 +322,7 @@ def _going_on(
     return f"a resume resumes from {chosen.iteration:,}, {_why(items, chosen)}"
 
 
-def _why(items: Sequence[Item], chosen: Item) -> str:
+def _why(items: Sequence[ListedCheckpoint], chosen: ListedCheckpoint) -> str:
     newer = [item for item in items if (item.iteration or 0) > (chosen.iteration or 0) and item.state != "pruned"]
     if not newer:
         return "the newest" + ("" if chosen.status else ", which has no row yet")
@@ -325,7 +330,7 @@ def _why(items: Sequence[Item], chosen: Item) -> str:
     return f"the newest whole one: not from {shown}"
 
 
-def _times(run: Known, chosen: Item | None, *, is_held: bool) -> tuple[float | None, float | None]:
+def _times(run: RecordedRun, chosen: ListedCheckpoint | None, *, is_held: bool) -> tuple[float | None, float | None]:
     """The seconds of work that resuming keeps, and those that are left, at the newest rate of this run."""
     if run.rate is None or chosen is None:
         return None, None
@@ -339,7 +344,7 @@ def _times(run: Known, chosen: Item | None, *, is_held: bool) -> tuple[float | N
 # a folder without a row ----------------------------------------------------------------------------------------------
 
 
-def _of_folder(project: Project, contents: Contents) -> Group:
+def _of_folder(project: Project, contents: Contents) -> CheckpointFolder:
     run = adapter_config.describes_itself(contents.folder)
     items = items_of((), contents)
     offered = contents.of("offered")
@@ -348,7 +353,7 @@ def _of_folder(project: Project, contents: Contents) -> Group:
         items += [_final(contents.folder, each) for each in offered]
         said, _ = folders.read_settings(contents.folder)
         target = (said or {}).get("iters")
-        return Group(
+        return CheckpointFolder(
             run=None,
             folder=place,
             kind="adapter",
@@ -360,7 +365,7 @@ def _of_folder(project: Project, contents: Contents) -> Group:
         )
     chosen = next_item(items)
     where = "starts from iteration 0 there" if chosen is None else f"resumes from {chosen.iteration:,} there"
-    return Group(
+    return CheckpointFolder(
         run=run["name"],
         folder=place,
         kind="unknown run",
@@ -373,9 +378,9 @@ def _of_folder(project: Project, contents: Contents) -> Group:
     )
 
 
-def _final(folder: Path, file: Found) -> Item:
+def _final(folder: Path, file: Found) -> ListedCheckpoint:
     problem = _broken(folder, file)
-    return Item(
+    return ListedCheckpoint(
         iteration=None,
         file=file.name,
         state="damaged" if problem else "weights only",

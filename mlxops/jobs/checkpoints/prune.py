@@ -14,7 +14,7 @@ from mlxops import files, layout, registry
 from mlxops.adapters import folders
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import Busy, Failed, Refused
-from mlxops.jobs.checkpoints.listing import Known, folder_asked, known_runs, recorded_hashes
+from mlxops.jobs.checkpoints.listing import RecordedRun, folder_asked, known_runs, recorded_hashes
 from mlxops.jobs.train import claim, keep_last
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
@@ -104,18 +104,18 @@ def _wishes(config: CheckpointsConfig) -> dict[str, int | None]:
     return {"--keep-last": config.keep_last, "--keep-best": config.keep_best, "--keep-every": config.keep_every}
 
 
-def _place(project: Project, run: Known) -> Path:
+def _place(project: Project, run: RecordedRun) -> Path:
     return project.from_root(run.row["adapter_path"])
 
 
-def _left_out(run: Known, why: str) -> Going:
+def _left_out(run: RecordedRun, why: str) -> Going:
     return Going(run=run.row["name"], folder=run.row["adapter_path"], left_out=why)
 
 
 def _plan_run(
     project: Project,
     db: registry.Registry,
-    run: Known,
+    run: RecordedRun,
     rows: Sequence[CheckpointRow],
     config: CheckpointsConfig,
     *,
@@ -154,7 +154,7 @@ def _left_over(rows: Sequence[CheckpointRow], sizes: Mapping[str, int]) -> set[s
 
 
 def _plan_around_damage(
-    run: Known, rows: Sequence[CheckpointRow], folder: Path, kept: dict[int, Kept], config: CheckpointsConfig
+    run: RecordedRun, rows: Sequence[CheckpointRow], folder: Path, kept: dict[int, Kept], config: CheckpointsConfig
 ) -> tuple[Plan, list[str]]:
     """A plan that counts on nothing damaged: what has to stay is read through, and drops out where it is not whole."""
     losses = {row["iteration"]: row["validation_loss"] for row in rows if row["validation_loss"] is not None}
@@ -192,7 +192,7 @@ def _choose_best(left: dict[int, Kept], losses: Mapping[int, float]) -> None:
         left[best] = replace(left[best], is_best=True)
 
 
-def _remove(project: Project, db: registry.Registry, run: Known, config: CheckpointsConfig) -> Going:
+def _remove(project: Project, db: registry.Registry, run: RecordedRun, config: CheckpointsConfig) -> Going:
     rows = registry.checkpoints_of(db, run.row["id"])  # as they are under the lock
     going, found, kept = _plan_run(project, db, run, rows, config, is_mine=True)
     if going.is_nothing:

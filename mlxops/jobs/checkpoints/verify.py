@@ -13,7 +13,7 @@ from mlxops import files, layout, registry
 from mlxops.adapters import folders
 from mlxops.config import CheckpointsConfig
 from mlxops.errors import Failed
-from mlxops.jobs.checkpoints.listing import Group, Item, listing
+from mlxops.jobs.checkpoints.listing import CheckpointFolder, ListedCheckpoint, listing
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.training import checkpoints
@@ -97,17 +97,17 @@ class _Counter:
         self._progress("reading", self.done, max(self._total, self.done))
 
 
-def _verify_group(project: Project, group: Group, counter: _Counter) -> list[Verified]:
+def _verify_group(project: Project, group: CheckpointFolder, counter: _Counter) -> list[Verified]:
     folder = project.from_root(group.folder)
     return [_verify_item(folder, group, item, counter) for item in group.items if not _is_known_gone(item)]
 
 
-def _is_known_gone(item: Item) -> bool:
+def _is_known_gone(item: ListedCheckpoint) -> bool:
     """Whether nothing is left of a checkpoint and its row says so: pruned, set aside, or found missing before."""
     return item.state == "pruned" or (item.status in ("corrupt", "missing") and item.bytes == 0)
 
 
-def _verify_item(folder: Path, group: Group, item: Item, counter: _Counter) -> Verified:
+def _verify_item(folder: Path, group: CheckpointFolder, item: ListedCheckpoint, counter: _Counter) -> Verified:
     told = partial(Verified, run=group.run, folder=group.folder, iteration=item.iteration)
     hashes = dict(item.hashes)
     for name in hashes or [item.file]:
@@ -133,7 +133,7 @@ def _may_be_written(path: Path) -> bool:
 _STATUS: Mapping[str, str] = {"whole": "whole", "damaged": "corrupt", "missing": "missing"}
 
 
-def _record(invocation: Invocation, group: Group, results: list[Verified]) -> list[Verified]:
+def _record(invocation: Invocation, group: CheckpointFolder, results: list[Verified]) -> list[Verified]:
     """Mark the rows of a run; what was pruned meanwhile is left out."""
     with registry.open_registry(invocation.project.registry_path) as db:
         run_id = registry.id_of(db, str(group.run))
@@ -147,7 +147,7 @@ def _record(invocation: Invocation, group: Group, results: list[Verified]) -> li
     return kept
 
 
-def _consequence(group: Group, results: list[Verified]) -> list[str]:
+def _consequence(group: CheckpointFolder, results: list[Verified]) -> list[str]:
     """What damage to the newest checkpoints means for resuming."""
     bad = {each.iteration: each for each in results if each.result in ("damaged", "missing")}
     left = [item.iteration or 0 for item in group.items if item.state == "whole" and item.iteration not in bad]

@@ -17,7 +17,7 @@ from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Saved, Stopped
-from mlxops.jobs.train import adopt, first_checkpoint, fit, latest, memory, recover
+from mlxops.jobs.train import adopt, first_checkpoint, fit, free_space, latest, recover
 from mlxops.jobs.train.claim import Claim, stored_config
 from mlxops.jobs.train.environment import Environment, start_kind_of
 from mlxops.jobs.train.keep_last import Keeper
@@ -30,11 +30,8 @@ from mlxops.registry import JsonObject
 from mlxops.registry.away import Writer
 from mlxops.registry.recorder import Recorder, diverged_before
 from mlxops.training import lock, signals, ways
-from mlxops.training.retention import checkpoint_bytes, checkpoints_to_come
 
 if TYPE_CHECKING:
-    import mlx.core as mx
-
     from mlxops.training.step import Work
 
 
@@ -249,7 +246,8 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
         prepared.model_folder, trust_remote_code=config.trust_remote_code, dtype=environment.automatic.get("dtype")
     )
     layers.prepare(model, config)
-    _check_room(prepared, claim, environment, layers.trainable(model), emit)
+    free_space.check_disk(prepared, claim, layers.trainable(model), emit)
+    free_space.check_memory(prepared, environment, emit)
     origin = prepared.origin if claim.start is None else None
     begun = first_checkpoint.read(project, origin, layers.trainable(model)) if origin else None
     if origin:
@@ -293,30 +291,3 @@ def _describe(project: Project, prepared: Prepared, claim: Claim, environment: E
         "target": prepared.target,
         "config": stored_config(prepared, environment.automatic),
     }
-
-
-def _check_room(
-    prepared: Prepared, claim: Claim, environment: Environment, trainable: Mapping[str, mx.array], emit: Listener
-) -> None:
-    """Refuse what cannot even hold two checkpoints; say what may become tight."""
-    size = checkpoint_bytes(prepared.config, trainable)
-    count = checkpoints_to_come(prepared.config, claim.iteration, prepared.target)
-    free = machine.free_disk(claim.folder)
-    if free < 2 * size:
-        raise Failed(
-            f"a checkpoint takes about {_mebibytes(size)} and {str(claim.folder)!r} has {_mebibytes(free)} free",
-            hint="make room, or name another `--adapter-path`",
-        )
-    if free < (count + 1) * size:
-        message = f"{count:,} checkpoints take about {_mebibytes(count * size)}, and {_mebibytes(free)} are free"
-        emit(Notice(kind="disk", message=f"{message}: a larger --save-every writes fewer", level="warning"))
-    found = memory.estimate(prepared, dtype=environment.automatic.get("dtype"), device=environment.device)
-    room = memory.room() + memory.in_use()  # the model is there already
-    if found.peak > room:
-        message = f"the largest batch takes about {_mebibytes(found.peak)} of memory, and {_mebibytes(room)} are free"
-        hint = "a smaller --batch-size or --max-seq-length, or --grad-checkpoint, takes less"
-        emit(Notice(kind="memory", message=f"{message}: {hint}", level="warning"))
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"

@@ -15,7 +15,7 @@ from rich.text import Text
 from mlxops import times, words
 
 if TYPE_CHECKING:
-    from mlxops.jobs.checkpoints.listing import Group, Item, Listing
+    from mlxops.jobs.checkpoints.listing import CheckpointFolder, ListedCheckpoint, Listing
     from mlxops.jobs.checkpoints.prune import Going
     from mlxops.jobs.checkpoints.use import OfferedWeights
     from mlxops.jobs.checkpoints.verify import Verification
@@ -46,15 +46,15 @@ def listing(found: Listing, console: Console, now: datetime, *, show_all: bool) 
         console.print(f"not looked into: {words.visible(line)}", soft_wrap=True)
 
 
-def _shown(group: Group, *, show_all: bool) -> Group:
+def _shown(group: CheckpointFolder, *, show_all: bool) -> CheckpointFolder:
     return replace(group, items=tuple(item for item in group.items if show_all or item.state != "pruned"))
 
 
-def _title(group: Group) -> str:
+def _title(group: CheckpointFolder) -> str:
     return words.visible(group.run or group.folder)
 
 
-def _about(group: Group) -> str:
+def _about(group: CheckpointFolder) -> str:
     parts = [group.status or {"unknown run": "unknown to the registry"}.get(group.kind, "made elsewhere")]
     if group.target:
         parts.append(f"{words.count(group.iteration)} of {words.count(group.target)}")
@@ -63,7 +63,7 @@ def _about(group: Group) -> str:
     return "  " + "  ".join(parts)
 
 
-def _cells(item: Item, group: Group, now: datetime) -> dict[str, str]:
+def _cells(item: ListedCheckpoint, group: CheckpointFolder, now: datetime) -> dict[str, str]:
     share = item.iteration / group.target if item.iteration and group.target else None
     marks = [("best", item.is_best), ("offered", item.is_offered), ("next", item.is_next)]
     created = item.created_at
@@ -107,7 +107,7 @@ def _aligned(column: str, value: str, width: int) -> str:
     return space + value if column in _RIGHT else value + space
 
 
-def _closing(group: Group) -> str:
+def _closing(group: CheckpointFolder) -> str:
     """What resuming would do, and of each checkpoint that is not in order why."""
     lines = [f"  {item.file}: {item.problem}" for item in group.items if item.problem]
     sentence = f"  {group.next}"

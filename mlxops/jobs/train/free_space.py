@@ -1,0 +1,46 @@
+"""Whether the disk and the memory that are free are enough for a training that is about to begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mlxops import words
+from mlxops.errors import Failed
+from mlxops.events import Listener, Notice
+from mlxops.jobs.train import memory
+from mlxops.projects import machine
+from mlxops.training.retention import checkpoint_bytes, checkpoints_to_come
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+    from mlxops.jobs.train.claim import Claim
+    from mlxops.jobs.train.environment import Environment
+    from mlxops.jobs.train.prepare import Prepared
+
+
+def check_disk(prepared: Prepared, claim: Claim, trainable: Mapping[str, mx.array], emit: Listener) -> None:
+    """Raise `Failed` where two checkpoints do not fit on the disk; say so where not all that are to come do."""
+    size = checkpoint_bytes(prepared.config, trainable)
+    count = checkpoints_to_come(prepared.config, claim.iteration, prepared.target)
+    free = machine.free_disk(claim.folder)
+    if free < 2 * size:
+        raise Failed(
+            f"a checkpoint takes about {words.size(size)} and {str(claim.folder)!r} has {words.size(free)} free",
+            hint="make room, or name another `--adapter-path`",
+        )
+    if free < (count + 1) * size:
+        to_come = f"{words.plural(count, 'checkpoint')} of about {words.size(size)}"
+        message = f"{words.size(free)} are free for {to_come}: a larger --save-every writes fewer"
+        emit(Notice(kind="disk", message=message, level="warning"))
+
+
+def check_memory(prepared: Prepared, environment: Environment, emit: Listener) -> None:
+    """Say so where the largest batch takes more memory than is free. The model is loaded already."""
+    found = memory.estimate(prepared, dtype=environment.automatic.get("dtype"), device=environment.device)
+    free = memory.room() + memory.in_use()
+    if found.peak > free:
+        taken = f"the largest batch takes about {words.size(found.peak)} of memory, and {words.size(free)} are free"
+        hint = "a smaller --batch-size or --max-seq-length, or --grad-checkpoint, takes less"
+        emit(Notice(kind="memory", message=f"{taken}: {hint}", level="warning"))
