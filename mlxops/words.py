@@ -83,6 +83,15 @@ def percent(fraction: float | None) -> str:
     return NOTHING if fraction is None or not math.isfinite(fraction) else f"{math.floor(fraction * 100 + 1e-9)} %"
 
 
+def share(fraction: float | None) -> str:
+    """A fraction of one that may be small, as a percentage to three digits that count.
+
+    >>> share(0.01234), share(0.0), share(None)
+    ('1.23 %', '0 %', '-')
+    """
+    return NOTHING if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.3g} %"
+
+
 def size(number_of_bytes: float | None) -> str:
     """Bytes in the largest unit that fits, in powers of 1000.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,34 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_quantized_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same tiny llama in 4 bits."""
     return make_tiny(tmp_path_factory.mktemp("models") / "tiny-4bit", quantized=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_experts(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny mixture of experts."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm import utils
+
+    folder = tmp_path_factory.mktemp("models") / "experts"
+    shutil.copytree(tiny_model, folder)
+    config = {
+        **json.loads((folder / "config.json").read_text()),
+        "model_type": "qwen3_moe",
+        "num_hidden_layers": 2,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    model_class, arguments = utils._get_classes(config)
+    mx.random.seed(3)
+    model = model_class(arguments.from_dict(config))
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    return folder
 
 
 @pytest.fixture(scope="session")

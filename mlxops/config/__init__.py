@@ -7,7 +7,7 @@ from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
 from mlxops.config.eval import ChatConfig, QueryConfig, TestConfig
 from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
-from mlxops.config.model import ImportConfig, ModelsConfig
+from mlxops.config.model import FuseConfig, ImportConfig, ModelsConfig
 from mlxops.config.project import QuickstartConfig
 from mlxops.config.run import (
     CompareConfig,
@@ -31,6 +31,7 @@ __all__ = [
     "DeleteConfig",
     "ExportConfig",
     "FinetuneConfig",
+    "FuseConfig",
     "HelpConfig",
     "ImportConfig",
     "ImportRunConfig",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
+from mlxops.config.bounds import HUGE
 from mlxops.options import option, settings
 
 
@@ -29,4 +30,46 @@ class ImportConfig:
         "float32", "numbers of the weights; keep leaves packed ones packed, which trains slower on a CPU"
     )
     output: str | None = option(None, "folder to make, instead of one in models/", path=True)
+    json: bool = option(False, "as JSON")
+
+
+@settings
+class FuseConfig:
+    """Settings of making one model of a base model and an adapter."""
+
+    EXAMPLES: ClassVar = (
+        "model.fuse latest",
+        "model.fuse my-run:best --de-quantize --output models/mine",
+    )
+    GROUPS: ClassVar = {
+        "source": "what is fused",
+        "de_quantize": "numbers of the fused model",
+        "data": "comparison with base model and adapter",
+        "name": "output",
+    }
+
+    source: str = option(
+        None, "RUN, RUN:ITERATION, RUN:best, RUN:last, or adapter folder or file", positional=True, path=True
+    )
+    model: str | None = option(None, "base model, where the adapter's folder does not name it", path=True)
+    trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
+
+    de_quantize: bool = option(False, "unpack a quantized base, which keeps all of the adapter", aliases=["dequantize"])
+    quantize: Literal["4", "8"] | None = option(None, "quantize the fused model to so many bits")
+
+    data: str | None = option(
+        None, "rows to compare on: file or folder; the run's validation rows unless given", path=True
+    )
+    num_samples: int = option(64, "rows to compare on at most", at_least=1, at_most=HUGE)
+    max_changed: float = option(
+        2.0,
+        "percent of tokens whose most likely one may change where a quantized base stays quantized",
+        at_least=0,
+        at_most=100,
+    )
+    check: bool = option(True, "compare with base model and adapter")
+
+    name: str | None = option(None, "name in models/; RUN-fused unless given")
+    output: str | None = option(None, "folder to make, instead of one in models/", path=True, aliases=["save-path"])
+    yes: bool = option(False, "replace another fused model of that name without asking")
     json: bool = option(False, "as JSON")

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, *, replaces: bool = False) -> Iterator[Path]:
     """A folder to fill, which becomes `target` when the block ends well and vanishes when it does not.
 
     All files are on disk before the folder gets its name; what a killed process left of the same goes first. Raises
-    `Refused` if `target` is there already, and `Failed` where no folder can be made or the disk is full.
+    `Refused` if `target` is there already, unless it is to be replaced, and `Failed` where no folder can be made or the
+    disk is full.
     """
-    refuse_existing(target)
+    if not replaces:
+        refuse_existing(target)
     with ExitStack() as stack:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,10 +41,15 @@ def new_folder(target: Path) -> Iterator[Path]:
         yield filling
         # safetensors makes its files private; a model is as readable as the folder it is in.
         mode = filling.stat().st_mode & 0o666
-        for path in filling.iterdir():
-            path.chmod(mode)
+        for path in filling.rglob("*"):
+            if not path.is_dir():
+                path.chmod(mode)
             files.sync(path)
         files.sync(filling)
+        if replaces and os.path.lexists(target):
+            # one name cannot be exchanged for another everywhere: for a moment there is none, and never half of one
+            aside = stack.enter_context(files.scratch_folder(target.parent, f".{target.name}."))
+            target.rename(aside / target.name)
         _rename(filling, target)
         files.sync(target.parent)
 

@@ -34,6 +34,7 @@ from mlxops.registry.evaluations import (
     ScoredEvaluation,
     answers_of,
     evaluations_of,
+    fuse_evaluation,
     last_answers,
     record_evaluation,
 )
@@ -149,6 +150,7 @@ __all__ = [
     "events_of",
     "family_of",
     "find_run",
+    "fuse_evaluation",
     "gather_points",
     "id_of",
     "imports_of",

@@ -131,6 +131,21 @@ def _json(scores: JsonObject | None) -> str | None:
     return None if scores is None else json.dumps(dict(scores), allow_nan=False, ensure_ascii=False)
 
 
+def fuse_evaluation(db: Registry, fused_id: str, *, is_after: bool) -> int | None:
+    """The evaluation that records how a fused model was compared: that of the model, or of base and adapter before."""
+    found = db.connection.execute(
+        """
+        SELECT id
+        FROM evaluations
+        WHERE kind = 'fuse' AND config ->> '$.fused' = ? AND (adapter_path IS NULL) = ?
+        ORDER BY id
+        LIMIT 1
+        """,
+        (fused_id, is_after),
+    ).fetchone()
+    return None if found is None else int(found[0])
+
+
 def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str) -> list[AnswerView]:
     """What a run's checkpoint answered to this data, the newest time: in order."""
     return db.rows(

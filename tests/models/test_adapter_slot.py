@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import pytest
-from mlx.utils import tree_flatten
 from mlx_lm import utils
-from mlx_lm.tuner.utils import linear_to_lora_layers
+from small_adapters import KINDS, make_adapter, spec
 
 from mlxops.errors import BadRequest
-from mlxops.models.adapter_slot import AdapterSlot, AdapterSpec
+from mlxops.models.adapter_slot import AdapterSlot
 
 TOKENS = mx.array([[1, 5, 9, 3, 7, 2, 8, 4]])
-
-# kind, layers, rank, keys
-KINDS: dict[str, tuple[str, int, int, list[str] | None]] = {
-    "lora": ("lora", 2, 8, None),
-    "lora of another rank, other keys and layers": ("lora", 1, 4, ["self_attn.q_proj", "mlp.down_proj"]),
-    "dora": ("dora", 2, 8, None),
-    "embeddings": ("lora", 2, 4, ["self_attn.q_proj", "model.embed_tokens"]),
-    "dora of embeddings": ("dora", 1, 4, ["mlp.up_proj", "model.embed_tokens"]),
-    "full": ("full", 2, 8, None),
-}
 
 
 def logits(model: Any) -> mx.array:
@@ -35,44 +22,6 @@ def logits(model: Any) -> mx.array:
     result = model(TOKENS)
     mx.eval(result)
     return result
-
-
-def make_adapter(model_folder: Path, folder: Path, kind: str, layers: int, rank: int, keys: list[str] | None) -> Path:
-    """An adapter with weights that change what the model says, in a folder as mlx-lm reads it."""
-    mx.random.seed(rank + layers)
-    model, _ = utils.load_model(model_folder)
-    model.freeze()
-    parameters = {"rank": rank, "scale": 4.0, "dropout": 0.0, **({"keys": keys} if keys else {})}
-    if kind == "full":
-        for layer in model.layers[-layers:]:
-            layer.unfreeze()
-    else:
-        linear_to_lora_layers(model, layers, dict(parameters), use_dora=kind == "dora")
-    changed = {
-        name: value + mx.random.normal(value.shape) * 0.05 for name, value in tree_flatten(model.trainable_parameters())
-    }
-    folder.mkdir(parents=True)
-    mx.save_safetensors(str(folder / "adapters.safetensors"), changed)
-    settings = {"fine_tune_type": kind, "num_layers": layers, "lora_parameters": parameters}
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
-    return folder
-
-
-def spec(folder: Path, **changes: Any) -> AdapterSpec:
-    """What `AdapterSlot` is told of such a folder."""
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    parameters = settings["lora_parameters"]
-    described = AdapterSpec(
-        name=f"the adapter of run {folder.name!r}",
-        identity=folder.name,
-        weights=folder / "adapters.safetensors",
-        fine_tune_type=settings["fine_tune_type"],
-        num_layers=settings["num_layers"],
-        rank=parameters["rank"],
-        scale=parameters["scale"],
-        keys=parameters.get("keys"),
-    )
-    return replace(described, **changes)
 
 
 def fresh(model_folder: Path, adapter: Path | None = None) -> mx.array:
@@ -93,30 +42,6 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     """One adapter of each kind for the tiny model."""
     folder = tmp_path_factory.mktemp("adapters")
     return {name: make_adapter(tiny_model, folder / name.replace(" ", "-"), *kind) for name, kind in KINDS.items()}
-
-
-@pytest.fixture(scope="module")
-def experts(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny mixture of experts."""
-    folder = tmp_path_factory.mktemp("models") / "experts"
-    shutil.copytree(tiny_model, folder)
-    config = {
-        **json.loads((folder / "config.json").read_text()),
-        "model_type": "qwen3_moe",
-        "num_hidden_layers": 2,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-        "moe_intermediate_size": 32,
-        "norm_topk_prob": True,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    model_class, arguments = utils._get_classes(config)
-    mx.random.seed(3)
-    model = model_class(arguments.from_dict(config))
-    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())))
-    return folder
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,18 +87,18 @@ def test_a_quantized_model_takes_an_adapter(tiny_quantized_model: Path, tmp_path
 
 
 @pytest.mark.parametrize("keys", [None, ["mlp.switch_mlp.up_proj", "self_attn.v_proj"]], ids=["all", "some"])
-def test_experts_take_an_adapter(experts: Path, tmp_path: Path, keys: list[str] | None) -> None:
-    adapter = make_adapter(experts, tmp_path / "a", "lora", 2, 4, keys)
-    model = loaded(experts)
+def test_experts_take_an_adapter(tiny_experts: Path, tmp_path: Path, keys: list[str] | None) -> None:
+    adapter = make_adapter(tiny_experts, tmp_path / "a", "lora", 2, 4, keys)
+    model = loaded(tiny_experts)
     slot = AdapterSlot(model)
 
     slot.put_in(spec(adapter))
     with_adapter = logits(model)
     slot.take_out()
 
-    assert mx.array_equal(with_adapter, fresh(experts, adapter))
-    assert not mx.array_equal(with_adapter, fresh(experts))
-    assert mx.array_equal(logits(model), fresh(experts))
+    assert mx.array_equal(with_adapter, fresh(tiny_experts, adapter))
+    assert not mx.array_equal(with_adapter, fresh(tiny_experts))
+    assert mx.array_equal(logits(model), fresh(tiny_experts))
 
 
 # What does not fit

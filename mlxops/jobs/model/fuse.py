@@ -1,0 +1,364 @@
+"""Making one model of a base model and an adapter, and comparing it with them before it gets its name."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlxops import layout, registry
+from mlxops.adapters import adapter_config
+from mlxops.adapters.adapter_config import DescribedRun
+from mlxops.config import FuseConfig
+from mlxops.errors import Failed, Refused
+from mlxops.jobs.eval import loading
+from mlxops.jobs.eval.loading import ChosenModel
+from mlxops.jobs.model import card, models, parity
+from mlxops.jobs.model.parity import Parity, ParityRows
+from mlxops.models import fused, model_files
+from mlxops.models.folders import ModelInfo, check_model
+from mlxops.models.fused import FusedModel
+from mlxops.models.identity import model_identity
+from mlxops.projects import blas, machine
+from mlxops.projects.invocation import Invocation
+
+if TYPE_CHECKING:
+    import mlx.nn
+
+Progress = Callable[[str, int, int], None]
+
+_UNPACKED_BYTES = 4  # of a number, for the comparison on a processor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusePlan:
+    """A fusion that is checked: what is fused, where it goes, and the rows to compare on.
+
+    `there` is the fused model of this toolkit that stands in that place; `run` is the run's row in the registry.
+    """
+
+    invocation: Invocation
+    config: FuseConfig
+    chosen: ChosenModel
+    info: ModelInfo
+    target: Path
+    work: FusedModel
+    run_id: int | None
+    trained: DescribedRun | None
+    rows: ParityRows | None
+    there: FusedModel | None
+    notes: tuple[str, ...]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether what is asked for stands there already, compared where that is asked for."""
+        there = self.there
+        return there is not None and there.is_same_work(self.work) and (there.check is not None or self.rows is None)
+
+    @property
+    def stays_packed(self) -> bool:
+        """Whether a quantized base stays quantized, so that fusing rounds the adapter."""
+        return bool(self.info.quantization) and not self.config.de_quantize and self.config.quantize is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuseResult:
+    """A fused model in its folder: what `--model` takes for it, how far it is from base and adapter, what to know.
+
+    `layers` is how many were fused, None where none had to be, or nothing was done.
+    """
+
+    path: str
+    typed: str
+    base: str
+    adapter: str
+    layers: int | None
+    was_there: bool
+    parity: registry.JsonObject | None
+    evaluation_id: int | None
+    notes: tuple[str, ...]
+
+    def to_json(self) -> registry.JsonObject:
+        """All of it as values that JSON has."""
+        return {("model" if name == "typed" else name): value for name, value in asdict(self).items()}
+
+
+def plan(invocation: Invocation, config: FuseConfig, progress: Progress) -> FusePlan:
+    """Check all that can be checked before a model is loaded.
+
+    Raises `Refused` for a place where something else stands, and what choosing a model and reading data raise.
+    """
+    project = invocation.project
+    chosen = _choose(invocation, config)
+    assert chosen.adapter is not None
+    adapter = chosen.adapter.adapter
+    info = check_model(chosen.folder, trust_remote_code=config.trust_remote_code)
+    run_id, iteration = _of_run(invocation, chosen)
+    target = _target(invocation, config, chosen)
+    there = fused.read(target)
+    if there is None:
+        model_files.refuse_existing(target)
+    trained = adapter_config.describes_itself(adapter.file.parent)
+    rows = None
+    if config.check:
+        rows = parity.read_rows(
+            project,
+            trained=trained,
+            path=config.data,
+            count=config.num_samples,
+            folder=chosen.folder,
+            info=info,
+            trust_remote_code=config.trust_remote_code,
+            progress=progress,
+        )
+    work = FusedModel(
+        id=secrets.token_hex(8),
+        base=project.relative(chosen.folder),
+        base_identity=model_identity(
+            chosen.folder, _hashes(invocation), lambda done, total: progress("model files", done, total)
+        ),
+        adapter_sha256=adapter.sha256,
+        run=adapter.run,
+        iteration=iteration,
+        de_quantize=config.de_quantize,
+        quantize=None if config.quantize is None else int(config.quantize),
+    )
+    return FusePlan(
+        invocation=invocation,
+        config=config,
+        chosen=chosen,
+        info=info,
+        target=target,
+        work=work,
+        run_id=run_id,
+        trained=trained,
+        rows=rows,
+        there=there,
+        notes=(*_notes(config, info), *(rows.notes if rows else ())),
+    )
+
+
+def question(plan: FusePlan) -> str | None:
+    """What to ask before the fused model that stands there is replaced by another; None where nothing is replaced."""
+    if plan.there is None or plan.is_done:
+        return None
+    of = plan.there.run or plan.there.base
+    at = "" if plan.there.iteration is None else f", iteration {plan.there.iteration:,}"
+    return f"replace {plan.invocation.project.relative(plan.target)}, fused of {of}{at}?"
+
+
+def fuse(plan: FusePlan, progress: Progress) -> FuseResult:
+    """Fuse, compare, and record the comparison; the folder is there whole or not at all.
+
+    What is done already is not done again. Raises `Refused` where more of the adapter is lost than `--max-changed`
+    allows, and `Failed` for a disk that is full.
+    """
+    if plan.is_done and plan.there is not None:
+        return _result(plan, plan.there, layers=None)
+    cache = plan.invocation.cache or machine.user_cache()
+    blas.load(threads=None, core_type=None, cache=cache, setting=plan.invocation.blas)
+    with model_files.new_folder(plan.target, replaces=plan.there is not None) as filling:
+        layers = _write_model(plan, filling, progress)
+        made, found = plan.work, _compare(plan, filling, progress) if plan.rows else None
+        if plan.rows and found:
+            made = replace(made, check=parity.to_check(plan.invocation.project, plan.rows, found))
+            if not _is_faithful(plan, found):
+                _record(plan, made)
+                raise _unfaithful(plan, found)
+        _write_texts(plan, filling, made)
+    return _result(plan, made, layers=layers)
+
+
+def _choose(invocation: Invocation, config: FuseConfig) -> ChosenModel:
+    """The adapter that a person names by a path or by its run, and its base model."""
+    path = invocation.project.resolve(config.source)
+    is_path = path.is_file() or any((path / name).is_file() for name in (layout.SETTINGS, layout.OFFERED))
+    return loading.choose(
+        invocation,
+        model=config.model,
+        adapter_path=config.source if is_path else None,
+        run=None if is_path else config.source,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def _of_run(invocation: Invocation, chosen: ChosenModel) -> tuple[int | None, int | None]:
+    """The run in this registry that the adapter is of, and the iteration of the checkpoint that it is."""
+    assert chosen.adapter is not None
+    adapter = chosen.adapter.adapter
+    if adapter.run is None or not invocation.project.registry_path.is_file():
+        return None, adapter.iteration
+    with registry.open_read_only(invocation.project.registry_path) as db:
+        run_id = chosen.adapter.run_id or registry.id_of(db, adapter.run)
+        checkpoints = registry.checkpoints_of(db, run_id) if run_id is not None else []
+    found = [row["iteration"] for row in checkpoints if row["adapter_sha256"] == adapter.sha256]
+    return run_id, found[-1] if found else adapter.iteration
+
+
+def _target(invocation: Invocation, config: FuseConfig, chosen: ChosenModel) -> Path:
+    assert chosen.adapter is not None
+    adapter = chosen.adapter.adapter
+    name = adapter.run or adapter.file.parent.name
+    # the adapter that a run offers changes as the run continues; a checkpoint stays what it is
+    at = "" if adapter.iteration is None else f"-{adapter.iteration}"
+    bits = f"-{config.quantize}bit" if config.quantize else ""
+    return models.target(invocation.project, config.name, config.output, f"{name}{at}-fused{bits}")
+
+
+def _hashes(invocation: Invocation) -> Path:
+    return invocation.project.root / ".mlxops" / "model_hashes.json"
+
+
+def _notes(config: FuseConfig, info: ModelInfo) -> list[str]:
+    if config.de_quantize and not info.quantization:
+        return ["the base model is not quantized, so `--de-quantize` has no effect"]
+    return []
+
+
+def _write_model(plan: FusePlan, folder: Path, progress: Progress) -> int | None:
+    """Write the fused model; the number of fused layers, None where the weights were trained themselves."""
+    from mlxops.models import fusing, saving
+    from mlxops.models.adapter_slot import AdapterSlot
+    from mlxops.models.loading import load_model
+
+    config, chosen = plan.config, plan.chosen
+    assert chosen.adapter is not None
+    model, settings = load_model(chosen.folder, lazy=True, trust_remote_code=config.trust_remote_code)
+    types = fusing.types_of(model)
+    slot = AdapterSlot(model, identify=lambda: plan.work.base_identity, name=chosen.folder.name)
+    slot.put_in(loading.spec_of(chosen.adapter.adapter))
+    del slot  # it holds what the adapter took the place of
+    fusing.restore_types(model, types)
+    unpacks = config.de_quantize or config.quantize is not None
+    layers = fusing.fuse_layers(model, dequantize=unpacks, progress=partial(progress, "layers fused"))
+    if unpacks:
+        settings = fusing.unpack(model, settings)
+    if config.quantize is not None:
+        settings = fusing.pack(model, settings, bits=int(config.quantize))
+    saving.check_room(folder, model)
+    saving.save(folder, model, settings, source=chosen.folder)
+    return len(layers) if chosen.adapter.adapter.fine_tune_type != "full" else None
+
+
+def _compare(plan: FusePlan, folder: Path, progress: Progress) -> Parity:
+    """Load base and adapter, and beside them what was written, and compare what they say."""
+    from mlxops.models import fusing
+    from mlxops.models.adapter_slot import AdapterSlot
+    from mlxops.models.loading import load_model
+
+    assert plan.rows is not None
+    assert plan.chosen.adapter is not None
+    on_cpu = machine.device()["kind"] == "cpu"
+    trust = plan.config.trust_remote_code
+    # on a processor packed matrices are many times slower, and unpacked they are the same numbers
+    unpacks = on_cpu and machine.free_memory() > 2 * _UNPACKED_BYTES * plan.info.parameters
+    both: list[mlx.nn.Module] = []
+    for each in (plan.chosen.folder, folder):
+        model, settings = load_model(each, lazy=True, dtype="float32" if on_cpu else None, trust_remote_code=trust)
+        if unpacks:
+            fusing.unpack(model, settings)
+        model.eval()
+        both.append(model)
+    base, made = both
+    fusing.share(base, made)
+    slot = AdapterSlot(base, identify=lambda: plan.work.base_identity, name=plan.chosen.folder.name)
+    slot.put_in(loading.spec_of(plan.chosen.adapter.adapter))
+    return parity.measure(base, made, plan.rows, progress)
+
+
+def _is_faithful(plan: FusePlan, found: Parity) -> bool:
+    """Whether what the fused model says is near enough; what a person asked to be quantized is only measured."""
+    if found.changed is None:
+        return False
+    return plan.config.quantize is not None or 100 * found.changed <= plan.config.max_changed
+
+
+def _unfaithful(plan: FusePlan, found: Parity) -> Exception:
+    if found.changed is None:
+        return Failed(
+            "the fused model gives numbers that are not finite",
+            hint="`inv checkpoints --verify` tells whether the adapter is whole",
+        )
+    percent, most = 100 * found.changed, plan.config.max_changed
+    change = f"{percent:.1f} % of the most likely tokens would change, and {most:g} % may"
+    if plan.stays_packed:
+        bits = (plan.info.quantization or {}).get("bits", "few")
+        return Refused(
+            f"fused into {bits} bits, part of the adapter is lost: {change}",
+            hint="`--de-quantize` keeps all of it; `--max-changed` allows more",
+        )
+    return Failed(
+        f"the fused model does not say what base model and adapter say: {change}",
+        hint="`--max-changed` allows more; please report it, because this should not be",
+    )
+
+
+def _write_texts(plan: FusePlan, folder: Path, made: FusedModel) -> None:
+    from mlxops.models.modelfile import modelfile
+    from mlxops.models.tokenizer import load_tokenizer
+
+    trust = plan.config.trust_remote_code
+    is_packed = bool(check_model(folder, trust_remote_code=trust).quantization)
+    if not is_packed:
+        # MLX's packed weights are none that Ollama reads
+        assert plan.chosen.adapter is not None
+        tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+        text = modelfile(folder, tokenizer, plan.chosen.adapter.template_config)
+        (folder / "Modelfile").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(card.write(plan, made, has_modelfile=not is_packed), encoding="utf-8")
+    fused.write(folder, made)
+
+
+def _record(plan: FusePlan, made: FusedModel) -> int | None:
+    """Record how a fused model was compared, once; the id of its evaluation, None where it was not."""
+    check = made.check
+    if check is None:
+        return None
+    project = plan.invocation.project
+    adapter = plan.chosen.adapter
+    assert adapter is not None
+    with registry.open_registry(project.registry_path) as db:
+        base: int | None = None
+        for side in ("before", "after"):
+            is_after = side == "after"
+            known = registry.fuse_evaluation(db, made.id, is_after=is_after)
+            base = known or registry.record_evaluation(
+                db,
+                run_id=plan.run_id,
+                iteration=made.iteration,
+                base_evaluation_id=base,
+                model=project.relative(plan.target) if is_after else made.base,
+                adapter_path=None if is_after else project.relative(adapter.adapter.file),
+                data=check["data"],
+                data_sha256=check["data_sha256"],
+                kind=parity.KIND,
+                config={
+                    "fused": made.id,
+                    "de_quantize": made.de_quantize,
+                    "quantize": made.quantize,
+                    **check["config"],
+                },
+                scores=[registry.Score(**each) for each in check["scores"][side]],
+                rows=check["rows"],
+                seconds=check["seconds"] if is_after else None,
+            )
+    return base
+
+
+def _result(plan: FusePlan, made: FusedModel, *, layers: int | None) -> FuseResult:
+    project = plan.invocation.project
+    assert plan.chosen.adapter is not None
+    return FuseResult(
+        path=project.relative(plan.target),
+        typed=models.as_typed(project, plan.target),
+        base=made.base,
+        adapter=plan.chosen.adapter.label,
+        layers=layers,
+        was_there=plan.is_done,
+        parity=parity.figures(made.check),
+        evaluation_id=_record(plan, made),
+        notes=plan.notes,
+    )
