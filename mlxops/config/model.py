@@ -73,3 +73,39 @@ class FuseConfig:
     output: str | None = option(None, "folder to make, instead of one in models/", path=True, aliases=["save-path"])
     yes: bool = option(False, "replace another fused model of that name without asking")
     json: bool = option(False, "as JSON")
+
+
+@settings
+class ConvertConfig:
+    """Settings of making a model folder of another one, with other numbers."""
+
+    EXAMPLES: ClassVar = (
+        "model.convert models/SmolLM2-135M-Instruct --quantize 4",
+        "model.convert SmolLM2-135M-Instruct --quant-predicate mixed_4_6 --name small",
+        "model.convert small --dequantize --dtype float16",
+    )
+    GROUPS: ClassVar = {
+        "source": "model",
+        "quantize": "numbers of the new model",
+        "name": "output",
+    }
+
+    source: str = option(None, "model folder, its name in models/, or hub id", positional=True, path=True)
+    trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
+
+    quantize: Literal["4", "8"] | None = option(None, "quantize to so many bits; `--q-bits` takes others")
+    q_bits: int | None = option(None, "bits per weight: 2, 3, 4, 5, 6 or 8", at_least=2, at_most=8, unless=[7])
+    q_group_size: int | None = option(None, "weights that share a scale: 16, 32, 64 or 128", at_least=16, at_most=128)
+    q_mode: Literal["affine", "mxfp4", "nvfp4", "mxfp8"] = option("affine", "kind of quantization")
+    quant_predicate: Literal["mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"] | None = option(
+        None, "mixed recipe: fewer bits for most layers, more for those that need them"
+    )
+    dequantize: bool = option(False, "unpack a quantized model", aliases=["de-quantize"])
+    dtype: Literal["float16", "bfloat16", "float32"] | None = option(
+        None, "type of the numbers that are not packed; the configuration's unless given"
+    )
+
+    name: str | None = option(None, "name in models/; the source's with what was done unless given")
+    output: str | None = option(None, "folder to make, instead of one in models/", path=True, aliases=["mlx-path"])
+    yes: bool = option(False, "replace another converted model of that name without asking")
+    json: bool = option(False, "as JSON")

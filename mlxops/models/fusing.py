@@ -7,7 +7,9 @@ the layers of DoRA another type than the others have.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 import mlx.core as mx
@@ -59,6 +61,28 @@ def restore_types(model: nn.Module, types: Mapping[str, mx.Dtype]) -> None:
     model.update(tree_unflatten(changed))
 
 
+def type_of(config: Mapping[str, Any]) -> str | None:
+    """The type of numbers that a model's configuration names; None where it names none that MLX computes in."""
+    text = config.get("text_config")
+    places = [config, text] if isinstance(text, Mapping) else [config]
+    said = [place.get(name) for place in places for name in ("torch_dtype", "dtype")]
+    return next((each for each in said if each in ("float16", "bfloat16", "float32")), None)
+
+
+def cast(model: nn.Module, dtype: str | None) -> None:
+    """Give a model's numbers a type, but for those that its architecture keeps; None leaves them as they are."""
+    if dtype is None:
+        return
+    keeps = getattr(model, "cast_predicate", lambda _: True)
+    wanted = getattr(mx, dtype)
+    changed = [
+        (name, array.astype(wanted))
+        for name, array in tree_flatten(model.parameters())
+        if keeps(name) and mx.issubdtype(array.dtype, mx.floating)
+    ]
+    model.update(tree_unflatten(changed))
+
+
 def share(model: nn.Module, other: nn.Module) -> None:
     """Have the second model use the arrays of the first where they are equal, so that both take less memory."""
     arrays = dict(tree_flatten(model.parameters()))
@@ -97,7 +121,10 @@ def pack(
     """
     from mlx_lm.convert import mixed_quant_predicate_builder
 
-    with loader_errors("the model cannot be quantized", name=str(config.get("model_type"))):
+    with (
+        loader_errors("the model cannot be quantized", name=str(config.get("model_type"))),
+        redirect_stdout(io.StringIO()),  # mlx-lm says how many bits it came to
+    ):
         predicate = None if recipe is None else mixed_quant_predicate_builder(recipe, model, group_size or 64)
         return dict(
             quantize_model(model, dict(config), group_size, bits, mode=mode, quant_predicate=predicate)[1],

@@ -6,7 +6,7 @@ The tokenizer's files are copied byte by byte: transformers would write others, 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from mlxops import words
 from mlxops.errors import Failed
 from mlxops.foreign import foreign_code
 from mlxops.models.identity import DECIDING
+from mlxops.models.model_files import write_json
 
 if TYPE_CHECKING:
     import mlx.nn
@@ -23,19 +24,51 @@ _ALSO = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 _OTHER_FILES = 64 << 20  # tokenizer and texts, and what the file system needs for itself
 
 
-def save(folder: Path, model: mlx.nn.Module, config: Mapping[str, Any], *, source: Path) -> None:
+def save(
+    folder: Path, model: mlx.nn.Module, config: Mapping[str, Any], *, source: Path, progress: Callable[[int, int], None]
+) -> None:
     """Write a model into a folder that is there; the weights of `model` are gone afterwards.
 
-    `source` is the folder that it was loaded from. Raises `Failed` where the disk is full.
+    `source` is the folder that it was loaded from; `progress` is told the tensors computed and their number. Raises
+    `Failed` where the disk is full.
     """
     with foreign_code(_not_written):
-        from mlx_lm.utils import save_config, save_model
+        from mlx_lm.utils import save_config
 
         # mlx-lm's save() does the same: models with a vision tower need this part to be loaded again
         keeps_vision = "vision_tower" in getattr(model, "model", {})
-        save_model(folder, model, donate_model=True)
+        _save_weights(folder, model, progress)
         save_config(dict(config), folder / "config.json", keep_vision_config=keeps_vision)
     copy_texts(source, folder)
+
+
+def _save_weights(folder: Path, model: mlx.nn.Module, progress: Callable[[int, int], None]) -> None:
+    """As mlx-lm's save_model() writes them, with the tensors of a file computed one after the other."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten, tree_map
+    from mlx_lm.utils import get_total_parameters, make_shards
+
+    arrays = dict(tree_flatten(model.parameters()))
+    sizes = {
+        "total_size": sum(array.nbytes for array in arrays.values()),
+        "total_parameters": get_total_parameters(model),
+    }
+    where: dict[str, str] = {}
+    shards = make_shards(arrays)
+    count, total, done = len(shards), len(arrays), 0
+    # what has been written is needed no more: nothing but its file may hold it
+    arrays.clear()
+    model.update(tree_map(lambda _: mx.array([]), model.parameters()))
+    for number in range(1, count + 1):
+        name = "model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+        shard = shards.pop(0)
+        for array in shard.values():
+            mx.eval(array)
+            done += 1
+            progress(done, total)
+        mx.save_safetensors(str(folder / name), shard, metadata={"format": "mlx"})
+        where |= dict.fromkeys(shard, name)
+    write_json(folder / "model.safetensors.index.json", {"metadata": sizes, "weight_map": dict(sorted(where.items()))})
 
 
 def copy_texts(source: Path, folder: Path) -> None:

@@ -6,7 +6,7 @@ import shlex
 
 from invoke import Context
 
-from mlxops.config import FuseConfig, ImportConfig, ModelsConfig
+from mlxops.config import ConvertConfig, FuseConfig, ImportConfig, ModelsConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -44,8 +44,28 @@ def import_model(c: Context, config: ImportConfig) -> None:
 
 
 @task
+def convert(c: Context, config: ConvertConfig) -> None:
+    """Quantize a model, unpack it, or change its type of numbers.
+
+    The options are those of `mlx_lm.convert`. The same command again changes nothing.
+    """
+    from mlxops.jobs.model import convert as job
+    from mlxops.ui.model import convert as drawing
+    from mlxops.ui.terminal import confirm, console, progress, tables
+
+    out, screen = console.make(), console.make(stderr=True)
+    with progress.bars(screen, plain=True) as advance:
+        plan = job.plan(house.invocation(c), config, advance)
+    if (question := job.question(plan)) and not confirm.confirm(question, screen, yes=config.yes):
+        return
+    with progress.bars(screen, plain=True) as advance:
+        result = job.convert(plan, advance)
+    tables.json_out(result.to_json(), out) if config.json else drawing.result(result, out)
+
+
+@task
 def fuse(c: Context, config: FuseConfig) -> None:
-    """Make one model of a base model and an adapter, and compare it with them.
+    """Make one model of base model and adapter, and compare them.
 
     The comparison is recorded. A base that is quantized stays so unless --de-quantize is given; where too much of the
     adapter would be lost by that, nothing is made. The same command again changes nothing.
@@ -65,5 +85,5 @@ def fuse(c: Context, config: FuseConfig) -> None:
 
 
 COLLECTION = "model"
-TASKS = (list_models, import_model, fuse)
+TASKS = (list_models, import_model, convert, fuse)
 SHORT_NAMES = {"models": list_models}

@@ -44,3 +44,7 @@ def test_a_fuse_that_replaces_another_model_is_completed(tuned_project: Path, ml
     rest = killed(tuned_project, "models/mine", "model.fuse tuned --output models/mine --yes", kills=6)
 
     assert {each["evaluations"] for each in rest} == {4}
+
+
+def test_a_conversion_that_is_killed_is_completed(tuned_project: Path) -> None:
+    killed(tuned_project, "models/tiny-4bit", "model.convert tiny --quantize 4")

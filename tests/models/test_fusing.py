@@ -118,7 +118,8 @@ def test_a_saved_model_loads_as_it_was_and_keeps_the_tokenizers_bytes(tiny_model
     mx.eval(said)
     (folder := tmp_path / "fused").mkdir()
 
-    saving.save(folder, model, config, source=source)
+    told: list[tuple[int, int]] = []
+    saving.save(folder, model, config, source=source, progress=lambda *done: told.append(done))
 
     loaded, _ = utils.load_model(folder)
     assert mx.array_equal(loaded(TOKENS), said)
@@ -126,6 +127,7 @@ def test_a_saved_model_loads_as_it_was_and_keeps_the_tokenizers_bytes(tiny_model
     kept.append("additional_chat_templates/tools.jinja")
     assert [name for name in kept if (folder / name).read_bytes() != (source / name).read_bytes()] == []
     assert json.loads((folder / "config.json").read_text())["model_type"] == "llama"
+    assert told == [(done, 38) for done in range(1, 39)]
 
 
 def test_equal_arrays_are_shared(tiny_model: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlxops import registry, words
 from mlxops.jobs.model import parity
 from mlxops.models import card
-from mlxops.models.fused import FusedModel
+from mlxops.models.provenance import FusedModel
 
 if TYPE_CHECKING:
     from mlxops.jobs.model.fuse import FusePlan

@@ -18,10 +18,10 @@ from mlxops.jobs.eval import loading
 from mlxops.jobs.eval.loading import ChosenModel
 from mlxops.jobs.model import card, models, parity
 from mlxops.jobs.model.parity import Parity, ParityRows
-from mlxops.models import fused, model_files
+from mlxops.models import model_files, provenance
 from mlxops.models.folders import ModelInfo, check_model
-from mlxops.models.fused import FusedModel
 from mlxops.models.identity import model_identity
+from mlxops.models.provenance import FusedModel
 from mlxops.projects import blas, machine
 from mlxops.projects.invocation import Invocation
 
@@ -98,7 +98,7 @@ def plan(invocation: Invocation, config: FuseConfig, progress: Progress) -> Fuse
     info = check_model(chosen.folder, trust_remote_code=config.trust_remote_code)
     run_id, iteration = _of_run(invocation, chosen)
     target = _target(invocation, config, chosen)
-    there = fused.read(target)
+    there = provenance.read(target, FusedModel)
     if there is None:
         model_files.refuse_existing(target)
     trained = adapter_config.describes_itself(adapter.file.parent)
@@ -239,7 +239,7 @@ def _write_model(plan: FusePlan, folder: Path, progress: Progress) -> int | None
     if config.quantize is not None:
         settings = fusing.pack(model, settings, bits=int(config.quantize))
     saving.check_room(folder, model)
-    saving.save(folder, model, settings, source=chosen.folder)
+    saving.save(folder, model, settings, source=chosen.folder, progress=partial(progress, "tensors written"))
     return len(layers) if chosen.adapter.adapter.fine_tune_type != "full" else None
 
 
@@ -309,7 +309,7 @@ def _write_texts(plan: FusePlan, folder: Path, made: FusedModel) -> None:
         text = modelfile(folder, tokenizer, plan.chosen.adapter.template_config)
         (folder / "Modelfile").write_text(text, encoding="utf-8")
     (folder / "README.md").write_text(card.write(plan, made, has_modelfile=not is_packed), encoding="utf-8")
-    fused.write(folder, made)
+    provenance.write(folder, made)
 
 
 def _record(plan: FusePlan, made: FusedModel) -> int | None:
