@@ -14,7 +14,7 @@ class FinetuneConfig:
 
     EXAMPLES: ClassVar = (
         "finetune --model SmolLM2-135M-Instruct --data data --epochs 3",
-        "finetune --model SmolLM2-135M-Instruct --data data --lora-rank 16 --lora-alpha 32 --output adapters/mine",
+        "finetune --model SmolLM2-135M-Instruct --data data --lora-rank 16 --lora-alpha 32 --output models/mine",
     )
     GROUPS: ClassVar = {
         "model": "model and data",
@@ -80,7 +80,16 @@ class FinetuneConfig:
     preview: bool = option(False, "show what would happen, and start nothing", role="command")
 
     # output
-    output: str | None = option(None, "the run's folder (adapters/NAME unless given)", role="naming", path=True)
+    output: str | None = option(
+        None,
+        "fuse what was trained into a model, in this folder; the run stays in adapters/",
+        role="command",
+        path=True,
+    )
+    de_quantize: bool = option(
+        False, "unpack a quantized model when it is fused", role="command", aliases=["dequantize"]
+    )
+    yes: bool = option(False, "replace the fused model of another run in that folder", role="command")
     note: str | None = option(None, "a note kept with the run", role="naming")
     tag: list[str] = option([], "tags of the run; repeat or separate by commas", role="naming")
     json: bool = option(False, "the result, or the preview, as JSON", role="command")

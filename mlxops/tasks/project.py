@@ -29,6 +29,8 @@ def quickstart(c: Context, config: QuickstartConfig) -> None:
         work(run, screen)
         with progress.bars(screen) as advance:
             changed = job.compare(trial, run, advance)
+    with progress.bars(screen) as advance:
+        changed = job.fuse(trial, changed, advance)
     outcome.tried(changed, job.commands(trial, cwd=invocation.project.cwd), console.make(), as_json=config.json)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from invoke import Context
 from invoke.exceptions import Exit
 
-from mlxops.config import FinetuneConfig, LoraConfig, MonitorConfig, StopConfig
+from mlxops.config import FinetuneConfig, FuseConfig, LoraConfig, MonitorConfig, StopConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -34,7 +35,7 @@ def finetune(c: Context, config: FinetuneConfig) -> None:
     """Fine-tune a model by epochs: `lora` under other names.
 
     Options have the names of the older toolkit and of PEFT. --full trains the layers themselves. The run is one like
-    any other: the same command again resumes exactly.
+    any other: the same command again resumes exactly. --output makes one model of what was trained.
     """
     from mlxops.jobs.train import finetune as job
     from mlxops.ui.terminal import console
@@ -42,13 +43,14 @@ def finetune(c: Context, config: FinetuneConfig) -> None:
 
     asked = job.translate(config)
     outcome.translated(asked.notes, console.make(stderr=True))
-    trained = train(c, asked.config)
-    if trained and config.output is not None and not config.json:
-        outcome.to_fuse(job.fuse_command(house.invocation(c).project, trained), console.make())
+    job.check_output(house.invocation(c).project, config)
+    train(c, asked.config, partial(job.fusing, config))
 
 
-def train(c: Context, config: LoraConfig) -> RunSummaryView | None:
-    """Preview, verify or train; the run's summary where it was trained here, None else."""
+def train(
+    c: Context, config: LoraConfig, fusing: Callable[[RunSummaryView], FuseConfig | None] = lambda run: None
+) -> None:
+    """Preview, verify or train; what was trained here is then fused as `fusing` says."""
     from mlxops.jobs.train import detach, session
     from mlxops.ui.terminal import console, progress
     from mlxops.ui.train import outcome
@@ -58,18 +60,35 @@ def train(c: Context, config: LoraConfig) -> RunSummaryView | None:
         training = session.check(house.invocation(c), config, advance)
     if config.preview:
         preview(training, as_json=config.json)
-        return None
+        return
     if config.verify_resume:
         verify(training, screen, as_json=config.json)
-        return None
+        return
     if detach.is_wanted(training) and (started := detach.start(training, partial(progress.waiting, screen))):
         outcome.started(started, console.make(), as_json=config.json)
-        return None
+        return
     with session.begin(training) as run:
         work(run, screen)
-        summary = run.summary()
-        outcome.trained(summary, console.make(), was_finished=run.is_finished, as_json=config.json)
-        return summary
+        summary, was_finished = run.summary(), run.is_finished
+    wanted = fusing(summary)
+    if not (config.json and wanted):
+        outcome.trained(summary, console.make(), was_finished=was_finished, as_json=config.json)
+    if wanted is not None:
+        fuse(c, wanted, summary, screen, as_json=config.json)
+
+
+def fuse(c: Context, config: FuseConfig, run: RunSummaryView, screen: Console, *, as_json: bool) -> None:
+    """Make one model of a run and its base, and show it; as JSON beside the run."""
+    from mlxops.jobs.model import fuse as job
+    from mlxops.ui.model import fuse as drawing
+    from mlxops.ui.terminal import console, progress, tables
+
+    with progress.bars(screen) as advance:
+        fused = job.fuse_run(house.invocation(c), config, advance)
+    if as_json:
+        tables.json_out({**run, "fused": fused.to_json()}, console.make())
+    else:
+        drawing.result(fused, console.make())
 
 
 def preview(training: Training, *, as_json: bool) -> None:

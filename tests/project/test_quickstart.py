@@ -55,6 +55,8 @@ def test_quickstart_shows_losses_and_answers_before_and_after(mlxops) -> None:
     assert [answer["prompt"] for answer in said["answers"]] == [row["question"] for row in read("test")]
     assert all(answer["base_answer"] != answer["answer"] for answer in said["answers"])
     assert "iteration 4/4  finished" in err
+    assert (said["fused"]["path"], said["fused"]["parity"]["changed_tokens"]) == ("models/manual", 0)
+    assert (Path("quickstart") / "models" / "manual" / "README.md").is_file()
 
 
 def test_the_answers_are_rows_of_a_documented_view(mlxops) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+import numpy as np
 import pytest
 from mlx_lm import utils
 
@@ -39,7 +38,7 @@ def test_without_options_it_is_lora_by_three_epochs() -> None:
         ({"warmup_steps": 10}, {"warmup": 10}),
         ({"warmup_steps": 10, "grad_accumulation_steps": 4}, {"warmup": 40, "grad_accumulation_steps": 4}),
         ({"eval_every": 5}, {"steps_per_eval": 5}),
-        ({"output": "here"}, {"adapter_path": "here"}),
+        ({"output": "here", "de_quantize": True, "yes": True}, {}),
         ({"full": True}, {"fine_tune_type": "full", "num_layers": -1}),
         ({"full": True, "num_layers": 2}, {"fine_tune_type": "full", "num_layers": 2}),
     ],
@@ -99,11 +98,34 @@ def test_it_is_the_run_that_lora_makes(mlxops: Typed, tuned_project: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", ["--lora-alpha 8", "--full --learning-rate 1e-3"])
-def test_the_command_it_names_at_the_end_makes_a_model(mlxops: Typed, tuned_project: Path, options: str) -> None:
-    code, out, err = mlxops(f"finetune tiny data --epochs 1 {options} --output 'out/my model'")
+def test_output_is_a_model_of_what_was_trained(mlxops: Typed, tuned_project: Path, options: str) -> None:
+    command = f"finetune tiny data --epochs 1 {options} --name mine --output 'out/my model'"
+    code, out, err = mlxops(f"{command} --json")
     assert code == 0, err
-    fuse = shlex.split(out.splitlines()[-1].split("`")[1])
 
-    subprocess.run([str(Path(sys.executable).parent / fuse[0]), *fuse[1:]], check=True, capture_output=True)
+    said = json.loads(out)
+    model, _ = utils.load(str(tuned_project / "out" / "my model"))
+    wanted, _ = utils.load("models/tiny", adapter_path="adapters/mine")
+    again, longer = mlxops(command), mlxops(command.replace("--epochs 1", "--epochs 2"))
+    tokens = mx.array([[1, 5, 9, 3]])
+    assert (said["name"], said["fused"]["path"], said["fused"]["parity"]["rows"]) == ("mine", "out/my model", 4)
+    assert np.allclose(np.array(model(tokens)), np.array(wanted(tokens)), atol=1e-5)
+    assert (again[0], "already at iteration 3 of 3" in again[1], "fused already" in again[1]) == (0, True, True)
+    assert (longer[0], "out/my model: fused\n" in longer[1]) == (0, True), longer[2]
 
-    assert utils.load(str(tuned_project / "out" / "my model-fused"))[0] is not None
+
+def test_a_place_that_is_taken_is_refused_before_the_training(mlxops: Typed, tuned_project: Path) -> None:
+    code, _, err = mlxops("finetune tiny data --epochs 1 --name mine --output models/tiny --yes")
+
+    assert (code, "is there already" in err, Path("adapters/mine").exists()) == (3, True, False)
+
+
+@pytest.mark.slow
+def test_the_model_of_another_run_is_replaced_only_where_that_is_said(mlxops: Typed, tuned_project: Path) -> None:
+    assert mlxops("model.fuse tuned --output out")[0] == 0
+    command = "finetune tiny data --epochs 1 --name mine --output out"
+
+    refused, replaced = mlxops(command), mlxops(f"{command} --yes")
+
+    assert (refused[0], "out is a model of 'tuned'" in refused[2]) == (3, True)
+    assert (replaced[0], json.loads(Path("out/fused.json").read_text())["run"]) == (0, "mine")

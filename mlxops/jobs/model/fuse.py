@@ -158,6 +158,17 @@ def fuse(plan: FusePlan, progress: Progress) -> FuseResult:
     """
     if plan.is_done and plan.there is not None:
         return _result(plan, plan.there, layers=None)
+    try:
+        return _make(plan, progress)
+    except Refused:
+        # another process may have made the same meanwhile
+        done = replace(plan, there=provenance.read(plan.target, FusedModel))
+        if not done.is_done or done.there is None:
+            raise
+        return _result(done, done.there, layers=None)
+
+
+def _make(plan: FusePlan, progress: Progress) -> FuseResult:
     cache = plan.invocation.cache or machine.user_cache()
     blas.load(threads=None, core_type=None, cache=cache, setting=plan.invocation.blas)
     with model_files.new_folder(plan.target, replaces=plan.there is not None) as filling:
@@ -170,6 +181,21 @@ def fuse(plan: FusePlan, progress: Progress) -> FuseResult:
                 raise _unfaithful(plan, found)
         _write_texts(plan, filling, made)
     return _result(plan, made, layers=layers)
+
+
+def fuse_run(invocation: Invocation, config: FuseConfig, progress: Progress) -> FuseResult:
+    """Fuse what a run has trained, in place of what was fused of the same run before.
+
+    Raises `Refused` where the model of another run stands there, unless that may be replaced, and as `plan` and `fuse`
+    do.
+    """
+    planned = plan(invocation, config, progress)
+    if planned.there is not None and planned.there.run != planned.work.run and not config.yes:
+        raise Refused(
+            f"{invocation.project.relative(planned.target)} is a model of {planned.there.run or planned.there.base!r}",
+            hint="add `--yes` to replace it, or name another `--output`",
+        )
+    return fuse(planned, progress)
 
 
 def _choose(invocation: Invocation, config: FuseConfig) -> ChosenModel:
@@ -288,7 +314,7 @@ def _unfaithful(plan: FusePlan, found: Parity) -> Exception:
         bits = (plan.info.quantization or {}).get("bits", "few")
         return Refused(
             f"fused into {bits} bits, part of the adapter is lost: {change}",
-            hint="`--de-quantize` keeps all of it; `--max-changed` allows more",
+            hint="`--de-quantize` keeps all of it; `--max-changed` of `model.fuse` allows more",
         )
     return Failed(
         f"the fused model does not say what base model and adapter say: {change}",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxops import data, files, registry, words
-from mlxops.config import LoraConfig, QuickstartConfig
+from mlxops.config import FuseConfig, LoraConfig, QuickstartConfig
 from mlxops.config.train import layers_trained
 from mlxops.errors import BadRequest, Failed, Refused
 from mlxops.jobs.train.session import Begun
@@ -27,11 +27,12 @@ from mlxops.projects.project import Project
 Progress = Callable[[str, int, int], None]
 
 _DATA = "manual"
+_FUSED = "manual"
 _LORA = LoraConfig(data="data", num_layers=8, learning_rate=5e-4, steps_per_report=5, steps_per_eval=10, save_every=10)
 _SHOWN = ("model", "data", "iters", "num_layers", "learning_rate", "steps_per_report", "steps_per_eval", "save_every")
 _LAYERS_OF_TINY = 4
 _MAX_TOKENS = 80
-_DISK = 700_000_000  # the model in float32, and checkpoints
+_DISK = 1_300_000_000  # the model in float32, checkpoints, and the model again with the adapter in it
 _MARK = Path(".mlxops") / "quickstart.json"
 
 
@@ -50,7 +51,10 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """What a first training changed: its losses before and after, and its answers to prompts it never saw."""
+    """What a first training changed: its losses before and after, and its answers to prompts it never saw.
+
+    `fused` is the model that was made of it: `path`, and `parity` with base model and adapter.
+    """
 
     folder: str
     run: registry.RunSummaryView
@@ -59,6 +63,7 @@ class TrialResult:
     before: registry.LossPoint | None
     after: registry.LossPoint | None
     answers: Sequence[registry.AnswerView]
+    fused: registry.JsonObject
 
 
 def set_up(invocation: Invocation, config: QuickstartConfig, say: Callable[[str], None], progress: Progress) -> Trial:
@@ -86,6 +91,14 @@ def set_up(invocation: Invocation, config: QuickstartConfig, say: Callable[[str]
     return Trial(invocation=replace(invocation, project=project), config=lora)
 
 
+def fuse(trial: Trial, changed: TrialResult, progress: Progress) -> TrialResult:
+    """Make one model of what was trained and its base, in place of one of the same run."""
+    from mlxops.jobs.model.fuse import fuse_run
+
+    model = fuse_run(trial.invocation, FuseConfig(source=changed.run["name"], name=_FUSED), progress)
+    return replace(changed, fused={"path": model.path, "parity": model.parity})
+
+
 def compare(trial: Trial, run: Begun, progress: Progress) -> TrialResult:
     """What the training changed: the loss and the answers to prompts it never saw, before and after.
 
@@ -106,6 +119,7 @@ def compare(trial: Trial, run: Begun, progress: Progress) -> TrialResult:
         before=validated[0] if validated else None,
         after=validated[-1] if validated else None,
         answers=registry.answers_of(run.db, summary["name"], iteration=iteration, data_sha256=sha256),
+        fused={},
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, fields
 
-from mlxops.config import FinetuneConfig, LoraConfig
-from mlxops.jobs.commands import path_of
+from mlxops.config import FinetuneConfig, FuseConfig, LoraConfig
+from mlxops.jobs.model import models
+from mlxops.models import model_files, provenance
+from mlxops.models.provenance import FusedModel
 from mlxops.options import given
 from mlxops.projects.project import Project
 from mlxops.registry import RunSummaryView
@@ -54,15 +55,23 @@ def translate(config: FinetuneConfig) -> Translated:
                 "lora_scale": scale,
                 "warmup": warmup,
                 "steps_per_eval": config.eval_every,
-                "adapter_path": config.output,
             }
         ),
         notes=tuple(notes),
     )
 
 
-def fuse_command(project: Project, run: RunSummaryView) -> str:
-    """What makes one model of a run's model and adapter, as it can be typed from the current folder."""
-    model, adapter = (path_of(project, project.from_root(path)) for path in (run["model"], run["adapter_path"]))
-    words = ["--model", model, "--adapter-path", adapter, "--save-path", f"{adapter}-fused"]
-    return shlex.join(["mlx_lm.fuse", *words])
+def check_output(project: Project, config: FinetuneConfig) -> None:
+    """Raise `Refused` before the training where something else stands in the place of the fused model."""
+    if config.output is None:
+        return
+    folder = models.target(project, None, config.output, "")
+    if provenance.read(folder, FusedModel) is None:
+        model_files.refuse_existing(folder)
+
+
+def fusing(config: FinetuneConfig, run: RunSummaryView) -> FuseConfig | None:
+    """How the run is fused, None where that is not asked for."""
+    if config.output is None:
+        return None
+    return FuseConfig(source=run["name"], output=config.output, de_quantize=config.de_quantize, yes=config.yes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mlxops.ui.terminal import tables
-from mlxops.words import duration, number, size, visible
+from mlxops.words import duration, number, share, size, visible
 
 if TYPE_CHECKING:
     from mlxops.jobs.project.quickstart import TrialResult
@@ -98,11 +98,6 @@ def translated(notes: Sequence[str], console: Console) -> None:
         console.print(note, soft_wrap=True)
 
 
-def to_fuse(command: str, console: Console) -> None:
-    """The command that makes one model of what was trained."""
-    console.print(f"`{command}` makes one model of it", soft_wrap=True)
-
-
 def started(training: DetachedTraining, console: Console, *, as_json: bool) -> None:
     """A training that continues in the background, and how to watch and to stop it."""
     if as_json:
@@ -177,6 +172,9 @@ def tried(changed: TrialResult, commands: Sequence[str], console: Console, *, as
         pairs.append(("validation loss", f"{_loss(before)} → {_loss(after)}"))
     pairs.append(("trained", f"{run['trained_tokens']:,} tokens in {duration(run['seconds'])}"))
     pairs.append(("run", f"{run['name']}{', finished already' if changed.was_finished else ''}"))
+    if changed.fused:
+        lost = share(changed.fused["parity"]["changed_tokens"])
+        pairs.append(("one model of it", f"{changed.fused['path']} ({lost} of the most likely tokens differ)"))
     title = f"What {run['iteration']:,} iterations on {changed.rows:,} rows changed"
     tables.facts(title, pairs, [], console)
     for answer in changed.answers:
