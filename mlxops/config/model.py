@@ -71,6 +71,8 @@ class FuseConfig:
 
     name: str | None = option(None, "name in models/; RUN-fused unless given")
     output: str | None = option(None, "folder to make, instead of one in models/", path=True, aliases=["save-path"])
+    upload: str | None = option(None, "upload the model to this repository on the hub: NAME or USER/NAME")
+    private: bool = option(False, "make the repository private, where it is made")
     yes: bool = option(False, "replace another fused model of that name without asking")
     json: bool = option(False, "as JSON")
 
@@ -107,5 +109,7 @@ class ConvertConfig:
 
     name: str | None = option(None, "name in models/; the source's with what was done unless given")
     output: str | None = option(None, "folder to make, instead of one in models/", path=True, aliases=["mlx-path"])
+    upload: str | None = option(None, "upload the model to this repository on the hub: NAME or USER/NAME")
+    private: bool = option(False, "make the repository private, where it is made")
     yes: bool = option(False, "replace another converted model of that name without asking")
     json: bool = option(False, "as JSON")

@@ -1,4 +1,4 @@
-"""The model card of a fused model, `README.md`: what is known of it, and what is not.
+"""The model card of a fused or converted model, `README.md`: what is known of it, and what is not.
 
 Names of files go in and paths do not: a card is read by others than those who may know a person's folders.
 """
@@ -60,10 +60,9 @@ class Card:
 def text(card: Card) -> str:
     """The card: metadata as the hub reads it, then the words."""
     base = card.base
-    named = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})" if base.hub_id else f"`{base.name}`"
     parts = [
         f"# {card.name}",
-        f"A fine-tuning of {named} ({card.kind}), {card.how}.",
+        f"A fine-tuning of {_named(base)} ({card.kind}), {card.how}.",
         "## Licence",
         _licence(base),
         "## Data",
@@ -79,11 +78,32 @@ def text(card: Card) -> str:
         "Nothing else was measured: neither what it does beyond data like its own, nor whether what it says is right, "
         "fair or safe.",
         "## Use",
-        f'```sh\nmlx_lm.generate --model {shlex.quote(card.name)} --prompt "…"\n```',
+        _use(card.name),
     ]
     if card.has_modelfile:
         parts.append("The `Modelfile` is for Ollama: `ollama create NAME` in this folder.")
-    return _metadata(card) + "\n\n".join(parts) + "\n"
+    return _metadata(base, ["mlx", card.kind.lower()]) + "\n\n".join(parts) + "\n"
+
+
+def converted(name: str, base: BaseCard, numbers: str) -> str:
+    """The card of a model that is another one with other numbers; `numbers` says with which."""
+    parts = [
+        f"# {name}",
+        f"{_named(base)}, converted for MLX: {numbers}. What it says was not compared with the original.",
+        "## Licence",
+        _licence(base),
+        "## Use",
+        _use(name),
+    ]
+    return _metadata(base, ["mlx"]) + "\n\n".join(parts) + "\n"
+
+
+def _named(base: BaseCard) -> str:
+    return f"[{base.hub_id}](https://huggingface.co/{base.hub_id})" if base.hub_id else f"`{base.name}`"
+
+
+def _use(name: str) -> str:
+    return f'```sh\nmlx_lm.generate --model {shlex.quote(name)} --prompt "…"\n```'
 
 
 def _licence(base: BaseCard) -> str:
@@ -97,15 +117,15 @@ def _licence(base: BaseCard) -> str:
     return "That of the base model, which its folder did not name. Find out before you share this model."
 
 
-def _metadata(card: Card) -> str:
+def _metadata(base: BaseCard, tags: Sequence[str]) -> str:
     import yaml
 
-    fields: dict[str, Any] = dict(card.base.licence)
-    if card.base.languages:
-        fields["language"] = list(card.base.languages)
-    if card.base.hub_id:
-        fields["base_model"] = card.base.hub_id
-    fields |= {"library_name": "mlx", "pipeline_tag": "text-generation", "tags": ["mlx", card.kind.lower()]}
+    fields: dict[str, Any] = dict(base.licence)
+    if base.languages:
+        fields["language"] = list(base.languages)
+    if base.hub_id:
+        fields["base_model"] = base.hub_id
+    fields |= {"library_name": "mlx", "pipeline_tag": "text-generation", "tags": list(tags)}
     return f"{_FENCE}\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}{_FENCE}\n\n"
 
 

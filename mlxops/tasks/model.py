@@ -50,16 +50,19 @@ def convert(c: Context, config: ConvertConfig) -> None:
     The options are those of `mlx_lm.convert`. The same command again changes nothing.
     """
     from mlxops.jobs.model import convert as job
+    from mlxops.jobs.model import sharing
     from mlxops.ui.model import convert as drawing
     from mlxops.ui.terminal import confirm, console, progress, tables
 
     out, screen = console.make(), console.make(stderr=True)
+    sharing.check(config)
     with progress.bars(screen, plain=True) as advance:
         plan = job.plan(house.invocation(c), config, advance)
     if (question := job.question(plan)) and not confirm.confirm(question, screen, yes=config.yes):
         return
     with progress.bars(screen, plain=True) as advance:
         result = job.convert(plan, advance)
+    result = sharing.upload(plan.invocation, config, result, screen.print, shows_bars=screen.is_interactive)
     tables.json_out(result.to_json(), out) if config.json else drawing.result(result, out)
 
 
@@ -71,16 +74,19 @@ def fuse(c: Context, config: FuseConfig) -> None:
     adapter would be lost by that, nothing is made. The same command again changes nothing.
     """
     from mlxops.jobs.model import fuse as job
+    from mlxops.jobs.model import sharing
     from mlxops.ui.model import fuse as drawing
     from mlxops.ui.terminal import confirm, console, progress, tables
 
     out, screen = console.make(), console.make(stderr=True)
+    sharing.check(config)
     with progress.bars(screen, plain=True) as advance:
         plan = job.plan(house.invocation(c), config, advance)
     if (question := job.question(plan)) and not confirm.confirm(question, screen, yes=config.yes):
         return
     with progress.bars(screen, plain=True) as advance:
         result = job.fuse(plan, advance)
+    result = sharing.upload(plan.invocation, config, result, screen.print, shows_bars=screen.is_interactive)
     tables.json_out(result.to_json(), out) if config.json else drawing.result(result, out)
 
 

@@ -12,7 +12,8 @@ from mlxops import registry
 from mlxops.config import ConvertConfig
 from mlxops.errors import BadRequest
 from mlxops.jobs.model import models
-from mlxops.models import model_files, provenance
+from mlxops.jobs.model.card import hub_id
+from mlxops.models import card, model_files, provenance
 from mlxops.models.folders import ModelInfo, check_model, find_model
 from mlxops.models.identity import model_identity
 from mlxops.models.provenance import ConvertedModel
@@ -61,7 +62,7 @@ class ConvertResult:
     bytes_before: int
     bytes_after: int
     bits_per_weight: float
-    notes: tuple[str, ...]
+    uploaded: str | None = None
 
     def to_json(self) -> registry.JsonObject:
         """All of it as values that JSON has."""
@@ -122,6 +123,7 @@ def convert(plan: ConvertPlan, progress: Progress) -> ConvertResult:
         with model_files.new_folder(plan.target, replaces=plan.there is not None) as filling:
             _write(plan, filling, progress)
             check_model(filling, trust_remote_code=plan.config.trust_remote_code)
+            (filling / "README.md").write_text(_card(plan, filling), encoding="utf-8")
             provenance.write(filling, plan.work)
     project = plan.invocation.project
     info = check_model(plan.target, trust_remote_code=plan.config.trust_remote_code)
@@ -135,7 +137,6 @@ def convert(plan: ConvertPlan, progress: Progress) -> ConvertResult:
         bytes_before=plan.info.bytes,
         bytes_after=info.bytes,
         bits_per_weight=8 * info.bytes / info.parameters,
-        notes=(),
     )
 
 
@@ -175,6 +176,12 @@ def _write(plan: ConvertPlan, folder: Path, progress: Progress) -> None:
         )
     saving.check_room(folder, model)
     saving.save(folder, model, settings, source=plan.source, progress=partial(progress, "tensors written"))
+
+
+def _card(plan: ConvertPlan, folder: Path) -> str:
+    info = check_model(folder, trust_remote_code=plan.config.trust_remote_code)
+    base = card.read_base(plan.source, name=_name_of(plan.source), hub_id=hub_id(plan.source))
+    return card.converted(plan.target.name, base, f"{numbers(plan.info)} before, {numbers(info)} in this model")
 
 
 def _quantizes(config: ConvertConfig) -> bool:

@@ -80,6 +80,7 @@ class FuseResult:
     parity: registry.JsonObject | None
     evaluation_id: int | None
     notes: tuple[str, ...]
+    uploaded: str | None = None
 
     def to_json(self) -> registry.JsonObject:
         """All of it as values that JSON has."""

@@ -22,5 +22,7 @@ def result(result: ConvertResult, console: Console) -> None:
         ("size", f"{words.size(result.bytes_before)} before, {words.size(result.bytes_after)} after"),
         ("bits per weight", f"{result.bits_per_weight:.2f}"),
     ]
+    if result.uploaded is not None:
+        pairs.append(("uploaded to", words.visible(result.uploaded)))
     title = f"{words.visible(result.path)}: {'converted already' if result.was_there else 'converted'}"
-    tables.facts(title, pairs, [*result.notes, f"`inv chat {shlex.quote(result.typed)}` talks to it"], console)
+    tables.facts(title, pairs, [f"`inv chat {shlex.quote(result.typed)}` talks to it"], console)

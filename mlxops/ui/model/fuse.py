@@ -22,6 +22,8 @@ def result(result: FuseResult, console: Console) -> None:
         pairs.append(("fused layers", words.count(result.layers)))
     if result.parity is not None:
         pairs += parity(result.parity)
+    if result.uploaded is not None:
+        pairs.append(("uploaded to", words.visible(result.uploaded)))
     notes = [*result.notes, f"`inv chat {shlex.quote(result.typed)}` talks to it"]
     if result.parity is None:
         notes.insert(0, "not compared with base model and adapter")

@@ -1,0 +1,85 @@
+"""`--upload`, with the real client of the hub against a server on this machine: what arrives, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import Ended, run_python
+from hub_uploads import Hub, hub
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def there(tuned_project: Path) -> Iterator[Hub]:
+    """A hub without repositories; the current folder is the tuned project."""
+    with hub() as found:
+        yield found
+
+
+def typed(there: Hub, command: str, **environment: str) -> Ended:
+    """A command in a process of its own, because the client reads its settings when it is imported."""
+    return run_python("-m", "mlxops", *shlex.split(command), environment={**there.environment, **environment})
+
+
+def test_all_of_a_model_arrives_and_nothing_of_this_machine(there: Hub, tuned_project: Path) -> None:
+    code, out, err = typed(there, "model.fuse tuned --upload mine --json")
+    assert code == 0, err
+
+    folder = tuned_project / "models" / "tuned-fused"
+    wanted = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "fused.json"}
+    assert json.loads(out)["uploaded"] == f"{there.endpoint}/me/mine"
+    assert there.repositories == {"me/mine": wanted}
+    assert there.private == set()
+    assert err.splitlines()[-1] == "uploading models/tuned-fused to mine"
+    assert [name for name, content in wanted.items() if str(tuned_project).encode() in content] == []
+
+
+def test_the_same_command_again_sends_no_weights_and_completes_what_broke_off(there: Hub) -> None:
+    command = "model.convert tiny --quantize 4 --upload me/small --private"
+    there.faults["commit"] = [(400, {"error": "not now"})]
+
+    broken, again, once_more = (typed(there, command) for _ in range(3))
+
+    assert (broken[0], "the hub answered with 400" in broken[2]) == (1, True), broken[2]
+    assert (again[0], once_more[0]) == (0, 0), again[2]
+    assert "converted already" in again[1]
+    assert there.requests.count("object") == 1
+    assert {"model.safetensors", "README.md", "tokenizer.json"} <= there.repositories["me/small"].keys()
+    assert "converted.json" not in there.repositories["me/small"]
+    assert there.private == {"me/small"}
+
+
+def test_who_may_not_upload_is_told_before_the_work_or_after_it_with_the_model_in_place(there: Hub) -> None:
+    unknown = typed(there, "model.fuse tuned --upload mine", HF_TOKEN="hf_wrong")
+    there.faults["whoami"] = [(429, {"error": "slow down"})]
+    busy = typed(there, "model.fuse tuned --upload mine")
+    wrong = typed(there, "model.fuse tuned --upload a/b/c")
+    is_untouched = not Path("models/tuned-fused").exists()
+    there.faults["create"] = [(403, {"error": "not yours"})]
+    forbidden = typed(there, "model.fuse tuned --upload theirs/model")
+
+    assert (unknown[0], "the hub does not know who you are" in unknown[2], "hf auth login" in unknown[2]) == (
+        2,
+        True,
+        True,
+    )
+    assert (busy[0], "the hub is asked too often" in busy[2]) == (1, True), busy[2]
+    assert (wrong[0], "is no id of a repository" in wrong[2]) == (2, True)
+    assert is_untouched
+    assert (forbidden[0], "does not let your token write to 'theirs/model'" in forbidden[2]) == (3, True), forbidden[2]
+    assert Path("models/tuned-fused/config.json").is_file()
+
+
+def test_without_a_hub_the_reason_is_said(there: Hub) -> None:
+    offline = typed(there, "model.fuse tuned --upload mine", HF_HUB_OFFLINE="1")
+    nowhere = typed(there, "model.fuse tuned --upload mine", HF_ENDPOINT="http://127.0.0.1:9")
+    alone = typed(there, "model.fuse tuned --private")
+
+    assert (offline[0], "HF_HUB_OFFLINE is set" in offline[2]) == (1, True), offline[2]
+    assert (nowhere[0], "the hub cannot be reached" in nowhere[2]) == (1, True), nowhere[2]
+    assert (alone[0], "--upload REPO" in alone[2]) == (2, True)
