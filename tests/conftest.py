@@ -15,8 +15,12 @@ from typing import Any
 import pytest
 from commands import FAULTS, ROOT, Ended, count_faults, run_python
 
+from mlxops.projects import machine
+
 pytest_plugins = ["tiny_models", "tuned_projects"]
 
+# Read at import: afterwards every test has a cache of its own.
+_KERNELS = machine.user_cache() / "kernels"
 _TASKS = "from mlxops.tasks import namespace\n"
 _OURS = ("MLXOPS_DB", "MLXOPS_BLAS", "MLXOPS_DEBUG", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "INVOKE_RUNTIME_CONFIG")
 
@@ -62,6 +66,10 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     monkeypatch.setenv("MLXOPS_CACHE", str(home / "mlxops-cache"))
+    # What MLX compiles is compiled once a machine, as a user has it.
+    _KERNELS.mkdir(parents=True, exist_ok=True)
+    (home / "mlxops-cache").mkdir()
+    (home / "mlxops-cache" / "kernels").symlink_to(_KERNELS)
     monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     # Two threads that spin for tiny matrices take many times as long where the machine has other work.

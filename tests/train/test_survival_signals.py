@@ -133,4 +133,5 @@ def _compile_with(folder: Path) -> None:
     """Have MLX compile its kernels again, by the g++ in this folder, in a group of processes as a terminal makes it."""
     os.setpgid(0, 0)
     os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
-    os.environ["TMPDIR"] = str(folder)
+    os.environ["MLXOPS_CACHE"] = str(folder)
+    (folder / "blas").symlink_to(training_runs.CACHE / "blas")

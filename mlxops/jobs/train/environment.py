@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlxops.config import LoraConfig
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared
-from mlxops.projects import blas, machine
+from mlxops.projects import blas, kernels, machine
 from mlxops.registry import JsonObject
 from mlxops.training import ways
 
@@ -47,7 +45,7 @@ def set_up(prepared: Prepared, claim: Claim, *, cache: Path | None, blas_setting
         "blas_version": loaded.version,
         "blas_threads": loaded.threads,
         "core_type": loaded.core_type,
-        "kernels": _kernels(),
+        "kernels": "fused" if kernels.are_compiled() or not machine.ON_LINUX else "one by one",
         **ways.versions(chosen),
     }
     automatic = {
@@ -67,12 +65,6 @@ def dtype_of(config: LoraConfig, device: str) -> str | None:
         return asked
     # MLX's own loops for half precision are many times slower on a CPU than the BLAS is in float32
     return "float32" if device == "cpu" else None
-
-
-def _kernels() -> str:
-    """How MLX runs compiled functions on a Linux processor: fused by a compiler where there is one, with other bits."""
-    is_fused = shutil.which("g++") is not None and "MLX_DISABLE_COMPILE" not in os.environ
-    return "fused" if is_fused or not machine.ON_LINUX else "one by one"
 
 
 def start_kind_of(claim: Claim, environment: Environment) -> tuple[str, str | None]:

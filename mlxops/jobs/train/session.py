@@ -10,14 +10,14 @@ from typing import Any
 from mlxops import registry, words
 from mlxops.config import LoraConfig
 from mlxops.data.tokens import Example
-from mlxops.events import Listener, Stopped
+from mlxops.events import Event, Listener, Saved, Stopped
 from mlxops.jobs.train import claim as claims
 from mlxops.jobs.train import environment, fine_tune, memory, verdicts
 from mlxops.jobs.train.candidates import is_done, probable_run
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared, Progress, prepare
 from mlxops.models.memory import TrainingMemory
-from mlxops.projects import machine
+from mlxops.projects import kernels, machine
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.training import retention
@@ -69,19 +69,24 @@ class Begun:
     def work(self, listeners: Sequence[Listener] = (), before_leaving: Any = None) -> Stopped:
         """Train to the target; see `fine_tune.fine_tune` for what it raises."""
         invocation, prepared = self.training.invocation, self.training.prepared
-        chosen = environment.set_up(
-            prepared, self.claim, cache=invocation.cache or machine.user_cache(), blas_setting=invocation.blas
-        )
-        return fine_tune.fine_tune(
-            self.training.project,
-            self.db,
-            prepared,
-            self.claim,
-            chosen,
-            command=invocation.command or "",
-            listeners=listeners,
-            before_leaving=before_leaving,
-        )
+        cache = invocation.cache or machine.user_cache()
+        chosen = environment.set_up(prepared, self.claim, cache=cache, blas_setting=invocation.blas)
+        with kernels.kept(cache) as keep:
+
+            def keep_kernels(event: Event) -> None:
+                if isinstance(event, Saved):
+                    keep()
+
+            return fine_tune.fine_tune(
+                self.training.project,
+                self.db,
+                prepared,
+                self.claim,
+                chosen,
+                command=invocation.command or "",
+                listeners=[*listeners, keep_kernels],
+                before_leaving=before_leaving,
+            )
 
     def summary(self) -> registry.RunSummaryView:
         """The run's row of `run_summary`."""
