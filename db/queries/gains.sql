@@ -22,4 +22,6 @@ CROSS JOIN evaluations ON evaluations.id = score.id
 CROSS JOIN evaluations AS base ON base.id = evaluations.base_evaluation_id
 CROSS JOIN scores AS base_score ON base_score.evaluation_id = base.id AND base_score.metric = score.metric
 WHERE score.run IS NOT NULL
+    -- a fused model is compared with its base and adapter, which says nothing of the training
+    AND base.adapter_path IS NULL
 ORDER BY score.run, score.iteration, score.metric, score.id;

@@ -83,7 +83,7 @@ class ConvertConfig:
 
     EXAMPLES: ClassVar = (
         "model.convert models/SmolLM2-135M-Instruct --quantize 4",
-        "model.convert SmolLM2-135M-Instruct --quant-predicate mixed_4_6 --name small",
+        "model.convert SmolLM2-135M-Instruct --q-bits 6 --name small",
         "model.convert small --dequantize --dtype float16",
     )
     GROUPS: ClassVar = {

@@ -64,6 +64,15 @@ def test_the_comparison_is_an_evaluation_of_the_runs_checkpoint(mlxops: Typed, t
     assert scores[-1][1:] == (said["parity"]["perplexity_after"], said["parity"]["perplexity_before"])
 
 
+def test_a_fusion_is_no_gain_of_the_training(mlxops: Typed, tuned_project: Path) -> None:
+    said = fused(mlxops)["parity"]
+
+    shown = mlxops("run.show tuned")[1]
+
+    assert json.loads(mlxops("sql @gains --format json")[1]) == []
+    assert f", base and adapter {said['perplexity_before']:.3f}" in shown
+
+
 def test_the_perplexity_is_that_of_a_test_on_the_same_rows(mlxops: Typed, tuned_project: Path) -> None:
     said = fused(mlxops)["parity"]
 
@@ -166,6 +175,18 @@ def test_the_card_says_what_is_known_and_names_no_folder(mlxops: Typed, tuned_pr
     assert str(tuned_project) not in text
     assert str(Path.home()) not in text
     assert (Path("models/tuned-fused") / "Modelfile").read_text().startswith("#")
+
+
+def test_what_the_chat_template_was_told_is_said(mlxops: Typed, tuned_project: Path) -> None:
+    file = Path("adapters/tuned/adapter_config.json")
+    settings = json.loads(file.read_text())
+    settings["mlxops"]["config"]["chat_template_config"] = {"enable_thinking": False}
+    file.write_text(json.dumps(settings))
+
+    said = fused(mlxops, "adapters/tuned")
+
+    assert said["notes"] == ['in training its chat template was told {"enable_thinking": false}']
+    assert '| told to the chat template | {"enable_thinking": false} |' in Path(said["path"], "README.md").read_text()
 
 
 def test_a_model_that_is_fused_is_quantized_where_that_is_asked_for(mlxops: Typed, tuned_project: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,8 @@ def _settings(plan: FusePlan, made: FusedModel, config: Mapping[str, Any]) -> li
     if adapter.fine_tune_type != "full":
         found += [("rank", str(adapter.rank)), ("scale", f"{adapter.scale:g}")]
     said = {name: value for name, value in config.items() if name in _SETTINGS and value is not None}
+    if told := plan.chosen.adapter.template_config:
+        found.append(("told to the chat template", json.dumps(dict(told), ensure_ascii=False)))
     return found + [(label, _word(said[name])) for name, label in _SETTINGS.items() if name in said]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -138,7 +139,7 @@ def plan(invocation: Invocation, config: FuseConfig, progress: Progress) -> Fuse
         trained=trained,
         rows=rows,
         there=there,
-        notes=(*_notes(config, info), *(rows.notes if rows else ())),
+        notes=(*_notes(config, info, chosen), *(rows.notes if rows else ())),
     )
 
 
@@ -239,10 +240,13 @@ def _hashes(invocation: Invocation) -> Path:
     return invocation.project.root / ".mlxops" / "model_hashes.json"
 
 
-def _notes(config: FuseConfig, info: ModelInfo) -> list[str]:
+def _notes(config: FuseConfig, info: ModelInfo, chosen: ChosenModel) -> list[str]:
+    notes = []
     if config.de_quantize and not info.quantization:
-        return ["the base model is not quantized, so `--de-quantize` has no effect"]
-    return []
+        notes.append("the base model is not quantized, so `--de-quantize` has no effect")
+    if chosen.adapter is not None and (told := chosen.adapter.template_config):
+        notes.append(f"in training its chat template was told {json.dumps(dict(told), ensure_ascii=False)}")
+    return notes
 
 
 def _write_model(plan: FusePlan, folder: Path, progress: Progress) -> int | None:
@@ -319,7 +323,7 @@ def _unfaithful(plan: FusePlan, found: Parity) -> Exception:
         )
     return Failed(
         f"the fused model does not say what base model and adapter say: {change}",
-        hint="`--max-changed` allows more; please report it, because this should not be",
+        hint=f"rounding to {plan.info.dtype} should cost less; `--max-changed` allows more",
     )
 
 

@@ -148,7 +148,7 @@ def _content(found: ReportedRun) -> JsonObject:
             (0, 1, 2, 3),
         ),
         "evaluations": table(
-            ("when", "what", "data", "iteration", "rows", "score", "value", "without the adapter"),
+            ("when", "what", "data", "iteration", "rows", "score", "value", "before"),
             _scores(details.evaluations),
             (3, 4, 6, 7),
         ),

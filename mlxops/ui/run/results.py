@@ -60,6 +60,7 @@ def _lines(evaluation: ScoredEvaluation, now: datetime) -> list[Text]:
     for score in evaluation["scores"]:
         line = Text(f"  {score['metric']} ", "dim").append(measured(score["value"], score["standard_error"]), "none")
         if score["base_value"] is not None:
-            line.append(f", without the adapter {words.number(score['base_value'])}", "none")
+            before = "base and adapter" if evaluation["kind"] == "fuse" else "without the adapter"
+            line.append(f", {before} {words.number(score['base_value'])}", "none")
         lines.append(line)
     return lines
