@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear
+from mlx_lm.tuner.dora import DoRAEmbedding
 from mlx_lm.utils import dequantize_model, quantize_model
 
 from mlxops.errors import BadRequest
@@ -36,6 +37,11 @@ def fuse_layers(
     adapted = {name: module for name, module in model.named_modules() if hasattr(module, "fuse")}
     for done, (name, module) in enumerate(adapted.items(), start=1):
         _check_packing(_base(module), name)
+        if isinstance(module, DoRAEmbedding) and isinstance(_base(module), nn.QuantizedEmbedding):
+            raise BadRequest(
+                f"{name}: mlx-lm cannot compute DoRA of quantized embeddings",
+                hint="the adapter is of another model; give the one that it was trained on",
+            )
         fused = _fused(module, dequantize=dequantize)
         mx.eval(fused.parameters())
         model.update_modules(tree_unflatten([(name, fused)]))

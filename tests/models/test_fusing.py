@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from mlx_lm import utils
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear
 from small_adapters import KINDS, make_adapter, spec
 
 from mlxops.errors import BadRequest
@@ -55,6 +56,26 @@ def test_fused_experts_say_what_they_said(tiny_experts: Path, tmp_path: Path, ke
     fusing.fuse_layers(model)
 
     assert difference(model(TOKENS), before) < 1e-5
+
+
+def test_packed_experts_stay_packed_or_are_unpacked_without_a_loss(tiny_experts: Path, tmp_path: Path) -> None:
+    model, config = load_model(tiny_experts)
+    model, config = utils.quantize_model(model, config, 32, 4)
+    packed = shutil.copytree(tiny_experts, tmp_path / "packed")
+    (packed / "config.json").write_text(json.dumps(config))
+    mx.save_safetensors(str(packed / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    adapter = make_adapter(packed, tmp_path / "a", "lora", 2, 4, None)
+    model, _ = adapted(packed, adapter)
+    before = model(TOKENS)
+
+    unpacked, config = adapted(packed, adapter)
+    fusing.fuse_layers(unpacked, dequantize=True)
+    fusing.unpack(unpacked, config)
+    fusing.fuse_layers(model)
+
+    assert type(model.layers[1].mlp.switch_mlp.up_proj) is QuantizedSwitchLinear
+    assert difference(unpacked(TOKENS), before) < 1e-5
+    assert difference(model(TOKENS), before) > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
@@ -148,3 +169,11 @@ def test_experts_packed_with_scales_of_their_own_are_refused(tiny_experts: Path,
 
     with pytest.raises(BadRequest, match="is packed with a scale for each expert"):
         fusing.unpack(model, config)
+
+
+def test_dora_of_packed_embeddings_is_refused(tiny_quantized_model: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_quantized_model, tmp_path / "a", "dora", 1, 4, ["model.embed_tokens"])
+    model, _ = adapted(tiny_quantized_model, adapter)
+
+    with pytest.raises(BadRequest, match="mlx-lm cannot compute DoRA of quantized embeddings"):
+        fusing.fuse_layers(model, dequantize=True)
