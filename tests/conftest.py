@@ -72,6 +72,10 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     (home / "mlxops-cache" / "kernels").symlink_to(_KERNELS)
     monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # Answers after a training take as long as a small training; the tests of them delete this.
+    settings = home / "settings.yaml"
+    settings.write_text("mlxops: {samples: 0}\n")
+    monkeypatch.setenv("INVOKE_RUNTIME_CONFIG", str(settings))
     # Two threads that spin for tiny matrices take many times as long where the machine has other work.
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", os.environ.get("OPENBLAS_NUM_THREADS", "1"))
     # For processes that tests start: this checkout, installed or not, and the words the tests share.

@@ -24,7 +24,7 @@ def _tuned_project(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     for name, rows in (("train", _ROWS), ("valid", _ROWS[:4])):
         (folder / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     environment = {"MLXOPS_DB": str(folder / "runs.db"), "HOME": str(folder)}
-    options = "--iters 8 --save-every 4 --steps-per-eval 4 --num-layers 2 --learning-rate 0.02 --name tuned"
+    options = "--iters 8 --save-every 4 --steps-per-eval 4 --num-layers 2 --learning-rate 0.02 --name tuned --samples 0"
     command = f"import os; os.chdir({str(folder)!r}); from mlxops.__main__ import program; "
     command += f"program.run({['mlx-toolkit', 'lora', '--model', 'tiny', *options.split()]!r})"
     code, _, err = run_python("-c", command, environment=environment)

@@ -70,6 +70,13 @@ class FinetuneConfig:
     early_stopping: int | None = option(
         None, "stop after this many validations without improvement", role="keeping", at_least=1, at_most=HUGE
     )
+    samples: int = option(
+        2,
+        "prompts that the model answers before and after, once it is trained; 0 for none",
+        role="command",
+        at_least=0,
+        at_most=1000,
+    )
 
     # starting and resuming
     name: str | None = option(None, "name of the run", role="naming")

@@ -139,6 +139,13 @@ class LoraConfig:
         None, "freed memory MLX may keep, in GiB", role="keeping", at_least=0, at_most=1e6
     )
     allow_sleep: bool = option(False, "let the machine sleep while it trains (macOS)", role="keeping")
+    samples: int = option(
+        2,
+        "prompts that the model answers before and after, once it is trained; 0 for none",
+        role="command",
+        at_least=0,
+        at_most=1000,
+    )
 
     # starting and resuming
     name: str | None = option(None, "name of the run", role="naming")

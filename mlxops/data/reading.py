@@ -31,12 +31,16 @@ _FOREIGN_SUFFIXES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """The records of a data set by their use, the files they came from, and what a person should know of them."""
+    """The records of a data set by their use, the files they came from, and what a person should know of them.
+
+    `valid_file` is where the validation rows stand: the file of the training rows where they were kept back.
+    """
 
     train: tuple[Record, ...]
     valid: tuple[Record, ...]
     test: tuple[Record, ...]
     files: tuple[Path, ...]
+    valid_file: Path
     notes: tuple[str, ...]
 
 
@@ -65,6 +69,7 @@ def read(
         notes += _keys_twice(_shown(file, root), all_findings[use])
         notes += _duplicates(rows[use], _shown(file, root))
     train, valid, test = rows["train"], rows.get("valid", []), rows.get("test", [])
+    valid_file = files["valid"] if valid else files["train"]
     if valid:
         notes += _repeated(train, valid, _shown(files["valid"], root))
     elif not ("valid" in files and all_findings["valid"].problems):
@@ -73,7 +78,12 @@ def read(
     if test:
         notes += _repeated(train, test, _shown(files["test"], root))
     return Splits(
-        train=tuple(train), valid=tuple(valid), test=tuple(test), files=tuple(files.values()), notes=tuple(notes)
+        train=tuple(train),
+        valid=tuple(valid),
+        test=tuple(test),
+        files=tuple(files.values()),
+        valid_file=valid_file,
+        notes=tuple(notes),
     )
 
 

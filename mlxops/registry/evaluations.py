@@ -146,8 +146,8 @@ def fuse_evaluation(db: Registry, fused_id: str, *, is_after: bool) -> int | Non
     return None if found is None else int(found[0])
 
 
-def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str) -> list[AnswerView]:
-    """What a run's checkpoint answered to this data, the newest time: in order."""
+def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str | None = None) -> list[AnswerView]:
+    """What a run's checkpoint answered to this data, or to whatever it was asked, the newest time: in order."""
     return db.rows(
         """
         SELECT *
@@ -155,7 +155,7 @@ def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str) -> l
         WHERE evaluation_id = (
             SELECT max(evaluation_id)
             FROM answer
-            WHERE run = ? AND iteration = ? AND data_sha256 = ? AND kind = 'answers'
+            WHERE run = ?1 AND iteration = ?2 AND (?3 IS NULL OR data_sha256 = ?3) AND kind = 'answers'
         )
         ORDER BY row
         """,

@@ -16,6 +16,7 @@ from mlxops.tasks.house import task
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mlxops.jobs.train.outcome import TrainingOutcome
     from mlxops.jobs.train.session import Begun, Training
     from mlxops.registry import RunSummaryView
 
@@ -52,6 +53,7 @@ def train(
 ) -> None:
     """Preview, verify or train; what was trained here is then fused as `fusing` says."""
     from mlxops.jobs.train import detach, session
+    from mlxops.jobs.train import outcome as job
     from mlxops.ui.terminal import console, progress
     from mlxops.ui.train import outcome
 
@@ -69,15 +71,16 @@ def train(
         return
     with session.begin(training) as run:
         work(run, screen)
-        summary, was_finished = run.summary(), run.is_finished
-    wanted = fusing(summary)
+        wanted = fusing(run.summary())
+        with progress.bars(screen) as advance:
+            found = job.find_out(run, advance, is_fused=wanted is not None)
     if not (config.json and wanted):
-        outcome.trained(summary, console.make(), was_finished=was_finished, as_json=config.json)
+        outcome.trained(found, console.make(), as_json=config.json)
     if wanted is not None:
-        fuse(c, wanted, summary, screen, as_json=config.json)
+        fuse(c, wanted, found, screen, as_json=config.json)
 
 
-def fuse(c: Context, config: FuseConfig, run: RunSummaryView, screen: Console, *, as_json: bool) -> None:
+def fuse(c: Context, config: FuseConfig, trained: TrainingOutcome, screen: Console, *, as_json: bool) -> None:
     """Make one model of a run and its base, and show it; as JSON beside the run."""
     from mlxops.jobs.model import fuse as job
     from mlxops.ui.model import fuse as drawing
@@ -86,7 +89,7 @@ def fuse(c: Context, config: FuseConfig, run: RunSummaryView, screen: Console, *
     with progress.bars(screen) as advance:
         fused = job.fuse_run(house.invocation(c), config, advance)
     if as_json:
-        tables.json_out({**run, "fused": fused.to_json()}, console.make())
+        tables.json_out({**trained.to_json(), "fused": fused.to_json()}, console.make())
     else:
         drawing.result(fused, console.make())
 

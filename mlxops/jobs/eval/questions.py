@@ -48,7 +48,7 @@ def read(
     """The questions of records. Raises `BadRequest` where the model's chat template refuses one."""
     asked, without, too_long = [], 0, 0
     for record in records:
-        place = _last_answer(record)
+        place = last_answer(record)
         if place is None:
             without += 1
             continue
@@ -92,7 +92,7 @@ def answer(
             origin=question.origin,
             prompt=question.asked,
             expected=question.expected,
-            text=_without_thoughts(question.text, made.text),
+            text=without_thoughts(question.text, made.text),
             tokens=len(made.tokens),
             is_stopped=made.finish_reason == "stop",
         )
@@ -101,7 +101,7 @@ def answer(
     return scored
 
 
-def _last_answer(record: data.Record) -> int | None:
+def last_answer(record: data.Record) -> int | None:
     """The place of the last answer that is trained, has words, and follows a message; None where there is none."""
     for place in range(len(record.messages) - 1, 0, -1):
         message = record.messages[place]
@@ -114,7 +114,8 @@ def _last_answer(record: data.Record) -> int | None:
     return None
 
 
-def _without_thoughts(prompt: str, text: str) -> str:
+def without_thoughts(prompt: str, text: str) -> str:
+    """An answer to a prompt without its thoughts and without white space around it."""
     splitter = ThoughtSplitter(prompt)
     parts = [*splitter.feed(text), *splitter.finish()]
     return "".join(part.text for part in parts if not part.is_thought).strip()

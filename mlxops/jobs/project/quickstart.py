@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,11 +15,11 @@ from typing import Any
 
 from mlxops import data, files, registry, words
 from mlxops.config import FuseConfig, LoraConfig, QuickstartConfig
-from mlxops.config.train import layers_trained
 from mlxops.errors import BadRequest, Failed, Refused
+from mlxops.jobs.train import outcome
 from mlxops.jobs.train.session import Begun
 from mlxops.models import folders, sample
-from mlxops.projects import blas, machine, pip, templates
+from mlxops.projects import machine, pip, templates
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 
@@ -31,7 +30,6 @@ _FUSED = "manual"
 _LORA = LoraConfig(data="data", num_layers=8, learning_rate=5e-4, steps_per_report=5, steps_per_eval=10, save_every=10)
 _SHOWN = ("model", "data", "iters", "num_layers", "learning_rate", "steps_per_report", "steps_per_eval", "save_every")
 _LAYERS_OF_TINY = 4
-_MAX_TOKENS = 80
 _DISK = 1_300_000_000  # the model in float32, checkpoints, and the model again with the adapter in it
 _MARK = Path(".mlxops") / "quickstart.json"
 
@@ -63,6 +61,7 @@ class TrialResult:
     before: registry.LossPoint | None
     after: registry.LossPoint | None
     answers: Sequence[registry.AnswerView]
+    notes: Sequence[str]
     fused: registry.JsonObject
 
 
@@ -104,21 +103,25 @@ def compare(trial: Trial, run: Begun, progress: Progress) -> TrialResult:
 
     The answers are in the registry (view `answer`); a checkpoint is asked once.
     """
-    summary = run.summary()
+    summary, notes = run.summary(), list[str]()
     file = trial.folder / "data" / "test.jsonl"
-    iteration, sha256 = summary["iteration"], files.sha256(file)
-    if not registry.answers_of(run.db, summary["name"], iteration=iteration, data_sha256=sha256):
-        _ask(trial, run, summary, file, sha256, progress)
-    curve = registry.loss_curve(run.db, run.claim.run_id, buckets=1000)
-    validated = [row for row in curve if row["validation_loss"] is not None]
+    answers = registry.answers_of(
+        run.db, summary["name"], iteration=summary["iteration"], data_sha256=files.sha256(file)
+    )
+    if not answers:
+        rows = tuple(each for each in data.read(file.parent, root=trial.folder).test if each.messages)
+        chosen = data.HeldOut(records=rows, file=file, notes=())
+        answers, notes = outcome.ask(run, summary, chosen, len(rows), progress) if rows else ([], [])
+    before, after = outcome.losses(run)
     return TrialResult(
         folder=str(trial.folder),
         run=summary,
         was_finished=run.is_finished,
         rows=len(run.training.prepared.train.rows),
-        before=validated[0] if validated else None,
-        after=validated[-1] if validated else None,
-        answers=registry.answers_of(run.db, summary["name"], iteration=iteration, data_sha256=sha256),
+        before=before,
+        after=after,
+        answers=answers,
+        notes=notes,
         fused={},
     )
 
@@ -206,76 +209,6 @@ def _check_room(folder: Path) -> None:
             f"this takes about {words.size(_DISK)} in {str(folder.parent)!r}, and {words.size(free)} are free",
             hint="`--dir` names a folder on another disk",
         )
-
-
-def _ask(
-    trial: Trial, run: Begun, summary: registry.RunSummaryView, file: Path, data_sha256: str, progress: Progress
-) -> None:
-    """Have the model answer without the adapter and with it, and record both."""
-    records = [record for record in data.read(file.parent, root=trial.folder).test if _is_question(record)]
-    if not records:
-        return
-    automatic = run.claim.config.get("automatic") or registry.run_named(run.db, summary["name"])["config"]["automatic"]
-    blas.load(
-        threads=automatic.get("blas_threads"),
-        core_type=automatic.get("core_type"),
-        cache=trial.invocation.cache or machine.user_cache(),
-        setting=trial.invocation.blas,
-    )
-    from mlxops.models.adapter_slot import AdapterSpec
-    from mlxops.models.conversation import prompt_tokens
-    from mlxops.models.generation import generate_batch
-    from mlxops.models.loading import load_for_generation
-
-    prepared = run.training.prepared
-    loaded = load_for_generation(
-        prepared.model_folder, dtype=automatic.get("dtype"), identify=lambda: prepared.model_identity
-    )
-    prompts = [prompt_tokens(loaded.tokenizer, record.messages[:-1]) for record in records]
-    adapter = AdapterSpec(
-        name=f"the adapter of run {summary['name']!r}",
-        identity=f"{summary['name']}:{summary['iteration']}",
-        weights=run.claim.folder / "adapters.safetensors",
-        fine_tune_type=prepared.config.fine_tune_type,
-        num_layers=layers_trained(prepared.config, prepared.model.layers),
-        rank=prepared.config.lora_rank,
-        scale=prepared.config.lora_scale,
-        keys=prepared.config.lora_keys or None,
-        model=summary["model"],
-        model_identity=prepared.model_identity,
-    )
-    base: int | None = None
-    for what, with_adapter in (("answering, before", False), ("answering, after", True)):
-        if with_adapter:
-            loaded.slot.put_in(adapter)
-        start = time.perf_counter()
-        answers = generate_batch(loaded, prompts, max_tokens=_MAX_TOKENS, progress=partial(progress, what))
-        base = registry.record_evaluation(
-            run.db,
-            run_id=run.claim.run_id if with_adapter else None,
-            iteration=summary["iteration"] if with_adapter else None,
-            base_evaluation_id=base,
-            model=summary["model"],
-            adapter_path=summary["adapter_path"] if with_adapter else None,
-            data=run.training.project.relative(file),
-            data_sha256=data_sha256,
-            kind="answers",
-            config={"max_tokens": _MAX_TOKENS, "temperature": 0},
-            seconds=time.perf_counter() - start,
-            answers=[
-                registry.Answer(
-                    row=row,
-                    prompt=record.messages[-2]["content"],
-                    expected=record.messages[-1]["content"],
-                    answer=answer.text,
-                )
-                for row, (record, answer) in enumerate(zip(records, answers, strict=True), start=1)
-            ],
-        )
-
-
-def _is_question(record: data.Record) -> bool:
-    return len(record.messages) > 1 and record.messages[-1]["role"] == "assistant"
 
 
 def _inv(folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mlxops import data
 from mlxops.config import LoraConfig
 from mlxops.config.train import USUAL_LAYERS, layers_trained
 from mlxops.errors import BadRequest, InvalidData
+from mlxops.jobs.eval.questions import last_answer
 from mlxops.jobs.train import adopt, fit
 from mlxops.models.folders import ModelInfo, check_model, find_model
 from mlxops.models.identity import model_identity as identify_model
@@ -24,13 +26,15 @@ from mlxops.training.origin import Origin
 
 Progress = Callable[[str, int, int], None]
 
+_SPARE = 8  # rows kept for each that is to be answered
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A training that could start: checked settings, tokenized rows, identities, and what a person should know.
 
-    `origin` is where it begins, None for fresh weights; `to_adopt` the file of another program that it begins with,
-    None where that was taken over before.
+    `samples` are rows to ask once it is over, of validation, else of training. `origin` is where it begins, None for
+    fresh weights; `to_adopt` the file of another program that it begins with, None where that was taken over before.
     """
 
     config: LoraConfig
@@ -49,6 +53,7 @@ class Prepared:
     fingerprint: str
     lines: tuple[str, ...]
     notes: tuple[str, ...]
+    samples: data.HeldOut
     origin: Origin | None = None
     to_adopt: Path | None = None
 
@@ -112,6 +117,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
             *validation_notes,
             *_notes_on_model(config, train, folder, tokenizer, info),
         ),
+        samples=_samples(splits, config.samples),
     )
     if adopted is None:
         return prepared
@@ -215,6 +221,16 @@ def _check_validation(validation: data.Tokenized | None, splits: data.Splits, co
         elif splits.valid:
             why = f"no validation row has anything to compare within {config.max_seq_length:,} tokens"
         raise BadRequest(f"--early-stopping goes by the validation loss, and {why}", hint="leave one of the two out")
+
+
+def _samples(splits: data.Splits, count: int) -> data.HeldOut:
+    """The first rows that ask something or can be continued, several times as many as are wanted: some are too long."""
+    asking = (each for each in splits.valid or splits.train if each.text or last_answer(each) is not None)
+    return data.HeldOut(
+        records=tuple(islice(asking, _SPARE * count)),
+        file=splits.valid_file,
+        notes=() if splits.valid else ("the prompts are training rows: there are no validation rows",),
+    )
 
 
 def _first_lines(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,13 @@ from mlxops.words import duration, number, share, size, visible
 if TYPE_CHECKING:
     from mlxops.jobs.project.quickstart import TrialResult
     from mlxops.jobs.train.detach import DetachedTraining
+    from mlxops.jobs.train.outcome import TrainingOutcome
     from mlxops.jobs.train.session import Preview
     from mlxops.jobs.train.stop import StoppedRun
     from mlxops.jobs.train.verify_resume import ComparedArrays, ComparedValues, Verdict
-    from mlxops.registry import LossPoint, RunSummaryView
+    from mlxops.registry import AnswerView, LossPoint
 
+_LONGEST = 600  # characters shown of a prompt or an answer; the registry has all of it
 _KINDS = {
     "new": "starts a new run",
     "resume": "resumes {run} from iteration {iteration:,}",
@@ -68,28 +69,30 @@ def _quoted(text: str) -> str:
     return repr(text if len(text) <= 160 else f"{text[:120]}…{text[-40:]}")
 
 
-def trained(run: RunSummaryView, console: Console, *, was_finished: bool, as_json: bool) -> None:
-    """How a run ended, where its adapter is, and what can be done with it."""
+def trained(outcome: TrainingOutcome, console: Console, *, as_json: bool) -> None:
+    """How a run ended, what it changed, where its adapter is, and what to type next."""
+    run = outcome.run
     if as_json:
-        tables.json_out(run, console)
+        tables.json_out(outcome.to_json(), console)
         return
     is_early = run["status"] == "completed" and run["iteration"] < run["target_iterations"]
     ended = "stopped early" if is_early else "finished"
-    state = f"already {ended}" if was_finished and is_early else "already" if was_finished else ended
-    losses = [f"training loss {run['train_loss']:.3f}"] if run["train_loss"] is not None else []
-    if run["validation_loss"] is not None:
-        losses.append(f"validation loss {run['validation_loss']:.3f}")
-    if run["best_validation_loss"] is not None:
-        losses.append(f"best {run['best_validation_loss']:.3f} at {run['best_iteration']:,}")
-    tables.facts(
-        f"{run['name']}: {state} at iteration {run['iteration']:,} of {run['target_iterations']:,}",
-        [*([("losses", ", ".join(losses))] if losses else []), ("adapter", run["adapter_path"])],
-        [
-            f"`inv chat --run {shlex.quote(run['name'])}` talks to it",
-            *(["the same command with a larger `--early-stopping`, or without it, continues"] if is_early else []),
-        ],
-        console,
-    )
+    state = f"already {ended}" if outcome.was_finished and is_early else "already" if outcome.was_finished else ended
+    pairs = []
+    if outcome.after is not None:
+        pairs.append(("validation loss", _change(outcome.before, outcome.after)))
+    if outcome.after is not None and run["best_iteration"] not in (None, outcome.after["iteration"]):
+        pairs.append(("lowest", f"{number(run['best_validation_loss'])} at iteration {run['best_iteration']:,}"))
+    if run["train_loss"] is not None:
+        pairs.append(("training loss", number(run["train_loss"])))
+    pairs.append(("adapter", run["adapter_path"]))
+    early = ["the same command with a larger `--early-stopping`, or without it, continues"] if is_early else []
+    title = f"{run['name']}: {state} at iteration {run['iteration']:,} of {run['target_iterations']:,}"
+    tables.facts(title, pairs, early, console)
+    _answers(outcome.answers, console)
+    for note in outcome.notes:
+        console.print(note, soft_wrap=True)
+    _next(outcome.commands, console)
 
 
 def translated(notes: Sequence[str], console: Console) -> None:
@@ -168,8 +171,8 @@ def tried(changed: TrialResult, commands: Sequence[str], console: Console, *, as
         return
     run, before, after = changed.run, changed.before, changed.after
     pairs = []
-    if before and after:
-        pairs.append(("validation loss", f"{_loss(before)} → {_loss(after)}"))
+    if after:
+        pairs.append(("validation loss", _change(before, after)))
     pairs.append(("trained", f"{run['trained_tokens']:,} tokens in {duration(run['seconds'])}"))
     pairs.append(("run", f"{run['name']}{', finished already' if changed.was_finished else ''}"))
     if changed.fused:
@@ -177,23 +180,42 @@ def tried(changed: TrialResult, commands: Sequence[str], console: Console, *, as
         pairs.append(("one model of it", f"{changed.fused['path']} ({lost} of the most likely tokens differ)"))
     title = f"What {run['iteration']:,} iterations on {changed.rows:,} rows changed"
     tables.facts(title, pairs, [], console)
-    for answer in changed.answers:
-        console.print()
-        parts = [("before", answer["base_answer"] or ""), ("after", answer["answer"])]
-        tables.facts(answer["prompt"], [(label, _lines(text)) for label, text in parts], [], console)
-    console.print()
+    _answers(changed.answers, console)
     if run["model"] == "models/tiny":
         console.print("A tiny random model cannot say anything; its loss is real.", soft_wrap=True)
     if changed.answers:
         console.print("The prompts are those of data/test.jsonl, which is never trained on.", soft_wrap=True)
+    for note in changed.notes:
+        console.print(note, soft_wrap=True)
+    _next(commands, console)
+
+
+def _answers(answers: Sequence[AnswerView], console: Console) -> None:
+    """Each prompt with what the base model and the tuned model answered; a blank line ends each."""
+    console.print()
+    for answer in answers:
+        parts = [("base model", answer["base_answer"] or ""), ("tuned model", answer["answer"])]
+        if answer["expected"]:
+            parts.append(("expected", answer["expected"]))
+        tables.facts(_text(answer["prompt"]), [(label, _text(text) or "(empty)") for label, text in parts], [], console)
+        console.print()
+
+
+def _next(commands: Sequence[str], console: Console) -> None:
     console.print("Next", soft_wrap=True)
     for command in commands:
         console.print(f"  {command}", soft_wrap=True)
 
 
-def _lines(text: str) -> str:
-    """What a model said, with its lines, and nothing that a terminal would obey."""
-    return "\n".join(visible(line) for line in text.strip().splitlines())
+def _text(text: str) -> str:
+    """What was asked or said, with its lines, the beginning of a long one, and nothing that a terminal would obey."""
+    shown = text.strip()
+    shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST].rstrip()} …"
+    return "\n".join(visible(line) for line in shown.splitlines())
+
+
+def _change(before: LossPoint | None, after: LossPoint) -> str:
+    return f"{_loss(before)} → {_loss(after)}" if before and before != after else _loss(after)
 
 
 def _loss(row: LossPoint) -> str:
