@@ -48,9 +48,11 @@ class FuseConfig:
         "name": "output",
     }
 
-    source: str = option(
-        None, "RUN, RUN:ITERATION, RUN:best, RUN:last, or adapter folder or file", positional=True, path=True
+    source: str | None = option(
+        "", "RUN, RUN:ITERATION, RUN:best, RUN:last, or adapter folder or file", positional=True, path=True
     )
+    run: str | None = option(None, "the same, as `chat` and `test` take it: adapter of a run")
+    adapter_path: str | None = option(None, "the same, as `mlx_lm.fuse` takes it: adapter folder or file", path=True)
     model: str | None = option(None, "base model, where the adapter's folder does not name it", path=True)
     trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
 

@@ -74,15 +74,15 @@ def fuse(c: Context, config: FuseConfig) -> None:
     adapter would be lost by that, nothing is made. The same command again changes nothing.
     """
     from mlxops.jobs.model import fuse as job
-    from mlxops.jobs.model import sharing
+    from mlxops.jobs.model import fuse_plan, sharing
     from mlxops.ui.model import fuse as drawing
     from mlxops.ui.terminal import confirm, console, progress, tables
 
     out, screen = console.make(), console.make(stderr=True)
     sharing.check(config)
     with progress.bars(screen, plain=True) as advance:
-        plan = job.plan(house.invocation(c), config, advance)
-    if (question := job.question(plan)) and not confirm.confirm(question, screen, yes=config.yes):
+        plan = fuse_plan.plan(house.invocation(c), config, advance)
+    if (question := fuse_plan.question(plan)) and not confirm.confirm(question, screen, yes=config.yes):
         return
     with progress.bars(screen, plain=True) as advance:
         result = job.fuse(plan, advance)

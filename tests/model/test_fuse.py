@@ -97,6 +97,14 @@ def test_the_same_command_again_changes_nothing(mlxops: Typed, tuned_project: Pa
     assert query("SELECT count(*) FROM evaluations WHERE kind = 'fuse'") == [(2,)]
 
 
+def test_the_options_of_chat_and_of_mlx_lm_name_the_same(mlxops: Typed, tuned_project: Path) -> None:
+    first = fused(mlxops, "--run tuned --save-path out")
+    again = fused(mlxops, "--model models/tiny --adapter-path adapters/tuned --save-path out --dequantize --yes")
+
+    assert (first["path"], again["path"]) == ("out", "out")
+    assert again["notes"] == ["the base model is not quantized, so `--de-quantize` has no effect"]
+
+
 def test_a_checkpoint_has_a_name_of_its_own_and_another_one_asks(mlxops: Typed, tuned_project: Path) -> None:
     assert fused(mlxops, "tuned:4")["path"] == "models/tuned-4-fused"
 
@@ -139,6 +147,8 @@ def test_an_adapter_of_another_program_wants_rows_or_none(mlxops: Typed, tuned_p
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
+        ("", 2, "nothing says what is fused"),
+        ("tuned --run tuned", 2, "'tuned' and 'tuned' both say what is fused"),
         ("nothing", 2, "no run 'nothing'"),
         ("tuned:5", 2, "no checkpoint at iteration 5"),
         ("tuned --name a/b", 2, "cannot be the name of a model"),

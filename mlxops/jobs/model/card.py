@@ -13,7 +13,7 @@ from mlxops.models import card
 from mlxops.models.provenance import FusedModel
 
 if TYPE_CHECKING:
-    from mlxops.jobs.model.fuse import FusePlan
+    from mlxops.jobs.model.fuse_plan import FusePlan
 
 _KINDS = {"lora": "LoRA", "dora": "DoRA", "full": "weights trained themselves"}
 _SETTINGS = {
