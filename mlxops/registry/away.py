@@ -228,8 +228,15 @@ class Writer:
             self._write_all()
         except (MlxopsError, sqlite3.DatabaseError, OSError) as error:
             self._reason = _words(error)
+            if _is_full(error):
+                self._empty_the_log()
             return False
         return True
+
+    def _empty_the_log(self) -> None:
+        """Have the log's content be in the file: it is many times as large, and its space is then free for the rest."""
+        with suppress(sqlite3.Error):
+            self._db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _write_all(self) -> None:
         while True:
@@ -318,6 +325,12 @@ class Writer:
 
     def _set_patience(self, seconds: float) -> None:
         self._db.connection.execute(f"PRAGMA busy_timeout={round(seconds * 1000):d}")
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a disk that takes no more is the reason, as SQLite tells it: a write that failed may be one too."""
+    code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def _words(error: Exception) -> str:

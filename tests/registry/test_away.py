@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -229,6 +231,39 @@ def test_what_waits_for_another_run_is_not_brought_in(training: Training, other:
 
 
 # full, read-only, removed, replaced -----------------------------------------------------------------------------------
+
+
+def test_a_log_that_its_disk_does_not_take_is_emptied_into_the_file_and_makes_room(
+    training: Training, straight: Callable[..., dict[str, Any]]
+) -> None:
+    training.db.connection.execute("PRAGMA wal_autocheckpoint=0")  # as it is while a reader keeps the log
+    for iteration in range(1, 12):
+        training.step(iteration)
+    log = training.path.with_name("runs.db-wal").stat().st_size
+
+    with limited_files(log):
+        training.step(12)
+        first = training.writer.try_to_return()
+        second = training.writer.try_to_return()
+    training.writer.look()
+
+    assert training.path.stat().st_size < log  # the limit is the log's alone
+    assert (first, second) == (False, True)
+    assert training.writer.has_come_back
+    assert history(training.path) == straight()
+
+
+@contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """No file of this process grows beyond a size meanwhile, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_a_full_database_takes_all_of_it_once_there_is_room(
