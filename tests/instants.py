@@ -1,7 +1,7 @@
 """A command that is killed at an instant of its work on files and typed again: what stands there in between and after.
 
-`python tests/instants.py PROJECT FOLDER COUNT COMMAND…` imports everything once and forks a process for each instant,
-so that twenty kills cost little more than one command. FOLDER is the one that the command makes.
+`python tests/instants.py PROJECT FOLDER COUNT COMMAND…` imports once what the command needs and forks a process for
+each instant, so that twenty kills cost little more than one command. FOLDER is the one that the command makes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.copyfile", "sqlite3.connect"}
-_HEAVY = ("mlxops.__main__", "mlx_lm.utils", "mlx_lm.convert", "mlx_lm.tuner.utils", "transformers", "rich.progress")
 
 
 def work(
-    project: Path, command: list[str], instant: int | None, told: Callable[[int], object] = lambda count: None
+    project: Path,
+    command: list[str],
+    instant: int | None,
+    told: Callable[[int, list[str]], object] = lambda count, modules: None,
 ) -> int:
     """Give a command in a process of its own, killed at an instant (from 1) of its work in the project's folders."""
     child = os.fork()
@@ -65,7 +68,7 @@ def work(
         program.run(["mlx-toolkit", *command])
     except SystemExit as ended:
         code = int(ended.code or 0)
-    told(seen[0])
+    told(seen[0], sorted(sys.modules))
     os._exit(code)
 
 
@@ -82,13 +85,14 @@ def state(folder: Path) -> str | None:
 
 def main(project: Path, folder: str, count: int, command: list[str]) -> list[dict[str, Any]]:
     """Kill the command at so many instants, spread over its work, each in a copy of the project."""
-    for name in _HEAVY:
-        importlib.import_module(name)
     place = project.with_name("work")
     counted = project.with_name("counted")
     shutil.copytree(project, place)
-    code = work(place, command, None, lambda seen: counted.write_text(str(seen)))
-    wanted, total = state(place / folder), int(counted.read_text())
+    code = work(place, command, None, lambda *seen: counted.write_text(json.dumps(seen)))
+    wanted, (total, modules) = state(place / folder), json.loads(counted.read_text())
+    for name in modules:  # what the command needs is imported once, and computes nothing before the forks
+        with suppress(Exception):
+            importlib.import_module(name)
     before = state(project / folder)
     found: list[dict[str, Any]] = [{"code": code, "instants": total, "state": wanted}]
     for number in range(count):
