@@ -84,7 +84,7 @@ class Trainer:
             self._restore(work.start)
         mx.eval(self.model.parameters(), self.optimizer.state)
         self._dropouts = layers.dropouts(self.model)
-        self._score = score.plain(self.model)
+        self._score = score.plain(self.model, way=work.ways["loss"])
         self._weights: dict[int, dict[str, float]] = {}
         self._validation_identity = improvement.identity(work.validation)
         # the model is an output too: tracing leaves its own arrays in the module, and outputs are put back

@@ -36,7 +36,7 @@ def test_a_new_run_takes_the_first_way_of_each_part(later):
     }
 
 
-@pytest.mark.parametrize("stored", [BLAS, {**BLAS, **ways.choose({})}])
+@pytest.mark.parametrize("stored", [BLAS, {**BLAS, **ways._BEFORE}])
 def test_a_run_keeps_its_ways_and_takes_a_new_one_only_where_its_own_is_gone(later, stored):
     assert ways.choose(stored) == {
         "loss": "every position",
