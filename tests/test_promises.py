@@ -1,0 +1,32 @@
+"""The list of promises in PROMISES.md: each has tests, and each test that it names is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from commands import ROOT
+
+_TESTS = ROOT / "tests"
+_NAMED = re.compile(r"^  - `([\w/]+\.py)::(test_\w+)`$")
+
+
+def _names_of(file: str) -> set[str]:
+    """The names of the tests in a file."""
+    tree = ast.parse((_TESTS / file).read_text(encoding="utf-8"))
+    return {each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)}
+
+
+def test_every_promise_has_a_test_that_is_there() -> None:
+    lines = (_TESTS / "PROMISES.md").read_text(encoding="utf-8").splitlines()
+    named = [found.groups() for line in lines if (found := _NAMED.match(line))]
+    files = {file for file, _ in named}
+    there = {file: _names_of(file) for file in files if (_TESTS / file).exists()}
+    without = [
+        line for line, below in zip(lines, [*lines[1:], ""], strict=True) if line[:2] == "- " and below[:4] != "  - "
+    ]
+
+    assert len(named) > 300
+    assert [f"{file}::{test}" for file, test in named if test not in there.get(file, ())] == []
+    assert without == []
+    assert [line for line in lines if line.startswith("  - ") and not _NAMED.match(line)] == []
