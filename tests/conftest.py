@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import shutil
 import signal
 import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import FAULTS, ROOT, Ended, count_faults, run_python
 
-from mlxops.projects import machine
-
-pytest_plugins = ["tiny_models", "tuned_projects"]
+pytest_plugins = ["shared_folders", "tiny_models", "tuned_projects"]
 
 # Read at import: afterwards every test has a cache of its own.
 _KERNELS = machine.user_cache() / "kernels"
 _TASKS = "from mlxops.tasks import namespace\n"
+_FAILED = pytest.StashKey[bool]()
+_numbers = count()
 _OURS = ("MLXOPS_DB", "MLXOPS_BLAS", "MLXOPS_DEBUG", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "INVOKE_RUNTIME_CONFIG")
 
 
@@ -34,6 +37,51 @@ for _each, _usual in (
 ):
     if signal.getsignal(_each) is signal.SIG_IGN:
         signal.signal(_each, _usual)
+
+
+# Without bytecode on disk, hundreds of processes would each compile the whole package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+_RAM_DISK = Path("/dev/shm")
+_ROOM = 8 << 30  # bytes, far more than the folders of a session take at any time
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the folders of the tests into memory where there is room and nobody names a place.
+
+    Making, syncing and removing a hundred thousand small files takes a third of the time of a suite on a disk.
+    """
+    is_free = config.option.basetemp is None and not {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & set(os.environ)
+    if is_free and os.access(_RAM_DISK, os.W_OK) and shutil.disk_usage(_RAM_DISK).free > _ROOM:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_RAM_DISK)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Note that a test failed: its folders stay for whoever looks into it."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture(scope="session")
+def _base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, _base: Path) -> Iterator[Path]:
+    """A new folder that is removed where the test passes.
+
+    pytest's own looks through the folders of all tests before it makes the next one.
+    """
+    folder = _base / f"{re.sub(r'[^A-Za-z0-9_]', '_', request.node.name)[:30]}{next(_numbers)}"
+    folder.mkdir(mode=0o700)
+    yield folder
+    if not request.node.stash.get(_FAILED, False):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -56,10 +104,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_folders(request: pytest.FixtureRequest, _base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Home, caches and the current folder are the test's own; what it does to the environment ends with it."""
     before = dict(os.environ)
-    home, project = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("project")
+    number = next(_numbers)
+    home, project = _base / f"home{number}", _base / f"project{number}"
+    home.mkdir()
+    project.mkdir()
     for name in _OURS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
@@ -83,8 +134,12 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.chdir(project)
     yield
     monkeypatch.undo()
-    os.environ.clear()
-    os.environ.update(before)
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
+    if not request.node.stash.get(_FAILED, False):
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(project, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

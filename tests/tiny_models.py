@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from shared_folders import Shared
 
 from mlxops.errors import Failed
 from mlxops.models.gguf.importing import import_gguf
@@ -20,15 +21,16 @@ _CACHE = user_cache()
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(shared: Shared) -> Path:
     """A tiny llama in fp32."""
-    return make_tiny(tmp_path_factory.mktemp("models") / "tiny")
+    return shared("tiny-model", lambda folder: make_tiny(folder / "tiny")) / "tiny"
 
 
 @pytest.fixture(scope="session")
-def tiny_quantized_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_quantized_model(shared: Shared) -> Path:
     """The same tiny llama in 4 bits."""
-    return make_tiny(tmp_path_factory.mktemp("models") / "tiny-4bit", quantized=True)
+    made = shared("tiny-quantized-model", lambda folder: make_tiny(folder / "tiny-4bit", quantized=True))
+    return made / "tiny-4bit"
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +71,7 @@ def smollm2_gguf() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm2(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def smollm2(smollm2_gguf: Path, shared: Shared) -> Path:
     """The real SmolLM2-135M-Instruct in fp32, as a model folder."""
-    folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
-    import_gguf(smollm2_gguf, folder, dtype="float32")
-    return folder
+    name = "SmolLM2-135M-Instruct"
+    return shared("smollm2", lambda folder: import_gguf(smollm2_gguf, folder / name, dtype="float32")) / name

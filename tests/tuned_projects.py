@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import run_python
+from commands import run_python
+from shared_folders import Shared
 
 _ROWS = [
     {"messages": [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
@@ -16,8 +17,11 @@ _ROWS = [
 
 
 @pytest.fixture(scope="session")
-def _tuned_project(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tuned") / "project"
+def _tuned_project(tiny_model: Path, shared: Shared) -> Path:
+    return shared("tuned", lambda folder: _train(folder / "project", tiny_model)) / "project"
+
+
+def _train(folder: Path, tiny_model: Path) -> None:
     (folder / "data").mkdir(parents=True)
     shutil.copytree(tiny_model, folder / "models" / "tiny")
     (folder / "tasks.py").write_text("from mlxops.tasks import namespace\n")
@@ -29,7 +33,6 @@ def _tuned_project(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     command += f"program.run({['mlx-toolkit', 'lora', '--model', 'tiny', *options.split()]!r})"
     code, _, err = run_python("-c", command, environment=environment)
     assert code == 0, err
-    return folder
 
 
 @pytest.fixture
