@@ -1,17 +1,24 @@
-"""What tests of every kind use: where the checkout is, another Python, and the count of injected faults."""
+"""What tests of every kind use: where the checkout is, the machine's cache, another Python, the count of faults."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from mlxops.projects.machine import user_cache
+
 ROOT = Path(__file__).resolve().parent.parent
 Ended = tuple[int, str, str]
+
+# Read at import, as tests have a home and caches of their own: what is the same for every test (the fast BLAS, the
+# sample model) is made once a machine.
+CACHE = user_cache() or Path(tempfile.gettempdir()) / f"mlxops-tests-{os.getuid()}"
 
 FAULTS = pytest.StashKey[Counter[str]]()
 

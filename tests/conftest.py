@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import FAULTS, ROOT, Ended, count_faults, run_python
+from commands import CACHE, FAULTS, ROOT, Ended, count_faults, run_python
+
+from mlxops.projects import blas
 
 pytest_plugins = ["shared_folders", "tiny_models", "tuned_projects"]
 
-# Read at import: afterwards every test has a cache of its own.
-_KERNELS = machine.user_cache() / "kernels"
 _TASKS = "from mlxops.tasks import namespace\n"
 _FAILED = pytest.StashKey[bool]()
 _numbers = count()
@@ -43,6 +43,13 @@ for _each, _usual in (
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+
+# As every command does before it imports MLX: trainings in this process are not those of the slow BLAS either.
+blas.load(threads=1, core_type=None, cache=CACHE, setting=os.environ.get("MLXOPS_BLAS"))
+
+_MADE_ONCE = ("blas", "kernels")
+for _each in _MADE_ONCE:
+    (CACHE / _each).mkdir(parents=True, exist_ok=True)
 
 _RAM_DISK = Path("/dev/shm")
 _ROOM = 8 << 30  # bytes, far more than the folders of a session take at any time
@@ -116,11 +123,12 @@ def _own_folders(request: pytest.FixtureRequest, _base: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
-    monkeypatch.setenv("MLXOPS_CACHE", str(home / "mlxops-cache"))
-    # What MLX compiles is compiled once a machine, as a user has it.
-    _KERNELS.mkdir(parents=True, exist_ok=True)
-    (home / "mlxops-cache").mkdir()
-    (home / "mlxops-cache" / "kernels").symlink_to(_KERNELS)
+    cache = home / "mlxops-cache"
+    cache.mkdir()
+    # Made once a machine, as a user has it: 25 MB of BLAS, and what MLX compiles.
+    for name in _MADE_ONCE:
+        (cache / name).symlink_to(CACHE / name)
+    monkeypatch.setenv("MLXOPS_CACHE", str(cache))
     monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     # Answers after a training take as long as a small training; the tests of them delete this.

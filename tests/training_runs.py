@@ -27,12 +27,10 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from mlxops import registry
-from mlxops.projects import machine
-from mlxops.training import signals
+from commands import CACHE
 
-# Read at import: tests have caches of their own, and making the fast BLAS once a machine is enough.
-CACHE = machine.user_cache()
+from mlxops import registry
+from mlxops.training import signals
 
 _ROOT = Path(__file__).resolve().parent.parent
 _WALL_CLOCK = (

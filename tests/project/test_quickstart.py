@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import ROOT
+from shared_folders import Shared
 
 from mlxops.models.sample import NAME
 from mlxops.models.tiny import make_tiny
@@ -45,51 +48,64 @@ def test_the_commands_that_the_sample_data_teach_exist(mlxops) -> None:
     assert {command for command in typed if not command.startswith(("inv ", "mlx_lm."))} == {"Ctrl-C"}
 
 
-def test_quickstart_shows_losses_and_answers_before_and_after(mlxops) -> None:
-    code, out, err = mlxops("quickstart --tiny --iters 4 --json")
+@pytest.fixture(scope="session")
+def first_try(shared: Shared) -> Path:
+    return shared("quickstart", _try)
 
-    said = json.loads(out)
-    assert (code, said["run"]["status"], said["run"]["iteration"]) == (0, "completed", 4)
-    assert (said["before"]["iteration"], said["after"]["iteration"]) == (0, 4)
-    assert said["after"]["validation_loss"] < said["before"]["validation_loss"]
-    assert [answer["prompt"] for answer in said["answers"]] == [row["question"] for row in read("test")]
-    assert all(answer["base_answer"] != answer["answer"] for answer in said["answers"])
-    assert "iteration 4/4  finished" in err
-    assert (said["fused"]["path"], said["fused"]["parity"]["changed_tokens"]) == ("models/manual", 0)
+
+def _try(folder: Path) -> None:
+    command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "2", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    (folder / "said.json").write_text(done.stdout)
+    (folder / "shown.txt").write_text(done.stderr)
+
+
+@pytest.fixture
+def tried(first_try: Path) -> dict[str, Any]:
+    """What a first `quickstart` of 2 iterations printed; a copy of its project stands in the current folder."""
+    shutil.copytree(first_try / "quickstart", "quickstart", symlinks=True)
+    said: dict[str, Any] = json.loads((first_try / "said.json").read_text())
+    return said | {"folder": str(Path.cwd() / "quickstart")}
+
+
+def test_quickstart_shows_losses_and_answers_before_and_after(tried, first_try: Path) -> None:
+    assert (tried["run"]["status"], tried["run"]["iteration"]) == ("completed", 2)
+    assert (tried["before"]["iteration"], tried["after"]["iteration"]) == (0, 2)
+    assert tried["after"]["validation_loss"] < tried["before"]["validation_loss"]
+    assert [answer["prompt"] for answer in tried["answers"]] == [row["question"] for row in read("test")]
+    assert all(answer["base_answer"] != answer["answer"] for answer in tried["answers"])
+    assert "iteration 2/2  finished" in (first_try / "shown.txt").read_text()
+    assert (tried["fused"]["path"], tried["fused"]["parity"]["changed_tokens"]) == ("models/manual", 0)
     assert (Path("quickstart") / "models" / "manual" / "README.md").is_file()
 
 
-def test_the_answers_are_rows_of_a_documented_view(mlxops) -> None:
-    said = json.loads(mlxops("quickstart --tiny --iters 1 --json")[1])
-
+def test_the_answers_are_rows_of_a_documented_view(tried) -> None:
     with sqlite3.connect("quickstart/runs.db") as db:
         rows = db.execute(
             "SELECT prompt, base_answer, answer FROM answer WHERE run IS NOT NULL ORDER BY row"
         ).fetchall()
 
-    assert rows == [(each["prompt"], each["base_answer"], each["answer"]) for each in said["answers"]]
+    assert rows == [(each["prompt"], each["base_answer"], each["answer"]) for each in tried["answers"]]
 
 
-def test_the_same_command_again_shows_the_same_and_works_no_more(mlxops) -> None:
-    first = json.loads(mlxops("quickstart --tiny --iters 1 --json")[1])
-    again = json.loads(mlxops("quickstart --tiny --iters 1 --json")[1])
+def test_the_same_command_again_shows_the_same_and_works_no_more(mlxops, tried) -> None:
+    again = json.loads(mlxops("quickstart --tiny --iters 2 --json")[1])
 
-    assert (first.pop("was_finished"), again.pop("was_finished")) == (False, True)
-    assert again == first
+    assert (tried.pop("was_finished"), again.pop("was_finished")) == (False, True)
+    assert again == tried
 
 
-def test_a_plain_training_in_the_folder_is_the_same_run(mlxops, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = json.loads(mlxops("quickstart --tiny --iters 2 --json")[1])["run"]["name"]
+def test_a_plain_training_in_the_folder_is_the_same_run(mlxops, tried, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("quickstart")
 
     code, out, _ = mlxops("lora")
 
     assert code == 0
-    assert out.startswith(f"{run}: already at iteration 2 of 2")
+    assert out.startswith(f"{tried['run']['name']}: already at iteration 2 of 2")
 
 
-def test_a_quickstart_that_is_trained_on_keeps_what_a_person_changed(mlxops) -> None:
-    mlxops("quickstart --tiny --iters 2")
+def test_a_quickstart_that_is_trained_on_keeps_what_a_person_changed(mlxops, tried) -> None:
     (Path("quickstart") / "data" / "valid.jsonl").unlink()
     own = Path("quickstart") / "README.md"
     own.write_text("mine")
@@ -102,14 +118,14 @@ def test_a_quickstart_that_is_trained_on_keeps_what_a_person_changed(mlxops) -> 
 
 @pytest.mark.parametrize("there", [["models"], ["models/tiny"], ["runs.db"], [".mlxops/decide.lock"], ["nothing"]])
 def test_a_quickstart_that_was_killed_goes_on(mlxops, there: list[str]) -> None:
-    command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "30", "--json"]
+    command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "2", "--json"]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while running.poll() is None and not (Path("quickstart") / there[0]).exists() and there != ["nothing"]:
         os.sched_yield()
     running.kill()
     running.wait()
 
-    code, out, err = mlxops("quickstart --tiny --iters 30 --json")
+    code, out, err = mlxops("quickstart --tiny --iters 2 --json")
 
     assert (code, json.loads(out)["run"]["status"]) == (0, "completed"), err
 
@@ -121,33 +137,31 @@ def test_a_folder_in_which_nothing_was_begun_is_taken(mlxops) -> None:
 
 
 def test_two_at_once_do_not_disturb_each_other(mlxops) -> None:
-    command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "3", "--json"]
+    command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "2", "--json"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [(*each.communicate(), each.returncode) for each in both]
 
     assert {code for _, _, code in said} <= {0, 3}, said
     assert all("monitor` shows it" in err for _, err, code in said if code == 3), said
-    assert mlxops("quickstart --tiny --iters 3")[0] == 0
+    assert mlxops("quickstart --tiny --iters 2")[0] == 0
 
 
-def test_a_moved_project_finds_its_environment_again(mlxops, tmp_path: Path) -> None:
-    mlxops("quickstart --tiny --iters 1")
+def test_a_moved_project_finds_its_environment_again(mlxops, tried, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     moved = Path("quickstart").rename(tmp_path / "deep" / "moved")
     (moved / ".venv").unlink()
     (moved / ".venv").symlink_to("../nowhere")
 
-    code, out, _ = mlxops(f"quickstart --tiny --iters 1 --dir {moved}")
+    code, out, _ = mlxops(f"quickstart --tiny --iters 2 --dir {moved}")
 
     assert (code, "finished already" in out) == (0, True)
     assert (moved / ".venv" / "bin" / "python").exists()
 
 
-def test_rows_that_ask_nothing_are_not_asked(mlxops) -> None:
-    mlxops("quickstart --tiny --iters 1")
+def test_rows_that_ask_nothing_are_not_asked(mlxops, tried) -> None:
     (Path("quickstart") / "data" / "test.jsonl").write_text('{"text": "hello there"}\n')
 
-    code, out, _ = mlxops("quickstart --tiny --iters 1")
+    code, out, _ = mlxops("quickstart --tiny --iters 2")
 
     assert (code, "The prompts are" in out) == (0, False)
 
