@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,22 @@ from mlxops.projects.machine import user_cache
 ROOT = Path(__file__).resolve().parent.parent
 Ended = tuple[int, str, str]
 
-# Read at import, as tests have a home and caches of their own: what is the same for every test (the fast BLAS, the
-# sample model) is made once a machine.
-CACHE = user_cache() or Path(tempfile.gettempdir()) / f"mlxops-tests-{os.getuid()}"
+
+def _cache() -> Path:
+    folder = user_cache()
+    if folder is not None:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    return Path(tempfile.gettempdir()) / f"mlxops-tests-{os.getuid()}"
+
+
+CACHE = _cache()
+"""Of the machine, for what is the same for every test (the fast BLAS, compiled kernels, the sample model).
+
+Read at import: tests have a home and a cache of their own.
+"""
 
 FAULTS = pytest.StashKey[Counter[str]]()
 
