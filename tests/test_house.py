@@ -262,7 +262,10 @@ def test_paths_in_files_are_from_the_root_and_those_typed_as_they_are(
         ("mlxops: 3", "invoke.yaml: mlxops takes settings, not 3"),
     ],
 )
-def test_a_wrong_setting_of_the_project_names_the_file(typed: Typed, text: str, sentence: str) -> None:
+def test_a_wrong_setting_of_the_project_names_the_file(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch, text: str, sentence: str
+) -> None:
+    monkeypatch.delenv("INVOKE_RUNTIME_CONFIG")  # the settings of the tests, which Invoke cannot merge with a number
     Path("invoke.yaml").write_text(text)
 
     code, _, err = typed("settled")
