@@ -136,6 +136,16 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
         _close(lock)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold a folder while the block runs; False where another process holds it."""
+    lock = _locked(folder, wait=False)
+    try:
+        yield lock is not None
+    finally:
+        _close(lock)
+
+
 def _remove_left(parent: Path, prefix: str) -> None:
     for folder in parent.iterdir():
         if re.fullmatch(re.escape(prefix) + "[0-9a-f]{8}", folder.name) and not folder.is_symlink():

@@ -7,7 +7,7 @@ from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
 from mlxops.config.eval import ChatConfig, QueryConfig, TestConfig
 from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
-from mlxops.config.model import ConvertConfig, FuseConfig, ImportConfig, ModelsConfig
+from mlxops.config.model import ConvertConfig, DownloadConfig, FuseConfig, ImportConfig, ModelsConfig
 from mlxops.config.project import QuickstartConfig
 from mlxops.config.run import (
     CompareConfig,
@@ -30,6 +30,7 @@ __all__ = [
     "ConvertConfig",
     "DebugCheckpointsConfig",
     "DeleteConfig",
+    "DownloadConfig",
     "ExportConfig",
     "FinetuneConfig",
     "FuseConfig",

@@ -16,6 +16,23 @@ class ModelsConfig:
 
 
 @settings
+class DownloadConfig:
+    """Settings of fetching a model from the hub."""
+
+    EXAMPLES: ClassVar = (
+        "download-model mlx-community/Qwen3-0.6B-4bit",
+        "download-model Qwen/Qwen3-0.6B --quantize 4 --name qwen",
+    )
+
+    id: str = option(None, "id of the model on the hub: USER/NAME", positional=True)
+    revision: str | None = option(None, "branch, tag or commit; main unless given")
+    name: str | None = option(None, "name in models/; the last part of the id unless given")
+    quantize: Literal["4", "8"] | None = option(None, "quantize the model to so many bits")
+    output: str | None = option(None, "folder to make, instead of one in models/", path=True, aliases=["mlx-path"])
+    json: bool = option(False, "as JSON")
+
+
+@settings
 class ImportConfig:
     """Settings of the import of a model."""
 

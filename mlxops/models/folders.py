@@ -90,7 +90,7 @@ def find_model(
     `hub_cache` None is the hub's own folder. Nothing is downloaded: what is not here is `NotFound`.
     """
     there = _names_for_hints(models_folder)
-    choice = f"models/ has {', '.join(there)}" if there else "`hf download ID --local-dir models/NAME` fetches one"
+    choice = f"models/ has {', '.join(there)}" if there else "`inv download-model ID` fetches one"
     if text is None:
         raise BadRequest("no model given", hint=f"`--model` takes a folder or a name; {choice}")
     folder = resolve(text)
@@ -105,7 +105,7 @@ def find_model(
         if cached is not None:
             return cached
     if "/" in text and _HUB_ID.fullmatch(text):
-        choice = f"`hf download {text} --local-dir models/{text.rpartition('/')[2]}` fetches it from the hub"
+        choice = f"`inv download-model {text}` fetches it from the hub"
     elif near := nearest(text, there):
         choice = f"did you mean {near!r}? {choice}"
     raise NotFound(f"no model {text!r}", hint=choice)
@@ -173,6 +173,13 @@ def check_model(folder: Path, *, trust_remote_code: bool = False) -> ModelInfo:
         learned_positions=learned_positions(tensors),
         context_length=_count(text_config, _CONTEXT, folder),
     )
+
+
+def check_config(folder: Path) -> None:
+    """Raise `BadRequest` where mlx-lm has no such architecture, or needs code from the folder; no weights are read."""
+    with readable(folder):
+        _check_architecture(_read_config(folder), folder, False)
+        _check_tokenizer(folder)
 
 
 def _check_files(folder: Path) -> None:

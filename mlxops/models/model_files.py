@@ -54,6 +54,16 @@ def new_folder(target: Path, *, replaces: bool = False) -> Iterator[Path]:
         files.sync(target.parent)
 
 
+def place(folder: Path, target: Path) -> None:
+    """Give a folder that is filled its name, with all of it on disk before. Raises as `new_folder` does."""
+    with disk_errors():
+        for path in folder.rglob("*"):
+            files.sync(path)
+        files.sync(folder)
+        _rename(folder, target)
+        files.sync(target.parent)
+
+
 def _rename(filling: Path, target: Path) -> None:
     refuse_existing(target)  # else an empty folder would be replaced
     try:

@@ -51,6 +51,7 @@ from mlxops.registry.imported import (
 from mlxops.registry.imports import Points, gather_points, imports_of, record_import
 from mlxops.registry.lineage import FamilyMember, family_of
 from mlxops.registry.metrics import record_report, record_validation
+from mlxops.registry.models import forget_model, mark_verified, record_model, recorded_models
 from mlxops.registry.monitor import (
     RunOverview,
     attempts_at_work,
@@ -65,7 +66,7 @@ from mlxops.registry.monitor import (
 )
 from mlxops.registry.processes import boot_id, is_proven_alive, is_proven_dead, process_start, this_host
 from mlxops.registry.ranges import Range, Ranges
-from mlxops.registry.rows import AttemptRow, CheckpointRow, JsonObject, RunRow, SeriesRow
+from mlxops.registry.rows import AttemptRow, CheckpointRow, JsonObject, ModelRow, RunRow, SeriesRow
 from mlxops.registry.runs import (
     CandidateRun,
     CreatedRun,
@@ -112,6 +113,7 @@ __all__ = [
     "JsonObject",
     "LossPoint",
     "MetricPoint",
+    "ModelRow",
     "NamedSeries",
     "OfferedCheckpoint",
     "Points",
@@ -150,6 +152,7 @@ __all__ = [
     "events_of",
     "family_of",
     "find_run",
+    "forget_model",
     "fuse_evaluation",
     "gather_points",
     "id_of",
@@ -165,6 +168,7 @@ __all__ = [
     "loss_curve",
     "mark_checkpoint",
     "mark_pruned",
+    "mark_verified",
     "metric_series",
     "new_name",
     "offer_checkpoint",
@@ -181,9 +185,11 @@ __all__ = [
     "read_tables",
     "record_evaluation",
     "record_import",
+    "record_model",
     "record_report",
     "record_validation",
     "record_verdict",
+    "recorded_models",
     "remove_runs",
     "rows_of_runs",
     "run_named",

@@ -6,7 +6,7 @@ import shlex
 
 from invoke import Context
 
-from mlxops.config import ConvertConfig, FuseConfig, ImportConfig, ModelsConfig
+from mlxops.config import ConvertConfig, DownloadConfig, FuseConfig, ImportConfig, ModelsConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -25,6 +25,26 @@ def list_models(c: Context, config: ModelsConfig) -> None:
     else:
         columns = ("name", "type", "layers", "parameters", "bytes", "dtype", "problem")
         tables.table(columns, [astuple(row) for row in rows], console.make())
+
+
+@task
+def download(c: Context, config: DownloadConfig) -> None:
+    """Download a model from the hub into models/.
+
+    Every file is compared with the hub's hash, and the model gets its name when all of it is there. After any
+    interruption the same command resumes. Only the files that MLX needs are fetched, and no code.
+    """
+    from mlxops.jobs.model import download as job
+    from mlxops.ui.model import download as drawing
+    from mlxops.ui.terminal import console, progress, tables
+
+    out, screen = console.make(), console.make(stderr=True)
+    plan = job.plan(house.invocation(c), config)
+    for said in [] if plan.is_there else plan.says:
+        screen.print(said, soft_wrap=True, markup=False, highlight=False)
+    with progress.bars(screen, plain=True, of_bytes=True) as advance:
+        result = job.download(plan, advance)
+    tables.json_out(result.to_json(), out) if config.json else drawing.result(result, out)
 
 
 @task(name="import")
@@ -91,5 +111,5 @@ def fuse(c: Context, config: FuseConfig) -> None:
 
 
 COLLECTION = "model"
-TASKS = (list_models, import_model, convert, fuse)
-SHORT_NAMES = {"models": list_models}
+TASKS = (list_models, download, import_model, convert, fuse)
+SHORT_NAMES = {"models": list_models, "download-model": download}

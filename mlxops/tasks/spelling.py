@@ -41,6 +41,7 @@ _TEST = Spelling(positionals=("data",), flags={"-m": "--model", "-o": "--output"
 _MONITOR = Spelling(flags={"-l": "--live", "-r": "--refresh"})
 # Left as it is, -f is Invoke's own for a settings file, and ends in a traceback.
 _MODELS = Spelling(flags={"-s": "--search", "-f": "--filter"})
+_DOWNLOAD = Spelling(positionals=("id",), flags={"-o": "--output"})
 _SQL = Spelling(
     flags={"-p": "--param", "-f": "--format"},
     words={"--list": ".queries", "--schema": ".schema"},
@@ -63,6 +64,8 @@ SPELLINGS: Mapping[str, Spelling] = {
     "monitor": _MONITOR,
     "train-monitor": _MONITOR,
     "train.monitor": _MONITOR,
+    "download-model": _DOWNLOAD,
+    "model.download": _DOWNLOAD,
     "models": _MODELS,
     "model.list": _MODELS,
     "sql": _SQL,

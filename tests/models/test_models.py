@@ -77,10 +77,7 @@ def test_a_hub_id_that_is_not_here_names_the_command_that_downloads_it(tmp_path:
     with pytest.raises(NotFound) as caught:
         find("mlx-community/Some-Model-4bit", tmp_path)
 
-    assert (
-        caught.value.hint
-        == "`hf download mlx-community/Some-Model-4bit --local-dir models/Some-Model-4bit` fetches it from the hub"
-    )
+    assert caught.value.hint == "`inv download-model mlx-community/Some-Model-4bit` fetches it from the hub"
 
 
 def test_a_hub_id_in_the_cache_is_its_snapshot(tiny_model: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def describe(file: GgufFile) -> Model:
     if not isinstance(name, str) or name not in _ARCHITECTURES:
         raise BadRequest(
             f"GGUF files of the architecture {name!r} cannot be imported",
-            hint=f"those of {', '.join(_ARCHITECTURES)} can; `hf download` gets others from the hub",
+            hint=f"those of {', '.join(_ARCHITECTURES)} can; `inv download-model` gets others from the hub",
         )
     architecture = _ARCHITECTURES[name]
     sizes = model_settings.common(file, name)

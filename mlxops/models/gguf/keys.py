@@ -83,7 +83,7 @@ def refusal(reason: str) -> BadRequest:
     """The error for a file that would compute something else here, or cannot be read."""
     return BadRequest(
         f"this GGUF file cannot be imported: {reason}",
-        hint="`hf download ID --local-dir models/NAME` gets the model itself from the hub",
+        hint="`inv download-model ID` gets the model itself from the hub",
     )
 
 

@@ -11,7 +11,7 @@ from mlxops.errors import BadRequest
 # The types of tokens, as llama.cpp numbers them.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
-HINT = "`hf download ID --local-dir models/NAME` gets the model itself from the hub"
+HINT = "`inv download-model ID` gets the model itself from the hub"
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _ENDS = ("eot", "eom")

@@ -1,0 +1,179 @@
+"""Models on the hub: what a repository holds, and what the hub's refusals mean in words.
+
+Everything goes through `huggingface_hub`, so that its settings hold: HF_ENDPOINT, HF_TOKEN, proxies, certificates.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mlxops.errors import BadRequest, Failed, MlxopsError, NotFound, Refused
+from mlxops.foreign import foreign_code
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+T = TypeVar("T")
+
+_ATTEMPTS = 4
+_SIGN_IN = "`hf auth login` signs in, or set HF_TOKEN; https://huggingface.co/settings/tokens makes tokens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """A file of a repository: its bytes, and its SHA-256, or for a small one the object name that git gives it."""
+
+    name: str
+    bytes: int
+    sha256: str | None
+    blob_id: str | None
+
+    @property
+    def key(self) -> str:
+        """What tells this content from any other under the same name."""
+        return self.sha256 or self.blob_id or ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """A repository at one commit: its files, and whether its weights are in MLX's own format."""
+
+    id: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+    is_mlx: bool
+    pipeline: str | None
+
+
+def repository(repository_id: str, revision: str | None = None) -> Repository:
+    """What a repository holds at a revision, main unless given.
+
+    Raises `NotFound` with names like it, `Refused` where the hub wants a token, and `Failed` without a network.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is, at run time alone
+
+    try:
+        validate_repo_id(repository_id)
+    except HFValidationError:
+        raise BadRequest(
+            f"{repository_id!r} is no id of a model on the hub", hint="an id is NAME or USER/NAME"
+        ) from None
+    api = HfApi()
+    with errors(repository_id, revision):
+        info = again(lambda: api.model_info(repository_id, revision=revision, files_metadata=True))
+    return Repository(
+        id=info.id,
+        commit=str(info.sha),
+        files=tuple(_file(each) for each in info.siblings or ()),
+        is_mlx=is_mlx(info),
+        pipeline=info.pipeline_tag,
+    )
+
+
+def is_mlx(info: ModelInfo) -> bool:
+    """Whether the hub says that a model is in MLX's format."""
+    return info.library_name == "mlx" or "mlx" in (info.tags or ())
+
+
+def _file(sibling: Any) -> RemoteFile:
+    lfs = sibling.lfs
+    return RemoteFile(
+        name=sibling.rfilename,
+        bytes=int(sibling.size or 0),
+        sha256=lfs.sha256 if lfs else None,
+        blob_id=sibling.blob_id,
+    )
+
+
+def again(work: Callable[[], T]) -> T:
+    """Do something on the hub, and once more where the hub itself failed (5xx), with longer and longer waits."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return work()
+        except HfHubHTTPError as error:
+            if error.response.status_code < 500:
+                raise
+        time.sleep(2**attempt)
+    return work()
+
+
+@contextmanager
+def errors(repository_id: str, revision: str | None = None) -> Iterator[None]:
+    """Turn what the client raises about a repository into an error with words."""
+    with foreign_code(lambda said, raised: _error(said, raised, repository_id, revision)):
+        yield
+
+
+def _error(said: str, raised: BaseException, repository_id: str, revision: str | None) -> MlxopsError:
+    from huggingface_hub import errors as theirs
+
+    response = getattr(raised, "response", None)
+    status = getattr(response, "status_code", None)
+    if isinstance(raised, theirs.GatedRepoError):
+        return Refused(
+            f"{repository_id!r} is gated: its owner lets in who has accepted the terms",
+            hint=f"accept them on https://huggingface.co/{repository_id}, then {_SIGN_IN}",
+        )
+    if isinstance(raised, theirs.RepositoryNotFoundError):
+        near = _near(repository_id)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"if it is private: {_SIGN_IN}"
+        return NotFound(f"the hub has no model {repository_id!r}, or it is private", hint=hint)
+    if isinstance(raised, theirs.RevisionNotFoundError):
+        return NotFound(
+            f"{repository_id!r} has no revision {revision!r}",
+            hint="`--revision` takes a branch, a tag or the whole name of a commit; main is the usual one",
+        )
+    if isinstance(raised, theirs.OfflineModeIsEnabled):
+        return Failed("HF_HUB_OFFLINE is set, so the hub is not asked", hint="unset HF_HUB_OFFLINE")
+    if isinstance(raised, OSError) and raised.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EROFS,
+    ):
+        return Failed(f"the model could not be written: {raised.strerror}", hint="make room: the same command resumes")
+    return _error_of_status(said, status, response, repository_id)
+
+
+def _error_of_status(said: str, status: int | None, response: Any, repository_id: str) -> MlxopsError:
+    if status == 401:
+        return BadRequest("the hub does not accept the token that is here", hint=_SIGN_IN)
+    if status == 403:
+        return Refused(f"the hub does not let your token read {repository_id!r}", hint=_SIGN_IN)
+    if status == 429:
+        after = response.headers.get("Retry-After")
+        when = f"in {after} seconds" if after else "in a few minutes"
+        return Failed("the hub gets too many requests from here", hint=f"give the same command again {when}")
+    if status is not None:
+        return Failed(f"the hub answered with {status}: {said}", hint="give the same command again later: it resumes")
+    return Failed(
+        f"the hub cannot be reached: {said}",
+        hint="check the network and HTTPS_PROXY, then give the same command again: it resumes",
+    )
+
+
+def _near(repository_id: str) -> list[str]:
+    """Ids of models with a name like this one; none where the hub does not say."""
+    from huggingface_hub import HfApi
+
+    name = repository_id.rpartition("/")[2]
+    # the first parts of a name are what people remember
+    for text in (name, "-".join(name.split("-")[:2])):
+        try:
+            with foreign_code(lambda said, _: Failed(said)):
+                found = [each.id for each in HfApi().list_models(search=text, sort="downloads", limit=3)]
+        except Failed:
+            return []
+        if found:
+            return found
+    return []

@@ -1,0 +1,279 @@
+"""A hub on the loopback address that serves models as `huggingface_hub` asks for them: search, repositories, files.
+
+What it holds are real bytes. Large files have a SHA-256 (LFS), small ones the object name that git gives them. Faults
+are put in front of the answers: `hub.faults["config.json"] = [Fault(status=500)]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_PAGE = 3
+
+
+@dataclass
+class Fault:
+    """What happens once instead of an answer: a status with headers, or a file's bytes cut off, changed or held."""
+
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_at: int | None = None
+    content: bytes | None = None
+    held: threading.Event | None = None
+
+
+@dataclass
+class Repository:
+    """A repository: its files at each commit, the newest commit last, and what the hub says about it."""
+
+    commits: dict[str, dict[str, bytes]]
+    tags: list[str] = field(default_factory=lambda: ["mlx", "safetensors", "text-generation"])
+    downloads: int = 0
+    gated: bool = False
+
+    @property
+    def newest(self) -> str:
+        """The commit that main is at."""
+        return list(self.commits)[-1]
+
+    def commit(self, files: dict[str, bytes]) -> str:
+        """Add a commit with these files changed; its name."""
+        content = {**(self.commits[self.newest] if self.commits else {}), **files}
+        name = hashlib.sha1(repr(sorted((key, blob_id(value)) for key, value in content.items())).encode()).hexdigest()
+        self.commits[name] = content
+        return name
+
+
+@dataclass
+class Hub:
+    """The repositories by id, the requests that came, and faults by the file, `info` or `search` they stand before."""
+
+    endpoint: str = ""
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use this hub and nothing else."""
+        return {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def clear(self) -> None:
+        """Forget repositories, requests and faults."""
+        self.repositories.clear()
+        self.requests.clear()
+        self.faults.clear()
+
+    def add(self, repository: str, folder: Path, **about: Any) -> Repository:
+        """Hold a model's folder as a repository."""
+        files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        made = self.repositories[repository] = Repository(commits={}, **about)
+        made.commit(files)
+        return made
+
+    def gets(self, name: str) -> list[str | None]:
+        """The Range of each request for a file of this name."""
+        return [span for method, path, span in self.requests if method == "GET" and path.endswith(f"/{name}")]
+
+
+def blob_id(content: bytes) -> str:
+    """The object name that git gives a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def is_large(name: str) -> bool:
+    """Whether a file is kept by its SHA-256."""
+    return name.endswith(".safetensors")
+
+
+def etag(name: str, content: bytes) -> str:
+    """What the hub knows a file by."""
+    return hashlib.sha256(content).hexdigest() if is_large(name) else blob_id(content)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        asked = urlsplit(self.path)
+        path = unquote(asked.path)
+        self.hub.requests.append((self.command, path, self.headers.get("Range")))
+        if path == "/api/models":
+            return self._search(parse_qs(asked.query))
+        parts = path.strip("/").split("/")
+        if parts[:2] == ["api", "models"]:
+            revision = parts[5] if parts[4:5] == ["revision"] else None
+            return self._info("/".join(parts[2:4]), revision)
+        if parts[2:3] == ["resolve"]:
+            return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+        return self._send(404, {"error": "not here"}, {"X-Error-Code": "EntryNotFound"})
+
+    def _fault(self, kind: str) -> Fault:
+        waiting = self.hub.faults.get(kind)
+        fault = waiting.pop(0) if waiting else Fault()
+        if fault.held is not None:
+            fault.held.wait()
+        if fault.status is not None:
+            self._send(fault.status, {"error": "a fault"}, fault.headers)
+        return fault
+
+    def _search(self, query: dict[str, list[str]]) -> None:
+        if self._fault("search").status is not None:
+            return
+        text, wanted = query.get("search", [""])[0].lower(), set(query.get("filter", []))
+        found = [
+            (name, each)
+            for name, each in self.hub.repositories.items()
+            if text in name.lower() and wanted <= set(each.tags)
+        ]
+        found.sort(key=lambda pair: -pair[1].downloads)
+        start = int(query.get("cursor", ["0"])[0])
+        page = found[start : start + min(_PAGE, int(query.get("limit", ["100"])[0]))]
+        headers = {}
+        if start + len(page) < len(found):
+            others = "&".join(f"{key}={each}" for key, values in query.items() for each in values if key != "cursor")
+            headers["Link"] = f'<{self.hub.endpoint}/api/models?{others}&cursor={start + len(page)}>; rel="next"'
+        self._send(200, [self._about(name, each, each.newest, files=False) for name, each in page], headers)
+
+    def _about(self, name: str, repository: Repository, commit: str, *, files: bool) -> dict[str, Any]:
+        said: dict[str, Any] = {
+            "_id": "1",
+            "id": name,
+            "modelId": name,
+            "sha": commit,
+            "tags": repository.tags,
+            "library_name": "mlx" if "mlx" in repository.tags else "transformers",
+            "pipeline_tag": "text-generation",
+            "downloads": repository.downloads,
+            "likes": 0,
+            "lastModified": "2026-01-02T03:04:05.000Z",
+            "gated": "auto" if repository.gated else False,
+            "private": False,
+        }
+        content = repository.commits[commit]
+        if "model.safetensors" in content:
+            header = content["model.safetensors"]
+            tensors = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
+            count: dict[str, int] = {}
+            for key, each in tensors.items():
+                if key != "__metadata__":
+                    size = 1
+                    for length in each["shape"]:
+                        size *= length
+                    count[each["dtype"]] = count.get(each["dtype"], 0) + size
+            said["safetensors"] = {"parameters": count, "total": sum(count.values())}
+            said["config"] = json.loads(content.get("config.json", b"{}"))
+        said["siblings"] = [self._sibling(key, value, files) for key, value in content.items()]
+        said["usedStorage"] = sum(map(len, content.values()))
+        return said
+
+    def _sibling(self, name: str, content: bytes, with_sizes: bool) -> dict[str, Any]:
+        said: dict[str, Any] = {"rfilename": name}
+        if with_sizes:
+            said |= {"size": len(content), "blobId": blob_id(content)}
+            if is_large(name):
+                said["lfs"] = {"sha256": etag(name, content), "size": len(content), "pointerSize": 130}
+        return said
+
+    def _info(self, name: str, revision: str | None) -> None:
+        if self._fault("info").status is not None:
+            return None
+        repository = self.hub.repositories.get(name)
+        if repository is None:
+            # as the real one: it does not tell strangers what is not there from what is private
+            return self._send(401, {"error": "Invalid username or password."}, {"X-Error-Code": "RepoNotFound"})
+        commit = repository.newest if revision in (None, "main") else revision
+        if commit not in repository.commits:
+            return self._send(404, {"error": f"Invalid rev id: {revision}"}, {"X-Error-Code": "RevisionNotFound"})
+        return self._send(200, self._about(name, repository, str(commit), files=True))
+
+    def _file(self, repository_name: str, revision: str, name: str) -> None:
+        fault = self._fault(name)
+        if fault.status is not None:
+            return None
+        repository = self.hub.repositories.get(repository_name)
+        if repository is None:
+            return self._send(401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+        if repository.gated and self.headers.get("Authorization") is None:
+            message = f"Access to model {repository_name} is restricted."
+            return self._send(401, {"error": message}, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
+        commit = repository.newest if revision == "main" else revision
+        content = repository.commits[commit].get(name)
+        if content is None:
+            return self._send(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
+        known = etag(name, content)
+        content = content if fault.content is None else fault.content
+        span, start = self.headers.get("Range"), 0
+        if span is not None:
+            start = int(span.removeprefix("bytes=").split("-")[0])
+        self.send_response(200 if span is None else 206)
+        if span is not None:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("ETag", f'"{known}"')
+        self.send_header("X-Repo-Commit", commit)
+        self.send_header("X-Linked-ETag", f'"{known}"')
+        self.send_header("X-Linked-Size", str(len(content)))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.command == "HEAD":
+            return None
+        end = len(content) if fault.cut_at is None else max(start, fault.cut_at)
+        self.wfile.write(content[start:end])
+        if fault.cut_at is not None:
+            self.wfile.flush()
+            self.close_connection = True
+        return None
+
+    def _send(self, status: int, said: Any, headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(said).encode()
+        self.send_response(status)
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def hub() -> Iterator[Hub]:
+    """A hub without repositories that answers while the block runs."""
+    there = Hub()
+    handler = type("Handler", (_Handler,), {"hub": there})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    there.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield there
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
