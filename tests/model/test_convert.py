@@ -129,6 +129,23 @@ def test_what_cannot_be_converted_is_said_and_leaves_nothing(words: str, code: i
     assert Path("packed.txt").read_text() == "mine"
 
 
+def test_a_model_of_the_hubs_cache_is_named_by_its_id(mlxops: Typed) -> None:
+    snapshot = Path("cache/models--me--tiny/snapshots/0123abc")
+    snapshot.mkdir(parents=True)
+    blobs = shutil.copytree("models/tiny", "cache/models--me--tiny/blobs")
+    for file in Path(blobs).iterdir():
+        (snapshot / file.name).symlink_to(file.absolute())
+    (snapshot / "README.md").write_text("---\nlicense: other\nlicense_name: mine\n---\n")
+
+    said = converted(mlxops, f"{snapshot} --quantize 8")
+
+    card = Path(said["path"], "README.md").read_text()
+    assert said["path"] == "models/tiny-8bit"
+    assert "base_model: me/tiny\n" in card
+    assert "That of the base model: mine." in card
+    assert [file for file in Path(said["path"]).iterdir() if file.is_symlink()] == []
+
+
 def test_a_disk_without_room_is_said_before_anything_is_written(mlxops: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     used = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: used._replace(free=1000))

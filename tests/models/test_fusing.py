@@ -151,6 +151,28 @@ def test_a_saved_model_loads_as_it_was_and_keeps_the_tokenizers_bytes(tiny_model
     assert told == [(done, 38) for done in range(1, 39)]
 
 
+def test_a_large_model_is_saved_in_several_files(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, config = load_model(tiny_model)
+    said = model(TOKENS)
+    mx.eval(said)
+    monkeypatch.setattr(utils, "make_shards", two_halves)
+
+    saving.save(tmp_path, model, config, source=tiny_model, progress=lambda done, total: None)
+
+    files = sorted(file.name for file in tmp_path.glob("*.safetensors"))
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert files == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    assert {name: file for file in files for name in mx.load(str(tmp_path / file))} == index["weight_map"]
+    assert mx.array_equal(utils.load_model(tmp_path)[0](TOKENS), said)
+
+
+def two_halves(arrays: dict[str, mx.array]) -> list[dict[str, mx.array]]:
+    names = list(arrays)
+    return [{name: arrays[name] for name in part} for part in (names[:20], names[20:])]
+
+
 def test_equal_arrays_are_shared(tiny_model: Path) -> None:
     one, other = load_model(tiny_model)[0], load_model(tiny_model)[0]
     other.layers[0].mlp.up_proj.weight = other.layers[0].mlp.up_proj.weight + 1
