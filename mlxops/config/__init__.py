@@ -4,6 +4,7 @@ The fields are the options of `inv`, the keys of a recipe and of `invoke.yaml`, 
 """
 
 from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
+from mlxops.config.data import CreateDataConfig
 from mlxops.config.eval import ChatConfig, QueryConfig, TestConfig
 from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
@@ -28,6 +29,7 @@ __all__ = [
     "CheckpointsConfig",
     "CompareConfig",
     "ConvertConfig",
+    "CreateDataConfig",
     "DebugCheckpointsConfig",
     "DeleteConfig",
     "DownloadConfig",

@@ -77,6 +77,10 @@ def parse(row: object, origin: str) -> Record:
         if not _text(row["text"], "text").strip():
             raise Unusable("text is empty")
         return Record(origin=origin, text=row["text"])
+    elif "chosen" in row and "rejected" in row:
+        raise Unusable(
+            "a row of preferences, which this version does not train on; its keys are 'chosen' and 'rejected'"
+        )
     elif nulls:
         raise Unusable(f"{' and '.join(nulls)} {'is' if len(nulls) == 1 else 'are'} null")
     else:

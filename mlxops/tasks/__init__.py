@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from mlxops.tasks import checkpoints, eval, model, project, run, train
+from mlxops.tasks import checkpoints, data, eval, model, project, run, train
 from mlxops.tasks.help import help_page
 
 namespace = Collection()
-for module in (project, model, train, checkpoints, eval, run):
+for module in (project, model, data, train, checkpoints, eval, run):
     if module.COLLECTION not in namespace.collections:
         namespace.add_collection(Collection(module.COLLECTION))
     for task in module.TASKS:

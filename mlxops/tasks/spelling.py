@@ -47,6 +47,7 @@ _SQL = Spelling(
     words={"--list": ".queries", "--schema": ".schema"},
     prefixes={"--query": "@"},
 )
+_CREATE_DATA = Spelling(flags={"-f": "--format", "-s": "--samples", "-o": "--output"})
 _CHECKPOINTS = Spelling(flags={"-p": "--path"})
 _DEBUG_CHECKPOINTS = Spelling(flags={"-p": "--dir", "-i": "--target-iters"})
 
@@ -68,6 +69,8 @@ SPELLINGS: Mapping[str, Spelling] = {
     "model.download": _DOWNLOAD,
     "models": _MODELS,
     "model.list": _MODELS,
+    "create-training-data": _CREATE_DATA,
+    "data.create": _CREATE_DATA,
     "sql": _SQL,
     "run.sql": _SQL,
     "checkpoints": _CHECKPOINTS,
