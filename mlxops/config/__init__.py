@@ -4,7 +4,7 @@ The fields are the options of `inv`, the keys of a recipe and of `invoke.yaml`, 
 """
 
 from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
-from mlxops.config.data import CreateDataConfig
+from mlxops.config.data import CreateDataConfig, PreviewDataConfig
 from mlxops.config.eval import ChatConfig, QueryConfig, TestConfig
 from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
@@ -43,6 +43,7 @@ __all__ = [
     "ModelsConfig",
     "MonitorConfig",
     "NoteConfig",
+    "PreviewDataConfig",
     "QueryConfig",
     "QuickstartConfig",
     "ReportConfig",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from mlxops.config.bounds import HUGE
 from mlxops.options import option, settings
 
 
@@ -26,3 +27,22 @@ class CreateDataConfig:
     seed: int = option(0, "the same seed gives the same rows", at_least=0)
     yes: bool = option(False, "replace files that are there without asking")
     json: bool = option(False, "as JSON")
+
+
+@settings
+class PreviewDataConfig:
+    """Settings of looking at rows as they are trained."""
+
+    EXAMPLES: ClassVar = (
+        "data.preview data --model SmolLM2-135M-Instruct",
+        "data.preview data --model SmolLM2-135M-Instruct --row data/valid.jsonl:3",
+    )
+
+    path: str = option("data", "file of rows, or folder with train.jsonl", positional=True, path=True)
+    model: str | None = option(None, "model folder, its name in models/, or hub id", path=True)
+    row: str | None = option(None, "row to show: a line of the training file, or FILE:LINE; the first 3 unless given")
+    max_seq_length: int = option(2048, "longest row in tokens; more is cut", at_least=2, at_most=HUGE)
+    mask_prompt: bool = option(True, "train the assistant's turns alone, not the prompts")
+    chat_template_config: dict = option({}, "what the chat template is told, as JSON")
+    trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
+    json: bool = option(False, "as JSON, with the ids of the tokens")

@@ -12,24 +12,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from mlxops.data.formats import Record, Unusable
 from mlxops.data.probes import OTHER_WORDS, QUESTION, answer_of_a_tool, end_of_last_words, named, with_other_words
 from mlxops.data.templates import ChatTemplate, Message, Messages, Span, Spans, Token, common
+
+Found = Literal["prompt", "comparison", "marks"]
+"""How a turn was found: its words follow the prompt, renderings of other words part there, or the template marks it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedText:
     """One row as text: `spans` in characters are the trained turns at `turns`, in order.
 
-    `appended` is the id that follows the text, where the template writes no token at which generation stops.
+    `appended` is the id that follows the text, where the template writes no token at which generation stops. `found`
+    says of each turn how its start was found.
     """
 
     text: str
     turns: tuple[int, ...]
     spans: Spans
     appended: int | None = None
+    found: tuple[Found, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +81,7 @@ class _Turn:
     closed: int
     end: _End | None
     remainder: str
+    found: Found
 
 
 def mask(template: ChatTemplate, record: Record, whole: str) -> Masked:
@@ -118,7 +124,8 @@ def _row(conversation: _Conversation, text: str, here: list[tuple[_Turn, _End]])
     endless = sum(turn.end is None and not end.is_stop for turn, end in here) - (appended is not None)
     positions = tuple(turn.position for turn, _ in here)
     spans = tuple((turn.start, end.stop) for turn, end in here)
-    return MaskedText(text=text, turns=positions, spans=spans, appended=appended), endless
+    found = tuple(turn.found for turn, _ in here)
+    return MaskedText(text=text, turns=positions, spans=spans, appended=appended, found=found), endless
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,8 @@ class _Conversation:
         rendered = None if position == len(self.messages) - 1 else self.render(self.messages[: position + 1])
         text, after = (self.whole, self.messages[position + 1 :]) if rendered is None else (rendered, ())
         prompt = self.render(self.messages[:position], is_prompt=True)
-        place = _plainly(self.messages[position], text, prompt) or self._compared(position, text, prompt, after)
+        plainly = _plainly(self.messages[position], text, prompt)
+        place = plainly or self._compared(position, text, prompt, after)
         text, words = place.text, place.words
         limit = self._next_words(position + 1, text, len(self.messages)) if after else len(text)
         end = self._first_stop(text, words, limit) or self._own_end(text, words)
@@ -158,6 +166,7 @@ class _Conversation:
             closed=words if after else max(words, len(text.rstrip())),
             end=end,
             remainder=place.remainder,
+            found="prompt" if plainly else "comparison",
         )
 
     def end(self, turn: _Turn, text: str, count: int) -> _End | None:
@@ -303,7 +312,8 @@ def _by_marks(conversation: _Conversation) -> MaskedText | None:
     appended = None if end.is_stop else conversation.stop_after(conversation.trained[-1], whole[:words])
     if appended is not None:
         text = text[: end.stop]
-    return MaskedText(text=text, turns=conversation.trained, spans=tuple(spans), appended=appended)
+    found: tuple[Found, ...] = tuple("marks" for _ in spans)
+    return MaskedText(text=text, turns=conversation.trained, spans=tuple(spans), appended=appended, found=found)
 
 
 def _marks_of_turns(conversation: _Conversation, marks: Spans) -> list[tuple[int, Span]] | None:

@@ -128,6 +128,19 @@ def tokenize(
     return tokenized
 
 
+def masked(
+    record: Record,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    mask_prompt: bool,
+    stops: Collection[int] = (),
+    template_arguments: Mapping[str, Any] | None = None,
+) -> tuple[MaskedText, ...]:
+    """The rows of one conversation as text, in the order in which `tokenize` makes token rows of them."""
+    template = chat_template(tokenizer, stops=stops, arguments=template_arguments)
+    return _mask(template, record, mask_prompt, _Findings())[1].rows
+
+
 def identity(rows: Iterable[TokenRow]) -> str:
     """SHA-256 over the tokens and spans of rows in their order: what decides the weights, whatever file it is from."""
     digest = hashlib.sha256()

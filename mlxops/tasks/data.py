@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import CreateDataConfig
+from mlxops.config import CreateDataConfig, PreviewDataConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -25,6 +25,21 @@ def create(c: Context, config: CreateDataConfig) -> None:
     drawing.result(job.create(plan), console.make(), as_json=config.json)
 
 
+@task
+def preview(c: Context, config: PreviewDataConfig) -> None:
+    """Show rows exactly as they are trained: text, tokens, masking.
+
+    The code that prepares a training prepares them. What is trained stands in brackets; --json has the tokens.
+    """
+    from mlxops.jobs.data import preview as job
+    from mlxops.ui.data import preview as drawing
+    from mlxops.ui.terminal import console, progress
+
+    with progress.bars(console.make(stderr=True)) as advance:
+        found = job.preview(house.invocation(c), config, advance)
+    drawing.result(found, console.make(), as_json=config.json)
+
+
 COLLECTION = "data"
-TASKS = (create,)
+TASKS = (create, preview)
 SHORT_NAMES = {"create-training-data": create}

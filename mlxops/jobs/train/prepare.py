@@ -12,6 +12,7 @@ from typing import Any
 from mlxops import data
 from mlxops.config import LoraConfig
 from mlxops.config.train import USUAL_LAYERS, layers_trained
+from mlxops.data.masking import MaskedText
 from mlxops.errors import BadRequest, InvalidData
 from mlxops.jobs.eval.questions import last_answer
 from mlxops.jobs.train import adopt, fit
@@ -78,7 +79,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
     _check_fit(config, info, folder)
 
     tokenizer = load_tokenizer(folder, trust_remote_code=config.trust_remote_code)
-    tokenize = _Tokenize(tokenizer, eos_ids(folder, tokenizer), config, progress)
+    tokenize = Tokenize(tokenizer, eos_ids(folder, tokenizer), config, progress)
     train = tokenize(splits.train, "tokens", "training")
     _check_lengths(train, config)
     validation, validation_notes = _validation(splits, tokenize)
@@ -137,7 +138,9 @@ def begin_at(prepared: Prepared, origin: Origin, lines: tuple[str, ...] = ()) ->
 
 
 @dataclass(frozen=True)
-class _Tokenize:
+class Tokenize:
+    """Records into token rows by the settings of a training: there is no other way from data to what is trained."""
+
     tokenizer: Any
     stops: tuple[int, ...]
     config: LoraConfig
@@ -151,8 +154,23 @@ class _Tokenize:
             mask_prompt=self.config.mask_prompt,
             use=use,
             stops=self.stops,
-            template_arguments={**template_arguments(self.tokenizer), **self.config.chat_template_config},
+            template_arguments=self.template_arguments,
             progress=lambda done, total: self.progress(what, done, total),
+        )
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """What the chat template is told besides the messages."""
+        return {**template_arguments(self.tokenizer), **self.config.chat_template_config}
+
+    def masked(self, record: data.Record) -> tuple[MaskedText, ...]:
+        """The texts of a conversation's rows, in the order of its token rows, with how their spans were found."""
+        return data.masked(
+            record,
+            self.tokenizer,
+            mask_prompt=self.config.mask_prompt,
+            stops=self.stops,
+            template_arguments=self.template_arguments,
         )
 
 
@@ -193,7 +211,7 @@ def _check_lengths(train: data.Tokenized, config: LoraConfig) -> None:
         )
 
 
-def _validation(splits: data.Splits, tokenize: _Tokenize) -> tuple[data.Tokenized | None, list[str]]:
+def _validation(splits: data.Splits, tokenize: Tokenize) -> tuple[data.Tokenized | None, list[str]]:
     """The validation rows, None where there are none to compare, and what a person should know of them.
 
     A set of rows that are all cut away costs the validation and not the training.
