@@ -16,7 +16,10 @@ import yaml
 from mlx_lm import utils
 from small_adapters import make_adapter
 
+from mlxops import registry
+from mlxops.jobs.model.card import hub_id
 from mlxops.models.tiny import make_tiny
+from mlxops.projects.project import Project
 
 Typed = Callable[..., tuple[int, str, str]]
 
@@ -185,6 +188,27 @@ def test_the_card_says_what_is_known_and_names_no_folder(mlxops: Typed, tuned_pr
     assert str(tuned_project) not in text
     assert str(Path.home()) not in text
     assert (Path("models/tuned-fused") / "Modelfile").read_text().startswith("#")
+
+
+def test_the_card_names_what_the_base_was_downloaded_from(mlxops: Typed, tuned_project: Path) -> None:
+    with registry.open_registry(tuned_project / "runs.db") as db:
+        registry.record_model(
+            db,
+            "models/tiny",
+            source="org/Tiny",
+            revision="abc",
+            bytes=1,
+            quantization=None,
+            sha256={"config.json": "0"},
+        )
+    assert mlxops("model.convert tiny --quantize 8")[0] == 0
+
+    said = fused(mlxops)
+
+    cards = [Path(folder, "README.md").read_text() for folder in (said["path"], "models/tiny-8bit")]
+    assert ["base_model: org/Tiny\n" in card for card in cards] == [True, True]
+    assert "[org/Tiny](https://huggingface.co/org/Tiny)" in cards[0]
+    assert hub_id(Project.at(tuned_project), tuned_project / "models" / "tiny-8bit") == "org/Tiny"
 
 
 def test_what_the_chat_template_was_told_is_said(mlxops: Typed, tuned_project: Path) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxops import registry, words
+from mlxops import files, registry, words
 from mlxops.jobs.model import parity
-from mlxops.models import card
-from mlxops.models.provenance import FusedModel
+from mlxops.models import card, provenance
+from mlxops.models.provenance import ConvertedModel, FusedModel
+from mlxops.projects.project import Project
 
 if TYPE_CHECKING:
     from mlxops.jobs.model.fuse_plan import FusePlan
@@ -33,11 +34,12 @@ def write(plan: FusePlan, made: FusedModel, *, has_modelfile: bool) -> str:
     adapter = plan.chosen.adapter.adapter
     trained = plan.trained
     config: Mapping[str, Any] = trained["config"] if trained else {}
+    project = plan.invocation.project
     summary = None
     if plan.run_id is not None:
-        with registry.open_read_only(plan.invocation.project.registry_path) as db:
+        with registry.open_read_only(project.registry_path) as db:
             summary = registry.summary_of(db, plan.run_id)
-    base = card.read_base(plan.chosen.folder, name=plan.chosen.folder.name, hub_id=hub_id(plan.chosen.folder))
+    base = card.read_base(plan.chosen.folder, name=plan.chosen.folder.name, hub_id=hub_id(project, plan.chosen.folder))
     return card.text(
         card.Card(
             name=plan.target.name,
@@ -53,13 +55,23 @@ def write(plan: FusePlan, made: FusedModel, *, has_modelfile: bool) -> str:
     )
 
 
-def hub_id(folder: Path) -> str | None:
-    """The id on the hub of a model in the hub's own cache; None where the folder does not tell."""
+def hub_id(project: Project, folder: Path) -> str | None:
+    """The id on the hub of what a model was made of, as far as it is known here.
+
+    Downloads are in the registry, the hub's own cache tells by its folders, and a converted model by its source.
+    """
+    if project.registry_path.is_file():
+        with registry.open_read_only(project.registry_path) as db:
+            row = registry.recorded_models(db).get(project.relative(folder))
+        if row is not None and row["source"]:
+            return row["source"]
     for parent in folder.parents:
         kind, _, rest = parent.name.partition("--")
         if kind == "models" and rest:
             return rest.replace("--", "/", 1)
-    return None
+    made = provenance.read(folder, ConvertedModel)
+    source = project.from_root(made.source) if made else folder
+    return hub_id(project, source) if source.is_dir() and not files.is_same(source, folder) else None
 
 
 def _how(plan: FusePlan, made: FusedModel) -> str:

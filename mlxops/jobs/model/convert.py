@@ -180,7 +180,7 @@ def _write(plan: ConvertPlan, folder: Path, progress: Progress) -> None:
 
 def _card(plan: ConvertPlan, folder: Path) -> str:
     info = check_model(folder, trust_remote_code=plan.config.trust_remote_code)
-    base = card.read_base(plan.source, name=_name_of(plan.source), hub_id=hub_id(plan.source))
+    base = card.read_base(plan.source, name=_name_of(plan.source), hub_id=hub_id(plan.invocation.project, plan.source))
     return card.converted(plan.target.name, base, f"{numbers(plan.info)} before, {numbers(info)} in this model")
 
 
