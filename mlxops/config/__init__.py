@@ -9,7 +9,7 @@ from mlxops.config.eval import ChatConfig, QueryConfig, TestConfig
 from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
 from mlxops.config.model import ConvertConfig, DownloadConfig, FuseConfig, ImportConfig, ModelsConfig
-from mlxops.config.project import QuickstartConfig
+from mlxops.config.project import InitConfig, ListTemplatesConfig, QuickstartConfig
 from mlxops.config.run import (
     CompareConfig,
     DeleteConfig,
@@ -39,6 +39,8 @@ __all__ = [
     "HelpConfig",
     "ImportConfig",
     "ImportRunConfig",
+    "InitConfig",
+    "ListTemplatesConfig",
     "LoraConfig",
     "ModelsConfig",
     "MonitorConfig",

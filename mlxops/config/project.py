@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 from mlxops.config.bounds import HUGE
 from mlxops.options import option, settings
 
@@ -14,3 +16,25 @@ class QuickstartConfig:
     iters: int = option(30, "iterations to train for", at_least=1, at_most=HUGE)
     tiny: bool = option(False, "a tiny random model made on the spot: no network, and answers without sense")
     json: bool = option(False, "the result as JSON")
+
+
+@settings
+class InitConfig:
+    """Settings of a new project."""
+
+    EXAMPLES: ClassVar = ("init my-project", "init my-project --template advanced", "init --here")
+
+    name: str = option("", "folder of the project that is made", positional=True, path=True)
+    here: bool = option(False, "make the current folder a project; what is in it stays")
+    template: Literal["basic", "advanced"] = option(
+        "basic", "files to start with; advanced adds three scripts made for changing"
+    )
+    no_env: bool = option(False, "no .venv, which else is a link to the environment that runs this")
+    json: bool = option(False, "the result as JSON")
+
+
+@settings
+class ListTemplatesConfig:
+    """Settings of the list of templates."""
+
+    json: bool = option(False, "as JSON")

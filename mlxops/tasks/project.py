@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import QuickstartConfig
+from mlxops.config import InitConfig, ListTemplatesConfig, QuickstartConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 from mlxops.tasks.train import work
@@ -34,6 +34,53 @@ def quickstart(c: Context, config: QuickstartConfig) -> None:
     outcome.tried(changed, job.commands(trial, cwd=invocation.project.cwd), console.make(), as_json=config.json)
 
 
+@task
+def init(c: Context, config: InitConfig) -> None:
+    """Make a project: a folder with settings, sample data and recipes.
+
+    It is under git where git is there. A folder that is not empty is refused; `--here` adds what is missing to it.
+    """
+    from dataclasses import asdict
+
+    from mlxops.jobs.project import init as job
+    from mlxops.ui.terminal import console, tables
+
+    made = job.init(house.invocation(c), config)
+    if config.json:
+        tables.json_out(asdict(made), console.make())
+    else:
+        facts = [("template", made.template), ("files", str(len(made.files)))]
+        facts += [
+            ("environment", ".venv" if made.has_environment else "none"),
+            ("git", "yes" if made.has_git else "no"),
+        ]
+        tables.facts(made.folder, facts, ["Next", *(f"  {line}" for line in made.next)], console.make())
+
+
+@task
+def list_templates(c: Context, config: ListTemplatesConfig) -> None:
+    """List the templates of projects and the recipes.
+
+    A recipe is a YAML file of settings for `lora`; `init` puts all of them into the project's folder recipes/.
+    """
+    from dataclasses import asdict
+
+    from mlxops.projects import templates
+    from mlxops.tasks.failures import program
+    from mlxops.ui.terminal import console, tables
+
+    found = templates.available()
+    if config.json:
+        tables.json_out([asdict(each) for each in found], console.make())
+    else:
+        out = console.make()
+        for title, kind in (("Templates", "template"), ("Recipes", "recipe")):
+            listed = [each for each in found if each.kind == kind]
+            use = f"{program()} {listed[0].command.replace(listed[0].name, 'NAME')}"
+            tables.facts(title, [(each.name, each.purpose) for each in listed], [use], out)
+            out.print()
+
+
 COLLECTION = "project"
-TASKS = (quickstart,)
-SHORT_NAMES = {"quickstart": quickstart}
+TASKS = (init, list_templates, quickstart)
+SHORT_NAMES = {"init": init, "list-templates": list_templates, "quickstart": quickstart}

@@ -239,6 +239,7 @@ def test_without_a_network_quickstart_names_tiny(mlxops, monkeypatch: pytest.Mon
 def test_a_projects_tasks_hand_over_to_its_own_environment(tmp_path: Path) -> None:
     make_tiny(tmp_path / "models" / "tiny")
     templates.write_project(tmp_path, "basic", {"name": "x", "lora": "    model: tiny"})
+    templates.link_environment(tmp_path)
     command = [sys._base_executable, "-I", "tasks.py", "models"]  # a Python that does not know mlxops
 
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=_bare())
@@ -248,7 +249,6 @@ def test_a_projects_tasks_hand_over_to_its_own_environment(tmp_path: Path) -> No
 
 def test_a_project_without_an_environment_says_so(tmp_path: Path) -> None:
     templates.write_project(tmp_path, "basic", {"name": "x", "lora": "    model: tiny"})
-    (tmp_path / ".venv").unlink()
 
     ended = subprocess.run(
         [sys._base_executable, "-I", "tasks.py"], cwd=tmp_path, capture_output=True, text=True, check=False, env=_bare()
@@ -269,7 +269,6 @@ def test_a_template_leaves_what_is_there(tmp_path: Path) -> None:
     assert (tmp_path / "invoke.yaml").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".gitignore",
-        ".venv",
         "README.md",
         "invoke.yaml",
         "tasks.py",

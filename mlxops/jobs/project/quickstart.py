@@ -79,6 +79,7 @@ def set_up(invocation: Invocation, config: QuickstartConfig, say: Callable[[str]
         _have_model(folder / "models" / model, invocation.cache, say, progress)
         _mark(folder, model)  # not before the model is there, so that another can be asked for where one cannot be had
         templates.write_project(folder, "basic", {"name": folder.name, "lora": _as_yaml(lora)})
+        templates.link_environment(folder)
         templates.write_data(folder / "data", _DATA)
     except OSError as error:
         raise Failed(

@@ -1,0 +1,150 @@
+"""A new project: its folder is whole or absent, and a folder that is there keeps what is in it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlxops import files
+from mlxops.config import InitConfig
+from mlxops.errors import BadRequest, Failed, Refused
+from mlxops.projects import machine, templates
+from mlxops.projects.invocation import Invocation
+
+_LORA = """\
+    # model: NAME           a folder in models/, or an id of the hub
+    data: data
+    iters: 100
+    learning_rate: 1.0e-4
+    steps_per_eval: 20
+    save_every: 20"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewProject:
+    """A project that was made: its folder, the files written into it, and what is done next."""
+
+    folder: str
+    template: str
+    files: list[str]
+    has_environment: bool
+    has_git: bool
+    next: list[str]
+
+
+def init(invocation: Invocation, config: InitConfig) -> NewProject:
+    """Make a project in a new or empty folder, or in the current one.
+
+    Raises `BadRequest` for a name that cannot be one, `Refused` where something is in the way, `Failed` where the disk
+    says no; then nothing is left behind.
+    """
+    cwd = invocation.project.cwd
+    folder = _folder(config, cwd)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with files.scratch_folder(folder.parent, f".{folder.name[:80]}.init") as scratch:
+            made = scratch / "project"
+            _write(made, folder.name, config)
+            written = sorted(each.relative_to(made).as_posix() for each in made.rglob("*") if each.is_file())
+            if config.here:
+                written = _add(made, folder, written)
+            else:
+                made.rename(folder)
+    except OSError as error:
+        raise Failed(f"{str(folder)!r} cannot be written: {error.strerror or error}") from error
+    if not config.no_env:
+        templates.link_environment(folder)
+    return NewProject(
+        folder=str(folder),
+        template=config.template,
+        files=written,
+        has_environment=(folder / ".venv").is_dir(),
+        has_git=_init_git(folder),
+        next=[
+            *([] if config.here else [f"cd {shlex.quote(os.path.relpath(folder, cwd))}"]),
+            "inv model.import sample",
+            "inv lora --model SmolLM2-135M-Instruct --config recipes/small.yaml",
+        ],
+    )
+
+
+def _folder(config: InitConfig, cwd: Path) -> Path:
+    if config.here:
+        if config.name:
+            raise BadRequest("a name and --here name two folders", hint="`inv init --here` takes the current folder")
+        if (cwd / "tasks.py").exists():
+            raise Refused(f"{str(cwd)!r} has a tasks.py: it is a project already", hint="`inv --list` lists its tasks")
+        return cwd
+    name = config.name
+    if not name.strip():
+        raise BadRequest("the new project needs a name", hint="`inv init my-project`, or `inv init --here`")
+    folder = Path(os.path.normpath(cwd / files.expanded(name)))
+    if reason := _unfit(folder.name):
+        raise BadRequest(f"{name!r} cannot be the name of a project: {reason}", hint="`inv init my-project`")
+    if folder.is_dir():
+        if any(folder.iterdir()):
+            raise Refused(
+                f"{name!r} is not empty",
+                hint=f"`cd {shlex.quote(name)}`, then `inv init --here` adds what is missing; or choose another name",
+            )
+    elif os.path.lexists(folder):
+        raise BadRequest(f"{name!r} is a file", hint="choose another name")
+    return folder
+
+
+def _unfit(name: str) -> str | None:
+    if not name:
+        return "it is the root of the file system"
+    if name.startswith("-"):
+        return "commands would read it as an option"
+    if name != name.strip():
+        return "it begins or ends with a space"
+    if not name.isprintable():
+        return "it has characters that cannot be shown"
+    if len(os.fsencode(name)) > 200:
+        return "it is longer than 200 bytes"
+    return None
+
+
+def _write(made: Path, name: str, config: InitConfig) -> None:
+    templates.write_project(made, config.template, {"name": name, "lora": _LORA})
+    templates.write_data(made / "data", "manual")
+    templates.write_recipes(made / "recipes")
+    (made / "models").mkdir()
+
+
+def _add(made: Path, folder: Path, names: list[str]) -> list[str]:
+    """Move the files that are missing into a folder; one that cannot be moved takes the others back."""
+    added: list[Path] = []
+    (folder / "models").mkdir(exist_ok=True)
+    # rows of the sample among a person's own would be trained on
+    own_data = (folder / "data").exists()
+    try:
+        for name in names:
+            target = folder / name
+            if os.path.lexists(target) or (own_data and name.startswith("data/")):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (made / name).rename(target)
+            added.append(target)
+    except BaseException:
+        for target in added:
+            target.unlink(missing_ok=True)
+        raise
+    return [target.relative_to(folder).as_posix() for target in added]
+
+
+def _init_git(folder: Path) -> bool:
+    """Whether the folder is under git, having made it so where git is there and no repository is around it."""
+    git = shutil.which("git")
+    # Without the developer tools, the one of macOS is a stub that opens a window.
+    if git is None or (machine.ON_MACOS and subprocess.run(["xcode-select", "-p"], capture_output=True).returncode):
+        return False
+    around = subprocess.run([git, "-C", folder, "rev-parse", "--is-inside-work-tree"], capture_output=True)
+    if around.returncode == 0:
+        return True
+    return subprocess.run([git, "-C", folder, "init", "--quiet"], capture_output=True).returncode == 0
