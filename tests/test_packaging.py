@@ -50,6 +50,7 @@ def test_the_wheel_has_nothing_else_at_its_top(wheel: Path) -> None:
     assert sorted(each.name for each in wheel.iterdir()) == ["mlxops", f"mlxops-{version()}.dist-info"]
 
 
+@pytest.mark.slow
 def test_the_wheel_makes_a_registry_and_lists_its_tasks(wheel: Path) -> None:
     elsewhere = {"PYTHONPATH": str(wheel)}
     program = (

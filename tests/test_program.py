@@ -192,6 +192,7 @@ def test_the_projects_own_version_runs_there(monkeypatch: pytest.MonkeyPatch) ->
     assert run_python("-m", "mlxops", "runs", "--model", "a b") == (0, "-m|mlxops|runs|--model|a b|", "")
 
 
+@pytest.mark.slow
 def test_it_hands_over_once_only() -> None:
     environment_of_the_project(f'exec "{sys.executable}" "$@"')
 
@@ -208,6 +209,7 @@ def test_an_environment_without_mlxops_is_left_alone() -> None:
     assert run_python("-m", "mlxops", "--version")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -281,6 +283,7 @@ def test_a_folder_that_was_removed_is_said() -> None:
     assert ended.stderr == "the folder you stand in is not there any more\nhint: cd into another one\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [

@@ -94,6 +94,7 @@ def test_help_explains_a_task_of_invokes_own_kind_too(inv: Inv) -> None:
     assert inv("help greet", tasks=MINE)[1].splitlines()[2] == "  Greet somebody."
 
 
+@pytest.mark.slow
 def test_a_task_has_its_help_under_each_of_its_names(inv: Inv) -> None:
     assert inv("--help lora")[1].count("--iters") == inv("--help train.lora")[1].count("--iters") == 2
 

@@ -161,6 +161,7 @@ def test_a_last_line_without_an_end_counts_only_where_nothing_can_be_missing(tmp
     assert len(points(whole)) == 2
 
 
+@pytest.mark.slow
 def test_lines_across_pieces_of_a_large_file_and_endless_ones_are_read_right(tmp_path: Path) -> None:
     log = tmp_path / "training.log"
     noise = b"#" * (3 << 20)

@@ -72,6 +72,7 @@ def test_an_empty_array_has_no_elements(text):
     assert list(elements(io.BytesIO(text.encode()), 1)) == []
 
 
+@pytest.mark.slow
 def test_a_large_array_is_never_in_memory_as_a_whole(tmp_path):
     row = json.dumps({"text": "x" * 1000}).encode()
     (tmp_path / "a.json").write_bytes(b"[" + b",\n".join([row] * 8000) + b"]")

@@ -330,6 +330,7 @@ def test_the_examples_are_what_is_left_within_the_limit():
     assert [example.trained for example in found.examples] == [("b<|im_end|>",)]
 
 
+@pytest.mark.slow
 def test_progress_is_told_up_to_the_last_row():
     told = []
     records = [chat("a", "b")] * 600
@@ -365,6 +366,7 @@ def test_the_identity_of_the_content_is_that_of_the_words_in_their_order_and_of_
     assert content_identity([one])[:16] == "9433af6665c5e3dc"
 
 
+@pytest.mark.slow
 def test_reading_and_tokenizing_loads_no_mlx(tmp_path):
     script = (
         "import sys; sys.path.insert(0, 'tests');"

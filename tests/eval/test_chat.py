@@ -37,6 +37,7 @@ def verdicts(project: Path) -> list[tuple[Any, ...]]:
         return db.execute("SELECT run, iteration, verdict, prompt, note, model FROM verdict ORDER BY id").fetchall()
 
 
+@pytest.mark.slow
 def test_one_message_has_one_answer(chat: Chat) -> None:
     code, out, err = chat("tiny -p Hello --max-tokens 8 --json")
 
@@ -79,6 +80,7 @@ def test_a_message_that_cannot_be_answered_is_told_and_the_chat_goes_on(chat: Ch
     assert "2 of 3 messages could not be answered" in err
 
 
+@pytest.mark.slow
 def test_a_conversation_that_no_longer_fits_forgets_its_oldest_turns(chat: Chat) -> None:
     code, out, err = chat("tiny --max-tokens 2 --json", *["some words " * 60] * 12)
 
@@ -111,6 +113,7 @@ def test_undo_retry_and_edit_change_the_last_turn(chat: Chat) -> None:
     assert [each["content"] for each in messages if each["role"] == "user"] == ["three"]
 
 
+@pytest.mark.slow
 def test_retry_answers_otherwise_and_a_seed_answers_alike(chat: Chat) -> None:
     options = "tiny --max-tokens 12 --temperature 1.5 --json"
     first = [each["answer"] for each in objects(chat(options, "one", "/retry")[1])]
@@ -120,6 +123,7 @@ def test_retry_answers_otherwise_and_a_seed_answers_alike(chat: Chat) -> None:
     assert first[0] != first[1]
 
 
+@pytest.mark.slow
 def test_a_conversation_is_saved_and_continued(chat: Chat) -> None:
     chat("tiny --max-tokens 4 --system Brief.", "one", "/save c.json")
 
@@ -142,6 +146,7 @@ def test_settings_are_shown_and_changed_and_checked(chat: Chat) -> None:
     assert "top_p takes a number above 0 and at most 1, not 7.0" in err
 
 
+@pytest.mark.slow
 def test_an_adapter_is_swapped_in_place_and_answers_as_when_loaded(chat: Chat) -> None:
     def answer(options: str, *lines: str) -> str:
         return str(objects(chat(f"{options} --max-tokens 10 --json", *lines)[1])[0]["answer"])
@@ -154,6 +159,7 @@ def test_an_adapter_is_swapped_in_place_and_answers_as_when_loaded(chat: Chat) -
     assert answer("--run tuned", "/adapter none", "one") == base
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_not_there_leaves_the_one_that_is(chat: Chat) -> None:
     code, out, err = chat("--run tuned --max-tokens 2 --json", "/adapter other", "/adapter tuned:5", "one", "/adapter")
 
@@ -163,6 +169,7 @@ def test_an_adapter_that_is_not_there_leaves_the_one_that_is(chat: Chat) -> None
     assert "adapter: tuned" in err
 
 
+@pytest.mark.slow
 def test_compare_asks_both_and_changes_nothing(chat: Chat) -> None:
     options = "--run tuned --max-tokens 6 --json"
     alone = objects(chat(options, "one", "two")[1])
@@ -182,6 +189,7 @@ def test_compare_needs_an_adapter(chat: Chat) -> None:
     assert "there is no adapter to compare with\nhint: /adapter RUN takes one" in err
 
 
+@pytest.mark.slow
 def test_verdicts_are_recorded_with_the_adapter_that_answered(chat: Chat, tuned_project: Path) -> None:
     chat("--run tuned:4 --max-tokens 4", "one", "/good", "/bad too short", "/adapter none", "two", "/good", "/undo")
 
@@ -215,6 +223,7 @@ def test_a_wrong_request_ends_with_2(chat: Chat, options: str, words: str) -> No
     assert words in err
 
 
+@pytest.mark.slow
 def test_a_draft_model_answers_the_same(chat: Chat) -> None:
     plain = objects(chat("tiny -p Hello --max-tokens 12 --json")[1])[0]
     drafted = objects(chat("tiny -p Hello --max-tokens 12 --json --draft-model tiny")[1])[0]
@@ -222,6 +231,7 @@ def test_a_draft_model_answers_the_same(chat: Chat) -> None:
     assert drafted["answer"] == plain["answer"]
 
 
+@pytest.mark.slow
 def test_facts_are_told(chat: Chat) -> None:
     code, out, _ = chat("--run tuned --max-tokens 4", "one", "/stats", "/help", "/system Be brief.", "/system")
 

@@ -41,6 +41,7 @@ def schema(tuned_project: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_the_answer_is_all_that_is_written(query: Query) -> None:
     code, out, err = query("tiny -p Hello --max-tokens 8")
     (said,) = [json.loads(line) for line in query("tiny -p Hello --max-tokens 8 --json")[1].splitlines()]
@@ -50,6 +51,7 @@ def test_the_answer_is_all_that_is_written(query: Query) -> None:
     assert out.endswith("\n")
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_writes_the_answer_and_nothing_else(tuned_project: Path) -> None:
     answers = [run_python("-m", "mlxops", "query", "tiny", "-p", "Hello", "--max-tokens", "4") for _ in range(2)]
 
@@ -58,6 +60,7 @@ def test_a_process_of_its_own_writes_the_answer_and_nothing_else(tuned_project: 
     assert len(answers[0][1].splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", ["it's", 'say "hi"', "$HOME `ls`", "Grüße 👩‍👩‍👧", "{{ 1 // 0 }}", "a\tb"])
 def test_any_words_are_a_question(query: Query, question: str) -> None:
     import shlex
@@ -74,6 +77,7 @@ def test_a_pipe_is_the_question(query: Query, options: str) -> None:
     assert json.loads(out)["prompt"] == "two\nlines �\n"
 
 
+@pytest.mark.slow
 def test_questions_one_after_the_other_know_nothing_of_each_other(query: Query) -> None:
     code, out, err = query("tiny -i --max-tokens 6 --json", b"one\n\ntwo\none\n")
 
@@ -83,6 +87,7 @@ def test_questions_one_after_the_other_know_nothing_of_each_other(query: Query) 
     assert (third["answer"], third["prompt_tokens"]) == (first["answer"], first["prompt_tokens"])
 
 
+@pytest.mark.slow
 def test_a_question_that_cannot_be_answered_does_not_end_the_others(query: Query) -> None:
     code, out, err = query("tiny -i --max-tokens 2 --json", b"one\n" + b"word " * 3000 + b"\ntwo\n")
 
@@ -90,6 +95,7 @@ def test_a_question_that_cannot_be_answered_does_not_end_the_others(query: Query
     assert "1 of 3 questions could not be answered" in err
 
 
+@pytest.mark.slow
 def test_an_adapter_and_a_system_prompt_change_the_answer(query: Query) -> None:
     said = [
         json.loads(query(f"{options} -p Hello --max-tokens 8 --json")[1])["answer"]
@@ -100,6 +106,7 @@ def test_an_adapter_and_a_system_prompt_change_the_answer(query: Query) -> None:
     assert len(set(said)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["", "--temperature 1 --seed 3", "--temperature 1 --seed 3 --draft-model tiny"])
 def test_json_by_a_schema_is_valid(query: Query, schema: Path, options: str) -> None:
     code, out, err = query(f"tiny -p Hello --schema {schema.name} {options}")
@@ -113,6 +120,7 @@ def test_json_by_a_schema_is_valid(query: Query, schema: Path, options: str) -> 
     assert said["n"] in (1, 22)
 
 
+@pytest.mark.slow
 def test_a_draft_model_gives_the_same_json(query: Query, schema: Path) -> None:
     options = f"tiny -p Hello --schema {schema.name} --temperature 1 --seed 5"
 

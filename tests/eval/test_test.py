@@ -39,6 +39,7 @@ def rows(*numbers: int) -> str:
     return "".join(json.dumps({"prompt": f"What is {n}?", "completion": f"It is {n}."}) + "\n" for n in numbers)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_validation_loss_of_training_on_the_same_rows(tested: Tested, tuned_project: Path) -> None:
     scores = tested("--run tuned --compare-base")["scores"]
 
@@ -55,6 +56,7 @@ def test_the_loss_is_the_validation_loss_of_training_on_the_same_rows(tested: Te
     assert scores["loss"]["standard_error"] == pytest.approx(error, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_batch_size_changes_nothing(tested: Tested) -> None:
     alone, together = (tested(f"--run tuned --batch-size {size} --data data/train.jsonl") for size in (1, 7))
 
@@ -64,10 +66,12 @@ def test_the_batch_size_changes_nothing(tested: Tested) -> None:
         assert together["scores"][name]["standard_error"] == pytest.approx(score["standard_error"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_adapters_folder_is_tested_as_its_run(tested: Tested) -> None:
     assert tested("--adapter-path adapters/tuned")["scores"] == tested("--run tuned")["scores"]
 
 
+@pytest.mark.slow
 def test_results_are_recorded_with_the_base_beside_them(tested: Tested, tuned_project: Path) -> None:
     found = tested("--run tuned:4 --compare-base")
 
@@ -99,6 +103,7 @@ def test_worst_rows_are_named_by_file_and_line(tested: Tested, tuned_project: Pa
     assert found["worst_rows"][0]["row"] == "other.jsonl:3"
 
 
+@pytest.mark.slow
 def test_a_file_is_tested_whole_and_a_trained_one_only_where_rows_were_kept_back(
     mlxops: Typed, tuned_project: Path
 ) -> None:
@@ -116,6 +121,7 @@ def test_a_file_is_tested_whole_and_a_trained_one_only_where_rows_were_kept_back
     assert with_run["scores"]["loss"]["value"] == pytest.approx(curve[-1]["validation_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_by_the_seed(tested: Tested) -> None:
     found = [tested(f"tiny data/train.jsonl --num-samples 5 --seed {seed}") for seed in (0, 0, 1)]
 
@@ -130,6 +136,7 @@ def test_without_masking_the_trained_tokens_are_all(tested: Tested) -> None:
     assert scores["perplexity"]["value"] == scores["perplexity_all"]["value"]
 
 
+@pytest.mark.slow
 def test_the_screen_shows_scores_intervals_and_where_they_are(mlxops: Typed, tuned_project: Path) -> None:
     code, out, err = mlxops("test --run tuned --metrics perplexity --compare-base")
 
@@ -203,6 +210,7 @@ def test_measures_of_two_models_can_be_compared(tuned_project: Path, tmp_path: P
 # generation_quality ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_answers_are_those_that_query_gives(mlxops: Typed, tuned_project: Path) -> None:
     options = "--run tuned --max-tokens 8 --json"
     code, out, err = mlxops(f"test {options} --metrics generation_quality --data data/train.jsonl --num-samples 5")
@@ -214,6 +222,7 @@ def test_answers_are_those_that_query_gives(mlxops: Typed, tuned_project: Path) 
     assert [each["answer"] for each in answers] == asked
 
 
+@pytest.mark.slow
 def test_answers_are_recorded_beside_those_of_the_base(mlxops: Typed, tuned_project: Path) -> None:
     code, _, err = mlxops("test --run tuned --metrics generation_quality --max-tokens 4 --compare-base")
     assert code == 0, err
@@ -232,6 +241,7 @@ def test_answers_are_recorded_beside_those_of_the_base(mlxops: Typed, tuned_proj
     assert all(0 <= row[1] <= 4 for row in scores)
 
 
+@pytest.mark.slow
 def test_both_metrics_are_measured_unless_one_is_given(mlxops: Typed, tuned_project: Path) -> None:
     scores = json.loads(mlxops("test --run tuned --max-tokens 2 --json")[1])["scores"]
     listed = json.loads(mlxops("test tiny data --metrics perplexity generation_quality --max-tokens 2 --json")[1])[

@@ -171,6 +171,7 @@ def test_a_processor_of_the_caller_decides(loaded: LoadedModel, prompts: list[li
 # Sampling
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_answer_whatever_was_drawn_before(loaded: LoadedModel, prompts: list[list[int]]) -> None:
     first = generate(loaded, prompts[0], max_tokens=12, sampling=WARM)
     mx.random.seed(99)
@@ -202,6 +203,7 @@ def test_top_k_of_1_and_more_than_the_vocabulary_are_fine(loaded: LoadedModel, p
     assert all_of_them.tokens == plain.tokens
 
 
+@pytest.mark.slow
 def test_a_repetition_penalty_repeats_less(loaded: LoadedModel, prompts: list[list[int]]) -> None:
     plain = generate(loaded, prompts[1], max_tokens=40)
     penalised = generate(loaded, prompts[1], max_tokens=40, sampling=Sampling(repetition_penalty=2))
@@ -212,6 +214,7 @@ def test_a_repetition_penalty_repeats_less(loaded: LoadedModel, prompts: list[li
 # Batches
 
 
+@pytest.mark.slow
 @KINDS
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_batch_gives_each_row_what_it_gets_alone(
@@ -355,6 +358,7 @@ def test_leaving_early_leaves_the_cache_right(loaded: LoadedModel, prompts: list
     assert again.tokens == generate(loaded, whole, max_tokens=8).tokens
 
 
+@pytest.mark.slow
 def test_a_prompt_can_be_stopped_while_it_is_read(loaded: LoadedModel) -> None:
     cache, prompt, looks = loaded.new_cache(), [5, 9, 30, 41] * 150, iter([False, True])
 
@@ -383,6 +387,7 @@ def test_an_interrupt_in_the_middle_of_a_step_empties_the_cache(loaded: LoadedMo
 # A draft model
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_draft_model_gives_the_same_tokens(
     loaded: LoadedModel, drafted: LoadedModel, prompts: list[list[int]], sampling: Sampling
@@ -405,6 +410,7 @@ def test_a_draft_model_that_is_always_right_makes_most_tokens(
     assert answer.drafted_tokens == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_right", [True, False])
 @pytest.mark.parametrize("taken", [1, 2, 3, 4, 5, 8])
 def test_a_cache_with_a_draft_model_is_right_wherever_it_is_left(

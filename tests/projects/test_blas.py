@@ -51,6 +51,7 @@ def run(program: str, cache: Path, **environment: str) -> object:
     return ast.literal_eval(out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_mlx_is_bound_to_the_loaded_library(cache: Path, tmp_path: Path) -> None:
     bindings = tmp_path / "bindings"
 
@@ -69,6 +70,7 @@ def test_all_is_chosen_where_nothing_is_asked_for(cache: Path) -> None:
     assert core_type
 
 
+@pytest.mark.slow
 def test_what_was_chosen_can_be_asked_for_again(cache: Path) -> None:
     first = run("print(load())", cache)
 
@@ -125,6 +127,7 @@ def test_after_mlx_it_is_too_late(cache: Path) -> None:
     assert (name, note) == ("reference", "MLX was imported before the BLAS could be loaded")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_without_a_cache_that_takes_files_the_fast_one_is_loaded_all_the_same(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
@@ -149,6 +152,7 @@ def test_where_nothing_can_be_written_at_all_mlx_is_left_as_it_is(tmp_path: Path
     assert note
 
 
+@pytest.mark.slow
 def test_a_damaged_copy_is_no_error(tmp_path: Path) -> None:
     run("print(load())", tmp_path)
     (copy,) = (tmp_path / "blas").iterdir()
@@ -160,6 +164,7 @@ def test_a_damaged_copy_is_no_error(tmp_path: Path) -> None:
     assert copy.name in note
 
 
+@pytest.mark.slow
 def test_many_processes_at_once_make_one_copy(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOAD + "print(load()[0])", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -171,6 +176,7 @@ def test_many_processes_at_once_make_one_copy(tmp_path: Path) -> None:
     assert len(list((tmp_path / "blas").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_products_are_the_same_as_those_of_mlx_alone(cache: Path) -> None:
     program = """
 import mlx.core as mx

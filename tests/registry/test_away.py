@@ -140,6 +140,7 @@ def test_a_step_waits_no_longer_than_50_ms_for_another_program(training: Trainin
     assert STEP_PATIENCE == 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [45, 600])
 def test_a_lock_of_any_length_costs_no_point_and_each_has_the_time_of_its_making(
     training: Training, other: sqlite3.Connection, straight: Callable[..., dict[str, Any]], seconds: int
@@ -170,6 +171,7 @@ def test_a_lock_of_an_instant_is_not_mentioned(training: Training, other: sqlite
     assert training.writer.place is not None
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_held_for_ever_is_told_at_the_end_and_read_from_the_folder_later(
     training: Training, other: sqlite3.Connection, straight: Callable[..., dict[str, Any]], monkeypatch: Any
 ) -> None:

@@ -92,6 +92,7 @@ def test_the_metadata_is_current() -> None:
     assert run_python(SCRIPT, "--check") == (0, "", "")
 
 
+@pytest.mark.slow
 def test_metadata_that_is_not_current_is_noticed_and_written_anew() -> None:
     ours = Path("datasette.yaml")
     ours.write_text(FILE.read_text(encoding="utf-8").replace("ORDER BY", "order by", 1), encoding="utf-8")
@@ -123,6 +124,7 @@ def test_what_is_another_thing_for_an_imported_run_is_described_so(name: str, co
     assert "; of an imported run, " in DESCRIBED[name]["columns"][column]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_a_table_has_its_page_with_title_columns_and_rows(pages: Pages, path: Path, name: str) -> None:
     page = html.unescape(pages.get(f"/runs/{name}"))
@@ -134,6 +136,7 @@ def test_a_table_has_its_page_with_title_columns_and_rows(pages: Pages, path: Pa
     assert len(pages.rows(f"/runs/{name}")) == min(counted(path, name), 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_saved_query_answers_as_inv_sql_does_when_its_fields_are_empty(pages: Pages, path: Path, name: str) -> None:
     saved = QUERIES[name]
@@ -181,6 +184,7 @@ def test_sizes_have_units(pages: Pages) -> None:
     assert "4.0&nbsp;kB" in pages.get("/runs/checkpoint_summary")
 
 
+@pytest.mark.slow
 def test_datasette_writes_nothing(pages: Pages, path: Path) -> None:
     before = path.read_bytes()
 

@@ -161,6 +161,7 @@ def test_a_writer_that_waits_too_long_says_who_is_in_the_way(db: Registry, path:
 # -- dead processes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_attempt_of_a_process_that_is_gone_is_closed_at_once(db: Registry, path: Path) -> None:
     run = new_run(db)
     alive = new_run(db, "alive")

@@ -131,6 +131,7 @@ def test_every_option_that_takes_a_run_is_tested() -> None:
     assert taking == {*COMMANDS, *LOADING, "LoraConfig.branch_from"} - {"SqlConfig.param", "CheckpointsConfig.use"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS.values())
 @pytest.mark.parametrize("text", ["crane", "{number}"])
 def test_every_task_that_takes_a_run_takes_a_part_of_its_name_and_its_number(
@@ -143,6 +144,7 @@ def test_every_task_that_takes_a_run_takes_a_part_of_its_name_and_its_number(
     assert code == 0, err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*COMMANDS.values(), *LOADING.values()])
 def test_a_part_of_several_names_lists_them_and_changes_nothing(
     mlxops: Typed, numbers: dict[str, int], command: str

@@ -51,6 +51,7 @@ sys.exit(any(process.exitcode for process in processes))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("age", ["new", "old"])
 def test_any_number_of_processes_may_open_a_database_at_once_and_write_to_it(
     path: Path, next_schema: Path, age: str

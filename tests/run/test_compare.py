@@ -319,6 +319,7 @@ def test_eight_runs_fit_eighty_columns_and_runs_without_a_loss_are_compared(mlxo
     assert max(len(line.rstrip()) for line in drawn.splitlines() if "take care" not in line) <= 80
 
 
+@pytest.mark.slow
 def test_a_long_curve_keeps_its_spike(mlxops: Typed, db: Registry) -> None:
     train(db, "heron", [(step, 99.0 if step == 1234 else 2.0) for step in range(1, 3000)])
     train(db, "otter", LINE)

@@ -102,6 +102,7 @@ def test_where_nobody_can_be_asked_it_shows_what_would_go_and_does_nothing(
     assert len(list(heron.iterdir())) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "left"), [("y", {"otter"}), ("n", {"heron", "otter"}), ("", {"heron", "otter"})])
 def test_on_a_terminal_it_asks(db: Registry, heron: Path, answer: str, left: set[str]) -> None:
     ours, theirs = pty.openpty()

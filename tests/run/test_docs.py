@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from commands import ROOT
 from known_runs import folder_of, settings, train
 
@@ -14,6 +15,7 @@ from mlxops import registry
 Typed = Callable[[str], tuple[int, str, str]]
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_works_in_its_order(mlxops: Typed) -> None:
     page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)

@@ -89,6 +89,7 @@ def test_points_come_back_to_the_last_bit_and_what_was_not_finite_as_nothing(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "read"), FORMATS)
 def test_an_export_goes_into_a_pipe(db: Registry, form: str, read: Read) -> None:
     command = [sys.executable, "-m", "mlxops", "run.export", "--run", "otter", "--format", form]
@@ -152,6 +153,7 @@ def test_every_table_of_one_run_has_what_tells_of_it_and_no_more(mlxops: Typed, 
     assert len(whole["metric_names"]) > 10
 
 
+@pytest.mark.slow
 def test_a_table_longer_than_a_piece_is_read_whole_and_in_order(db: Registry) -> None:
     run = new_run(db, "wren")
     with db.transaction() as connection:
@@ -188,6 +190,7 @@ def test_nothing_is_written_over(mlxops: Typed, db: Registry) -> None:
     assert [path.name for path in Path("dump").iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_leaves_nothing_half_written(db: Registry) -> None:
     new = new_run(db, "wren")
     report(db, new, begin(db, new), [(step, 1.0) for step in range(1, 500)])
@@ -235,6 +238,7 @@ def test_parquet_without_its_library_names_what_to_install(
     assert not Path("points.parquet").exists()
 
 
+@pytest.mark.slow
 def test_whoever_reads_may_leave_early(db: Registry) -> None:
     run = new_run(db, "wren")
     add_points(db, run.id, 50_000)

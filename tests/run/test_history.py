@@ -90,6 +90,7 @@ def test_a_run_that_is_not_there_suggests_the_nearest(mlxops: Typed, runs: Invoc
     assert mlxops("run.show herom") == (2, "", "no run 'herom'\nhint: did you mean 'heron'?\n")
 
 
+@pytest.mark.slow
 def test_a_dead_attempt_is_closed_by_whoever_looks(mlxops: Typed) -> None:
     program = (
         "from pathlib import Path; from history_rows import *; db = registry.open_registry(Path('runs.db')); "

@@ -145,6 +145,7 @@ def test_the_folder_is_left_as_it_is(project: Path) -> None:
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("old").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_every_task_that_shows_runs_shows_an_imported_one(project: Path, mlxops: Typed) -> None:
     shutil.copytree("old", "other")
     take("old")
@@ -170,6 +171,7 @@ def files_of(path: Path) -> dict[str, tuple[bytes, int]]:
     return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in path.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "in_yaml", ["", "mlxops: {num_layers: 4, learning_rate: 0.01, lora_rank: 16, batch_size: 1}\n"]
 )
@@ -196,6 +198,7 @@ def test_the_command_that_an_import_prints_trains_beside_it_with_the_adapters_se
     assert take("old")["changed"] == {"attempts": 0, "points": 0, "checkpoints": 0}
 
 
+@pytest.mark.slow
 def test_no_run_is_made_in_a_folder_that_was_imported(project: Path) -> None:
     shutil.copytree("old", "adapters/ext")
     take("adapters/ext")
@@ -208,6 +211,7 @@ def test_no_run_is_made_in_a_folder_that_was_imported(project: Path) -> None:
     assert files_of(Path("adapters/ext")) == before
 
 
+@pytest.mark.slow
 def test_a_training_never_takes_an_imported_run_for_one_to_go_on_with(project: Path) -> None:
     take("old")
 
@@ -438,6 +442,7 @@ def test_an_own_runs_folder_is_never_advised_to_import(heron: Path) -> None:
     assert "heron" not in f"{refused.value.message} {refused.value.hint}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" and os.geteuid() == 0, reason="root reads everything")
 def test_what_may_not_be_read_is_said_and_stays_on_record() -> None:
     made = folder(iters=20, final=20)
@@ -912,6 +917,7 @@ def test_json_says_what_was_read(mlxops: Typed) -> None:
     assert (code, facts["name"], facts["reports"], facts["validations"]) == (0, "training", 2, 2)
 
 
+@pytest.mark.slow
 def test_inv_takes_the_source_as_a_word(inv: Typed) -> None:
     write("training.log", WHOLE)
 

@@ -97,6 +97,7 @@ def size_of(picture: bytes) -> tuple[int, int]:
 # what is written, and where ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_is_a_page_named_after_its_run_with_a_picture_beside_it(mlxops: Typed, db: Registry) -> None:
     train(db, "heron", LINE, VALIDATIONS)
 
@@ -109,6 +110,7 @@ def test_a_report_is_a_page_named_after_its_run_with_a_picture_beside_it(mlxops:
     assert size_of(files[1].read_bytes()) == (1600, 800)
 
 
+@pytest.mark.slow
 def test_what_was_written_is_told_as_json(mlxops: Typed, db: Registry) -> None:
     train(db, "heron", LINE)
     train(db, "otter", LINE)
@@ -120,6 +122,7 @@ def test_what_was_written_is_told_as_json(mlxops: Typed, db: Registry) -> None:
     assert [each["bytes"] for each in written] == [Path(each["file"]).stat().st_size for each in written]
 
 
+@pytest.mark.slow
 def test_a_file_of_that_name_is_replaced_and_a_missing_folder_made(mlxops: Typed, db: Registry) -> None:
     train(db, "heron", LINE)
     Path("old.html").write_text("old")
@@ -156,6 +159,7 @@ def test_a_report_that_cannot_be_is_refused_in_a_sentence(mlxops: Typed, db: Reg
     assert {path.name for path in Path().iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_leaves_the_old_one_whole(mlxops: Typed, db: Registry) -> None:
     train(db, "heron", LINE)
     Path("heron.html").write_text("old")
@@ -200,6 +204,7 @@ def known(*runs: str) -> Page:
     return shown(*runs)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_tells_all_of_it() -> None:
     text = known("heron").text
 
@@ -219,6 +224,7 @@ def test_the_page_of_a_run_tells_all_of_it() -> None:
         assert expected in text
 
 
+@pytest.mark.slow
 def test_the_page_of_several_runs_sets_them_side_by_side() -> None:
     compared = known("heron", "otter", "wren")
 
@@ -232,6 +238,7 @@ def test_the_page_of_several_runs_sets_them_side_by_side() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_curves_lie_over_each_other_by_iterations_tokens_and_time(db: Registry) -> None:
     for name in ("heron", "otter"):
         train(db, name, LINE, VALIDATIONS)
@@ -245,6 +252,7 @@ def test_curves_lie_over_each_other_by_iterations_tokens_and_time(db: Registry) 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [["heron"], ["heron", "otter", "wren", "swift", "crane", "kestrel"]])
 def test_a_page_needs_no_network_and_no_script(runs: list[str]) -> None:
     found = known(*runs)
@@ -255,6 +263,7 @@ def test_a_page_needs_no_network_and_no_script(runs: list[str]) -> None:
     assert "default-src 'none'; style-src 'unsafe-inline'" in found.values("content")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [["heron"], ["heron", "otter", "wren"]])
 def test_every_id_of_a_page_stands_there_once_and_every_reference_has_one(runs: list[str]) -> None:
     found = known(*runs)
@@ -267,6 +276,7 @@ def test_every_id_of_a_page_stands_there_once_and_every_reference_has_one(runs: 
     assert referred == set(ids)
 
 
+@pytest.mark.slow
 def test_every_chart_is_told_in_words(db: Registry) -> None:
     run = new_run(db, "heron")
     report(db, run, begin(db, run), LINE[:20])
@@ -288,6 +298,7 @@ def test_every_chart_is_told_in_words(db: Registry) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_colours_follow_the_page_and_runs_are_told_apart_without_them() -> None:
     text = (known("heron", "otter", "wren"), drawn("heron", "otter", "wren"))[1]["html"].decode()
     charts = text.partition("<main>")[2]
@@ -298,6 +309,7 @@ def test_colours_follow_the_page_and_runs_are_told_apart_without_them() -> None:
     assert len(set(re.findall(r"stroke-dasharray: ([^;\"]+)", charts))) >= 2
 
 
+@pytest.mark.slow
 def test_the_same_rows_make_the_same_bytes(db: Registry) -> None:
     train(db, "heron", LINE, VALIDATIONS)
     train(db, "otter", LINE, VALIDATIONS)
@@ -306,6 +318,7 @@ def test_the_same_rows_make_the_same_bytes(db: Registry) -> None:
     assert drawn("heron", "otter", png=True) == drawn("heron", "otter", png=True)
 
 
+@pytest.mark.slow
 def test_drawing_leaves_matplotlib_as_it_was(db: Registry) -> None:
     train(db, "heron", LINE, VALIDATIONS)
     before = dict(matplotlib.rcParams)
@@ -319,6 +332,7 @@ def test_drawing_leaves_matplotlib_as_it_was(db: Registry) -> None:
     assert ours == drawn("heron", png=True)
 
 
+@pytest.mark.slow
 def test_settings_of_matplotlib_that_cannot_be_read_change_nothing(db: Registry) -> None:
     train(db, "heron", LINE, VALIDATIONS)
     Path("matplotlibrc").write_bytes(b"\xff\xfe lines.linewidth: 9")
@@ -331,6 +345,7 @@ def test_settings_of_matplotlib_that_cannot_be_read_change_nothing(db: Registry)
     assert Path("a.png").read_bytes() == drawn("heron", png=True)["png"]
 
 
+@pytest.mark.slow
 def test_drawing_leaves_the_folder_and_the_environment_as_they_were(db: Registry) -> None:
     train(db, "heron", LINE)
     program = (
@@ -364,6 +379,7 @@ def hostile(db: Registry) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_what_strangers_wrote_is_text_and_nothing_else(hostile: str, db: Registry) -> None:
     train(db, "plain", LINE)
 
@@ -375,6 +391,7 @@ def test_what_strangers_wrote_is_text_and_nothing_else(hostile: str, db: Registr
         assert "\\u202egnp.exe" in found.text
 
 
+@pytest.mark.slow
 def test_a_picture_shows_names_that_its_font_lacks_letters_for(hostile: str, db: Registry) -> None:
     train(db, "_plain", LINE)
 
@@ -431,6 +448,7 @@ SHAPES: dict[str, tuple[Callable[[Registry, str], Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_of_a_run_has_a_page_and_a_picture(db: Registry, shape: str) -> None:
     make, said = SHAPES[shape]
@@ -444,6 +462,7 @@ def test_every_shape_of_a_run_has_a_page_and_a_picture(db: Registry, shape: str)
     assert size_of(one["png"]) == size_of(both["png"]) == (1600, 800)
 
 
+@pytest.mark.slow
 def test_eight_runs_of_long_names_share_a_page(db: Registry) -> None:
     names = [f"{'very ' * 12}long {number}" for number in range(8)]
     for name in names:
@@ -455,6 +474,7 @@ def test_eight_runs_of_long_names_share_a_page(db: Registry) -> None:
     assert size_of(found["png"]) == (1600, 800)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -472,6 +492,7 @@ def test_how_it_went_is_said_in_a_sentence(db: Registry, change: str, said: str)
     assert said in shown("heron").text
 
 
+@pytest.mark.slow
 def test_a_run_at_work_is_said_to_be(db: Registry) -> None:
     run = new_run(db, "heron")
     report(db, run, begin(db, run), [(10, 3.0), (20, 2.5)])
@@ -481,6 +502,7 @@ def test_a_run_at_work_is_said_to_be(db: Registry) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_spike_of_one_step_stays_in_the_chart(db: Registry) -> None:
     spike(db, "heron")
 
@@ -492,6 +514,7 @@ def test_a_spike_of_one_step_stays_in_the_chart(db: Registry) -> None:
     assert ">1000<" not in chart
 
 
+@pytest.mark.slow
 def test_later_attempts_stand_in_the_chart_by_their_number(db: Registry) -> None:
     run = train(db, "heron", LINE)
     for iteration in (30, 60):
@@ -514,6 +537,7 @@ def labels(chart: str) -> list[str]:
     return re.findall(r">([\d,.]+)</text>", chart)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("losses", [[(100, 3.0), (200, 2.5), (300, 2.0)], [(100, 3.0)]])
 def test_attempts_that_begin_outside_the_chart_change_nothing_in_it(
     db: Registry, losses: list[tuple[int, float]]
@@ -526,6 +550,7 @@ def test_attempts_that_begin_outside_the_chart_change_nothing_in_it(
     assert "Later attempts begin at iteration 0, 0." in shown("otter").charts()[0]
 
 
+@pytest.mark.slow
 def test_the_number_of_an_attempt_takes_no_room_from_the_chart(db: Registry) -> None:
     for name, iteration in (("heron", 10), ("otter", 101)):
         run = new_run(db, name)
@@ -537,6 +562,7 @@ def test_the_number_of_an_attempt_takes_no_room_from_the_chart(db: Registry) -> 
     assert frames[0] == frames[1]
 
 
+@pytest.mark.slow
 def test_an_attempt_that_begins_a_little_beyond_the_last_loss_stands_in_the_chart(db: Registry) -> None:
     run = train(db, "heron", LINE)
     begin(db, run, from_iteration=105)
@@ -544,6 +570,7 @@ def test_an_attempt_that_begins_a_little_beyond_the_last_loss_stands_in_the_char
     assert "an attempt begins" in first_chart("heron")
 
 
+@pytest.mark.slow
 def test_one_point_has_one_label_below_it(db: Registry) -> None:
     for name in ("heron", "otter"):
         train(db, name, [(7, 2.5)])
@@ -557,6 +584,7 @@ def test_one_point_has_one_label_below_it(db: Registry) -> None:
 ONE_AND_BOTH = (["heron"], ["heron", "otter"])
 
 
+@pytest.mark.slow
 def test_times_below_a_chart_that_lie_close_together_differ(db: Registry) -> None:
     for name in ("heron", "otter"):
         train(db, name, LINE)
@@ -568,6 +596,7 @@ def test_times_below_a_chart_that_lie_close_together_differ(db: Registry) -> Non
     assert len(set(found)) == len(found)
 
 
+@pytest.mark.slow
 def test_a_small_chart_is_told_by_its_first_and_its_last_iteration(db: Registry) -> None:
     run = new_run(db, "heron")
     attempt = begin(db, run)
@@ -577,6 +606,7 @@ def test_a_small_chart_is_told_by_its_first_and_its_last_iteration(db: Registry)
     assert shown("heron").charts()[2] == "Speed from iteration 1 to 1,000, between 4,000 and 4,999."
 
 
+@pytest.mark.slow
 def test_a_small_chart_alone_is_as_large_as_beside_others(db: Registry) -> None:
     train(db, "heron", LINE)
 
@@ -586,6 +616,7 @@ def test_a_small_chart_alone_is_as_large_as_beside_others(db: Registry) -> None:
     assert re.search(r"^\.charts \.chart \{ max-width: \d+rem; \}", style, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_equal_runs_share_the_lowest_loss(db: Registry) -> None:
     for name in ("heron", "otter"):
         train(db, name, LINE, VALIDATIONS)
@@ -598,6 +629,7 @@ def test_equal_runs_share_the_lowest_loss(db: Registry) -> None:
     assert "share the lowest validation loss, 2.200 ± 0.100; wren is significantly worse." in with_another
 
 
+@pytest.mark.slow
 def test_what_is_not_known_of_one_run_is_not_said_to_be_the_same(db: Registry) -> None:
     for name, version in (("heron", None), ("otter", "0.32.4")):
         run = new_run(db, name)
@@ -609,6 +641,7 @@ def test_what_is_not_known_of_one_run_is_not_said_to_be_the_same(db: Registry) -
     assert "mlx " not in text.partition("The same in all: ")[2].partition("Speed and memory")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("losses", "validations", "there", "absent"),
     [
@@ -646,6 +679,7 @@ def imported(db: Registry, name: str, **facts: Any) -> None:
         connection.execute("UPDATE attempts SET end_reason = 'unknown', command = '' WHERE run_id = ?", (run.id,))
 
 
+@pytest.mark.slow
 def test_an_imported_run_is_said_to_be_imported_and_no_more_is_claimed_than_is_known(db: Registry) -> None:
     imported(db, "heron", is_target_known=False)
 
@@ -659,12 +693,14 @@ def test_an_imported_run_is_said_to_be_imported_and_no_more_is_claimed_than_is_k
         assert unknown not in text
 
 
+@pytest.mark.slow
 def test_the_target_of_an_imported_run_stands_there_where_it_is_known(db: Registry) -> None:
     imported(db, "heron")
 
     assert "Interrupted at iteration 20 of 20; train loss" in shown("heron").text
 
 
+@pytest.mark.slow
 def test_a_million_points_are_a_page_of_a_few_hundred_kilobytes(db: Registry) -> None:
     run = train(db, "heron")
     with db.transaction() as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from commands import ROOT, run_python
 
 from mlxops import registry
@@ -12,10 +13,12 @@ SCRIPT = str(ROOT / "docs" / "sql.py")
 PAGE = (ROOT / "docs" / "sql.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_is_current() -> None:
     assert run_python(SCRIPT, "--check") == (0, "", "")
 
 
+@pytest.mark.slow
 def test_a_page_that_is_not_current_is_noticed_and_written_anew() -> None:
     page = Path("sql.md")
     page.write_text(PAGE.replace("heron", "herom", 1), encoding="utf-8")

@@ -55,6 +55,7 @@ def test_there_are_at_least_fifty_texts() -> None:
     assert len({text for _, text in (*hostile_sql.TEXTS, *hostile_sql.ONE_CALL)}) >= 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "text"), hostile_sql.TEXTS, ids=[ascii(text)[1:51] for _, text in hostile_sql.TEXTS])
 def test_hostile_sql_neither_writes_nor_hangs_nor_shows_a_traceback(
     mlxops: Typed, path: Path, code: int, text: str
@@ -71,6 +72,7 @@ def test_hostile_sql_neither_writes_nor_hangs_nor_shows_a_traceback(
     assert state(path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "text"), hostile_sql.ONE_CALL)
 def test_a_query_that_is_within_one_long_call_is_left_behind(path: Path, code: int, text: str) -> None:
     before = state(path)
@@ -83,6 +85,7 @@ def test_a_query_that_is_within_one_long_call_is_left_behind(path: Path, code: i
     assert state(path) == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_query_that_is_within_one_long_call(path: Path) -> None:
     _, text = hostile_sql.ONE_CALL[-1]
     program = f"""
@@ -97,6 +100,7 @@ program.run()
     assert run_python("-c", program) == (130, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "message"),
     [

@@ -216,6 +216,7 @@ def asked(path: Path, name: str, **parameters: object) -> list[tuple[Any, ...]]:
 # -- answers --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", ANSWERS)
 def test_a_saved_query_answers_as_was_worked_out_by_hand(mlxops: Typed, path: Path, typed: str) -> None:
     code, out, err = mlxops(f"sql @{typed} --json")

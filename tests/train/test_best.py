@@ -37,6 +37,7 @@ def lowest_so_far(heard) -> list[int]:
 # best ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_lowest_validation_is_saved_whatever_save_every_says(tiny_model, tmp_path):
     heard = train_small(tiny_model, tmp_path, settings(**OVERSHOOTING), validation_rows=ROWS)
 
@@ -45,6 +46,7 @@ def test_every_lowest_validation_is_saved_whatever_save_every_says(tiny_model, t
     assert [each.iteration for each in heard.of(Saved)] == [*lowest, 15]
 
 
+@pytest.mark.slow
 def test_the_model_before_training_is_the_first_to_be_better_than(tiny_model, tmp_path):
     config = settings(**OVERSHOOTING | {"learning_rate": 0.1, "iters": 4})
 
@@ -54,12 +56,14 @@ def test_the_model_before_training_is_the_first_to_be_better_than(tiny_model, tm
     assert [each.iteration for each in heard.of(Saved)] == [4]
 
 
+@pytest.mark.slow
 def test_an_iteration_is_saved_once_though_it_is_the_best_and_on_the_grid(tiny_model, tmp_path):
     heard = train_small(tiny_model, tmp_path, settings(**OVERSHOOTING | {"save_every": 2}), validation_rows=ROWS)
 
     assert [each.iteration for each in heard.of(Saved)] == [2, 4, 6, 8, 10, 12, 14, 15]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_has_the_validation_loss_of_its_own_weights_or_none(tiny_model, tmp_path):
     heard = train_small(tiny_model, tmp_path, settings(**OVERSHOOTING | {"save_every": 3}), validation_rows=ROWS)
 
@@ -70,6 +74,7 @@ def test_a_checkpoint_has_the_validation_loss_of_its_own_weights_or_none(tiny_mo
     assert checkpoints.read(tmp_path, 9).validation_loss is None
 
 
+@pytest.mark.slow
 def test_saving_the_best_trains_the_same_weights(tiny_model, tmp_path):
     config = OVERSHOOTING | {"lora_dropout": 0.1, "grad_accumulation_steps": 3}
     train_small(tiny_model, tmp_path / "best", settings(**config), validation_rows=ROWS)
@@ -79,6 +84,7 @@ def test_saving_the_best_trains_the_same_weights(tiny_model, tmp_path):
     assert adapter_bytes(tmp_path / "best", 15) == adapter_bytes(tmp_path / "none", 15)
 
 
+@pytest.mark.slow
 def test_a_best_whose_validation_was_stopped_is_saved_when_the_run_goes_on(tiny_model, tmp_path):
     config = settings(**OVERSHOOTING)
     whole = train_small(tiny_model, tmp_path / "whole", config, validation_rows=ROWS)
@@ -113,6 +119,7 @@ def test_a_run_ends_after_that_many_validations_without_a_real_improvement(tiny_
     assert said.message.startswith("stops early: no improvement in 2 validations; the lowest loss is 5.88")
 
 
+@pytest.mark.slow
 def test_an_early_stop_between_the_grids_is_a_full_checkpoint(tiny_model, tmp_path):
     config = OVERSHOOTING | {"grad_accumulation_steps": 3, "lora_dropout": 0.1, "learning_rate": 3e-2}
     whole = train_small(tiny_model, tmp_path / "whole", settings(**config), validation_rows=ROWS)
@@ -126,6 +133,7 @@ def test_an_early_stop_between_the_grids_is_a_full_checkpoint(tiny_model, tmp_pa
     assert adapter_bytes(tmp_path / "on", 15) == adapter_bytes(tmp_path / "whole", 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iteration", range(1, 10))
 def test_a_run_stopped_at_any_iteration_ends_early_where_the_straight_one_does(tiny_model, tmp_path, iteration):
     config = settings(**OVERSHOOTING, early_stopping=4, max_grad_norm=0.5)
@@ -141,6 +149,7 @@ def test_a_run_stopped_at_any_iteration_ends_early_where_the_straight_one_does(t
     assert checkpoints.newest(tmp_path / "parts")[0].counters == checkpoints.newest(tmp_path / "whole")[0].counters
 
 
+@pytest.mark.slow
 def test_a_run_that_should_have_ended_by_a_smaller_number_ends_without_a_step(tiny_model, tmp_path):
     train_small(tiny_model, tmp_path, settings(**OVERSHOOTING | {"iters": 4}), validation_rows=ROWS)
 
@@ -149,6 +158,7 @@ def test_a_run_that_should_have_ended_by_a_smaller_number_ends_without_a_step(ti
     assert (heard.of(Step), heard.stopped) == ([], Stopped(iteration=4, reason="early stopping"))
 
 
+@pytest.mark.slow
 def test_the_last_validation_of_a_target_ends_it_as_finished(tiny_model, tmp_path):
     config = settings(**OVERSHOOTING | {"iters": 4}, early_stopping=2)
 
@@ -157,6 +167,7 @@ def test_the_last_validation_of_a_target_ends_it_as_finished(tiny_model, tmp_pat
     assert heard.stopped == Stopped(iteration=4, reason="finished")
 
 
+@pytest.mark.slow
 def test_a_closing_validation_is_none_for_a_longer_run(tiny_model, tmp_path):
     config = OVERSHOOTING | {"early_stopping": 4, "steps_per_eval": 2}
     whole = train_small(tiny_model, tmp_path / "whole", settings(**config), validation_rows=ROWS)

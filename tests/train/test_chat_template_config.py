@@ -38,6 +38,7 @@ def texts(preview: str) -> set[str]:
     return {example["text"] for example in json.loads(preview)["examples"]}
 
 
+@pytest.mark.slow
 def test_the_template_is_told_it_from_the_command_line_and_from_a_recipe(mlxops: Typed, project: Path) -> None:
     Path("recipe.yaml").write_text("chat_template_config: {style: calm}\n")
 
@@ -49,6 +50,7 @@ def test_the_template_is_told_it_from_the_command_line_and_from_a_recipe(mlxops:
     assert {"(calm) Answer" in text for text in texts(typed[1])} == {True}, texts(typed[1])
 
 
+@pytest.mark.slow
 def test_a_run_told_otherwise_is_another_run(mlxops: Typed, project: Path) -> None:
     assert mlxops(f"{TRAIN} --name run")[0] == 0
 
@@ -71,6 +73,7 @@ def test_what_it_cannot_be_told_is_refused(mlxops: Typed, project: Path, given: 
     assert (code, err.splitlines()[0]) == (2, said)
 
 
+@pytest.mark.slow
 def test_query_tells_the_template_what_the_run_was_trained_with(
     mlxops: Typed, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +93,7 @@ def test_query_tells_the_template_what_the_run_was_trained_with(
     assert told == [{"style": "calm"}]
 
 
+@pytest.mark.slow
 def test_the_command_that_resumes_a_run_names_it_as_json(mlxops: Typed, project: Path) -> None:
     assert mlxops(f"""{TRAIN} --name run --chat-template-config '{{"style": "sehr schön"}}'""")[0] == 0
     (explained,) = json.loads(mlxops("debug-checkpoints adapters/run --target-iters 4 --json")[1])

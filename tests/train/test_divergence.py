@@ -49,6 +49,7 @@ def offered(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.array(value) for name, value in mx.load(str(folder / "adapters.safetensors")).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon", "sgd", "adafactor"])
 def test_weights_so_large_that_the_model_only_guesses_are_noticed_though_the_loss_is_finite(
     tiny_model, tmp_path, optimizer
@@ -69,6 +70,7 @@ def test_the_rows_of_every_batch_that_was_left_out_are_named(tiny_model, tmp_pat
         assert each.origins[0] in diverged.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [1, 2])
 def test_weights_that_the_very_last_update_has_spoilt_do_not_end_as_finished(tiny_model, tmp_path, target):
     heard, diverged = diverging(tiny_model, tmp_path, learning_rate=1e6, iters=target, save_every=1)
@@ -98,6 +100,7 @@ def test_a_stop_saves_no_weights_that_are_infinite(tiny_model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
+@pytest.mark.slow
 def test_with_keep_last_a_checkpoint_is_tried_before_it_is_written(tiny_model, tmp_path):
     spoiling = {"iters": 9, "save_every": 1, "learning_rate": 1e-3, **growing(1e9)}
     kept, _ = diverging(tiny_model, tmp_path / "kept", keep_last=1, **spoiling)
@@ -109,6 +112,7 @@ def test_with_keep_last_a_checkpoint_is_tried_before_it_is_written(tiny_model, t
     assert checkpoints.iterations(tmp_path / "kept")[0] == checkpoints.iterations(tmp_path / "all")[0] == spoilt[0] - 1
 
 
+@pytest.mark.slow
 def test_trying_checkpoints_trains_the_same_weights(tiny_model, tmp_path):
     config = {"iters": 7, "save_every": 1, "lora_dropout": 0.2, "grad_accumulation_steps": 3, "max_grad_norm": 0.1}
     train_small(tiny_model, tmp_path / "tried", settings(**config, keep_last=1))
@@ -118,6 +122,7 @@ def test_trying_checkpoints_trains_the_same_weights(tiny_model, tmp_path):
     assert adapter_bytes(tmp_path / "tried", 7) == adapter_bytes(tmp_path / "all", 7)
 
 
+@pytest.mark.slow
 def test_a_batch_with_nothing_to_learn_is_no_divergence(tiny_model, tmp_path):
     def nothing(score, batch):
         return {"loss": score(batch).sum(axis=1) * 0}

@@ -70,6 +70,7 @@ def test_what_became_of_an_option_is_said(options: dict[str, Any], note: str) ->
     assert note in said
 
 
+@pytest.mark.slow
 def test_a_preview_starts_nothing(mlxops: Typed, tuned_project: Path) -> None:
     code, out, _ = mlxops("finetune tiny data --epochs 2 --preview --json")
 

@@ -180,6 +180,7 @@ def _dangling() -> str:
     return "model.safetensors is a link that leads nowhere"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [_token_beyond, _exits, _refused_by_transformers, _other_shapes, _number_as_a_text, _own_code, _dangling],
@@ -218,6 +219,7 @@ def test_a_token_that_no_row_uses_does_not_matter(project: Path, mlxops: Typed) 
     assert code == 0, err
 
 
+@pytest.mark.slow
 def test_an_end_of_turn_that_is_no_end_for_generation_is_told_before_the_run(project: Path, mlxops: Typed) -> None:
     Path("models/tiny/generation_config.json").write_text('{"eos_token_id": [0]}')
 
@@ -246,6 +248,7 @@ def test_a_model_with_a_name_that_no_file_can_have_is_a_wrong_request(
     assert "File name too long" in err
 
 
+@pytest.mark.slow
 def test_learned_positions_limit_the_rows(project: Path, mlxops: Typed) -> None:
     import mlx.core as mx
     from mlx.utils import tree_flatten

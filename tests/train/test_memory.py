@@ -41,6 +41,7 @@ def test_a_run_takes_what_its_preview_says(project: Path, mlxops, more: tuple[st
     assert said["memory_free_bytes"] > said["memory_bytes"]
 
 
+@pytest.mark.slow
 def test_a_preview_names_the_memory_of_the_largest_batch(project: Path, mlxops) -> None:
     code, out, _ = mlxops(shlex.join(["lora", *OPTIONS, "--preview"]))
     larger = json.loads(mlxops(shlex.join(["lora", *OPTIONS, "--batch-size", "13", "--preview", "--json"]))[1])
@@ -52,6 +53,7 @@ def test_a_preview_names_the_memory_of_the_largest_batch(project: Path, mlxops) 
     assert larger["memory"]["model"] == small["memory"]["model"]
 
 
+@pytest.mark.slow
 def test_a_training_that_takes_more_than_is_free_warns_and_begins(project: Path, mlxops, monkeypatch) -> None:
     monkeypatch.setattr(memory, "room", lambda: 1000)
 
@@ -73,6 +75,7 @@ def test_a_training_whose_checkpoints_do_not_fit_fails_before_its_first_step(pro
     assert " has 1.0 kB free" in err
 
 
+@pytest.mark.slow
 def test_a_training_that_may_fill_the_disk_warns_and_begins(project: Path, mlxops, monkeypatch) -> None:
     options = shlex.join(["lora", *OPTIONS, "--iters", "2", "--save-every", "1"])
     size = json.loads(mlxops(f"{options} --preview --json")[1])["checkpoint_bytes"]

@@ -404,6 +404,7 @@ with Watch(Invocation(project=Project(root=root, cwd=root, registry_path=Path(sy
 """
 
 
+@pytest.mark.slow
 def test_in_a_folder_that_is_read_only_what_others_write_is_seen(db: Registry, invocation: Invocation) -> None:
     folder = invocation.project.registry_path.parent
     db.close()
@@ -514,6 +515,7 @@ def test_a_folder_in_place_of_the_registry_is_none(
     assert "there is no registry" in err
 
 
+@pytest.mark.slow
 def test_while_another_process_writes_the_runs_are_listed_though_an_attempt_is_dead(
     mlxops: Callable[[str], tuple[int, str, str]], db: Registry, invocation: Invocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,6 +255,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
 def test_bad_input_gets_a_sentence_and_a_hint_and_makes_nothing(project, mlxops, spoil):
     options, said = spoil(project)
@@ -315,6 +316,7 @@ def test_all_that_is_wrong_with_the_data_is_said_at_once(project, mlxops):
 # what works ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_batch_larger_than_the_data_works_with_fewer(project, mlxops):
     code, _, err = mlxops("lora --model tiny --num-layers 2 --batch-size 1000 --iters 2 --name few")
 
@@ -322,6 +324,7 @@ def test_a_batch_larger_than_the_data_works_with_fewer(project, mlxops):
     assert (project / "adapters" / "few" / "0000002_adapters.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_with_1_and_stands_at_its_last_good_checkpoint(project, mlxops):
     schedule = "optimizer: sgd\nlr_schedule: {name: exponential_decay, arguments: [1e-3, 1e9]}\n"
     (project / "recipe.yaml").write_text(schedule)
@@ -336,6 +339,7 @@ def test_a_run_that_diverges_ends_with_1_and_stands_at_its_last_good_checkpoint(
     assert f"goes back to iteration {good[-1]}, the last good checkpoint" in err
 
 
+@pytest.mark.slow
 def test_checkpoints_are_saved_by_the_clock_and_resuming_by_another_is_no_other_run(project, mlxops):
     command = "lora --model tiny --num-layers 2 --val-batches 0 --name x"
     code, _, err = mlxops(f"{command} --iters 3 --save-minutes 1e-6")
@@ -351,6 +355,7 @@ def test_checkpoints_are_saved_by_the_clock_and_resuming_by_another_is_no_other_
 NAMES = ["with spaces", 'it\'s "quoted"', "größe-日本-👩", "$(echo no);&", "50%"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_paths_with_odd_letters_work_end_to_end(tiny_model, mlxops, monkeypatch, name):
     root = Path.cwd() / name
@@ -536,6 +541,7 @@ def test_a_change_in_a_file_that_decides_is_another_model(project, name):
 # the preview --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_preview_shows_the_trained_words_of_the_first_row_and_as_json_of_three(project, mlxops):
     command = "lora --model tiny --num-layers 2 --iters 2 --preview"
 
@@ -550,6 +556,7 @@ def test_the_preview_shows_the_trained_words_of_the_first_row_and_as_json_of_thr
     assert "trained words data/train.jsonl:1: 'word word word 0.<|im_end|>'" in plain
 
 
+@pytest.mark.slow
 def test_the_preview_shows_the_beginning_and_the_end_of_long_words(project, mlxops):
     write_data(project / "data" / "train.jsonl", 1, words=100)
 

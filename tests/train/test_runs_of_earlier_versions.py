@@ -58,6 +58,7 @@ def test_it_shows_the_same_as_the_version_that_made_it(opened, monkeypatch, mlxo
     assert_holds(json.loads(out), expected()["said"][command], command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "decision", "iteration"),
     [("unfinished", "resume", 8), ("finished", "finished", 6), ("extended", "extend", 6), ("child", "finished", 8)],
@@ -159,6 +160,7 @@ def other_masking(monkeypatch: pytest.MonkeyPatch, other_rules: None) -> None:
     monkeypatch.setattr(encoding, "_spans", lambda *given: tuple((a, b - 1) for a, b in before(*given)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("other_masking")
 @pytest.mark.parametrize("name", ["unfinished", "finished"])
 def test_a_run_whose_rows_this_version_masks_otherwise_is_refused_and_left_as_it_is(project, mlxops, name):
@@ -187,6 +189,7 @@ def test_a_branch_continues_from_its_weights(opened, monkeypatch, mlxops):
     assert (said["decision"], said["iteration"], said["target"]) == ("new", 8, 13)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("other_rules")
 def test_a_run_whose_rows_stay_the_same_under_other_rules_is_resumed(opened, monkeypatch, mlxops):
     monkeypatch.chdir(opened)

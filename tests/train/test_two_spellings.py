@@ -63,6 +63,7 @@ def one_folder_in_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "stat", stat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["", "--new", "--preview"])
 @pytest.mark.parametrize(("there", "asked"), SPELLINGS)
 def test_a_run_under_another_spelling_of_its_name_is_that_run(project, mlxops, there, asked, options):

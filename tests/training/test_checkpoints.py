@@ -177,6 +177,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_half_made(folder):
 # what is read -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["0000003_adapters.safetensors", "0000003_state.safetensors"])
 def test_a_flipped_bit_in_any_byte_is_found(folder, name):
     write(folder)
@@ -355,6 +356,7 @@ def test_a_state_that_was_written_before_states_were_sealed_is_read(folder):
     assert (optimizer["step"].item(), accumulated["b"].tolist()) == (7, [[1, 1], [1, 1]])
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_a_state_that_is_not_sealed_is_found(folder):
     shutil.copytree(FIXTURES / "state-1", folder)
     whole = (folder / "0000003_state.safetensors").read_bytes()
@@ -416,6 +418,7 @@ def test_a_copy_of_counters_goes_its_own_way():
 # what is restored ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "full"])
 @pytest.mark.parametrize(
     ("optimizer", "arguments"),

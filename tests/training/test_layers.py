@@ -204,6 +204,7 @@ def test_a_dropout_of_the_models_own_draws_by_key_too_and_keeps_its_share(tiny_m
 # recomputing --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("kind", ["lora", "dora", "full"])
 def test_gradient_checkpointing_changes_neither_loss_nor_gradient(tiny_model, tmp_path, kind, dropout):
@@ -218,6 +219,7 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradient(tiny_model, tm
     assert max(float(np.abs(each).max()) for each in plain.values()) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_training_with_gradient_checkpointing_goes_where_one_without_goes(tiny_model, tmp_path):
     config = {"lora_dropout": 0.2, "iters": 4}
 
@@ -247,6 +249,7 @@ def test_other_architectures_train_too(tmp_path, model_type):
     assert heard.losses == pytest.approx([5.95, 5.95], abs=0.15)
 
 
+@pytest.mark.slow
 def test_a_packed_model_is_trained(tiny_quantized_model, tmp_path):
     config = settings(iters=2, batch_size=100, learning_rate=1e-2)
 

@@ -58,6 +58,7 @@ def test_a_training_says_what_it_does_in_this_order(tiny_model, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_report_is_the_mean_over_the_tokens_of_its_window(tiny_model, tmp_path):
     heard = train_small(tiny_model, tmp_path, settings(iters=6, steps_per_report=3))
 
@@ -71,6 +72,7 @@ def test_a_report_is_the_mean_over_the_tokens_of_its_window(tiny_model, tmp_path
     ]
 
 
+@pytest.mark.slow
 def test_a_report_tells_the_epoch_and_the_share_of_padding(tiny_model, tmp_path):
     heard = train_small(tiny_model, tmp_path, settings(iters=10, steps_per_report=5))
 
@@ -88,6 +90,7 @@ def test_what_a_probe_finds_stands_in_every_report(tiny_model, tmp_path):
     assert [each.metrics["cpu_percent"] for each in heard.of(Report)] == [7.0, 7.0]
 
 
+@pytest.mark.slow
 def test_a_training_on_the_grid_closes_without_a_report_of_its_own(tiny_model, tmp_path):
     heard = train_small(tiny_model, tmp_path, settings(iters=6), validation_rows=rows(2))
 
@@ -95,6 +98,7 @@ def test_a_training_on_the_grid_closes_without_a_report_of_its_own(tiny_model, t
     assert [each.iteration for each in heard.of(Saved)] == [2, 3, 4, 6]
 
 
+@pytest.mark.slow
 def test_training_learns(tiny_model, tmp_path):
     heard = train_small(tiny_model, tmp_path, settings(iters=20, batch_size=9))
 
@@ -104,6 +108,7 @@ def test_training_learns(tiny_model, tmp_path):
 # watching changes nothing -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_validating_more_often_trains_the_same_weights(tiny_model, tmp_path):
     for every in (1, 4, 100):
         train_small(tiny_model, tmp_path / str(every), settings(steps_per_eval=every), validation_rows=rows(5))
@@ -114,6 +119,7 @@ def test_validating_more_often_trains_the_same_weights(tiny_model, tmp_path):
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_reporting_and_saving_more_often_trains_the_same_weights(tiny_model, tmp_path):
     config = {"iters": 5, "lora_dropout": 0.1, "grad_accumulation_steps": 2}
     train_small(tiny_model, tmp_path / "often", settings(**config, steps_per_report=1, save_every=1))
@@ -123,6 +129,7 @@ def test_reporting_and_saving_more_often_trains_the_same_weights(tiny_model, tmp
     assert adapter_bytes(tmp_path / "often", 5) == adapter_bytes(tmp_path / "once", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("save_every", "saved"), [(100, [3, 6, 9, 10]), (4, [3, 4, 7, 8, 10])], ids=["the clock alone", "both"]
 )
@@ -134,6 +141,7 @@ def test_a_checkpoint_is_saved_so_many_minutes_after_the_last(tiny_model, tmp_pa
     assert [each.iteration for each in heard.of(Saved)] == saved
 
 
+@pytest.mark.slow
 def test_saving_by_the_clock_trains_the_same_weights_and_resumes_to_them(tiny_model, tmp_path):
     config = settings(iters=5, lora_dropout=0.1, grad_accumulation_steps=2, save_every=100)
     by_clock, clock = replace(config, save_minutes=1), MinutePerStep()
@@ -148,6 +156,7 @@ def test_saving_by_the_clock_trains_the_same_weights_and_resumes_to_them(tiny_mo
     assert adapter_bytes(tmp_path / "often", 5) == adapter_bytes(tmp_path / "never", 5)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_to_the_last_bit_when_it_is_made_again(tiny_model, tmp_path):
     config = settings(lora_dropout=0.1, iters=5)
     first = train_small(tiny_model, tmp_path / "first", config, validation_rows=rows(3))
@@ -162,6 +171,7 @@ def test_a_run_is_the_same_to_the_last_bit_when_it_is_made_again(tiny_model, tmp
 # validation ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_validation_is_the_loss_of_the_validation_rows(tiny_model, tmp_path):
     config = settings(iters=1, val_batches=-1)
     model, batch = model_of(tiny_model, config), collate(rows(5))
@@ -174,6 +184,7 @@ def test_a_validation_is_the_loss_of_the_validation_rows(tiny_model, tmp_path):
     assert (first.iteration, first.rows, first.tokens) == (0, 5, batch.trained)
 
 
+@pytest.mark.slow
 def test_dropout_is_off_while_validating(tiny_model, tmp_path):
     dropping, plain = (
         train_small(
@@ -194,6 +205,7 @@ def test_as_many_validation_batches_are_used_as_asked_for(tiny_model, tmp_path, 
     assert [each.rows for each in heard.of(Validation) if not each.closing] == seen
 
 
+@pytest.mark.slow
 def test_a_validation_that_was_stopped_is_made_up_when_the_run_goes_on(tiny_model, tmp_path):
     config = settings(iters=6, steps_per_eval=3, lora_dropout=0.1)
     whole = train_small(tiny_model, tmp_path / "whole", config, validation_rows=rows(7))
@@ -229,6 +241,7 @@ def test_a_stop_in_the_last_batch_of_a_validation_does_not_lose_it(tiny_model, t
 # stopping and resuming ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iteration", range(1, 7))
 def test_a_run_stopped_at_any_iteration_ends_as_if_it_had_not_been(tiny_model, tmp_path, iteration):
     config = settings(iters=7, lora_dropout=0.1, grad_accumulation_steps=3, save_every=4, max_grad_norm=0.1)
@@ -252,6 +265,7 @@ def test_a_run_stopped_before_its_first_step_saves_nothing(tiny_model, tmp_path)
     assert list((tmp_path / "run").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_stopped_while_it_closes_closes_when_it_goes_on(tiny_model, tmp_path):
     config = settings(iters=5, grad_accumulation_steps=3, steps_per_eval=4)
     whole = train_small(tiny_model, tmp_path / "whole", config, validation_rows=rows(5))
@@ -273,6 +287,7 @@ def test_a_run_stopped_while_it_closes_closes_when_it_goes_on(tiny_model, tmp_pa
 # extension ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_a_run_that_is_made_longer_equals_the_longer_run(tiny_model, tmp_path, kind):
     config = {"fine_tune_type": kind, "lora_dropout": 0.1, "grad_accumulation_steps": 3, "max_grad_norm": 0.1}
@@ -287,6 +302,7 @@ def test_a_run_that_is_made_longer_equals_the_longer_run(tiny_model, tmp_path, k
     assert adapter_bytes(tmp_path / "longer", 11) == adapter_bytes(tmp_path / "straight", 11)
 
 
+@pytest.mark.slow
 def test_the_closing_of_a_target_off_the_grids_is_its_own(tiny_model, tmp_path):
     config = settings(iters=5, steps_per_report=4, steps_per_eval=4)
 

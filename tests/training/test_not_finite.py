@@ -54,6 +54,7 @@ nan_gradient = changed(lambda losses, is_poisoned: losses + mx.sqrt(mx.where(is_
 no_loss = changed(lambda losses, is_poisoned: mx.where(is_poisoned, 0.0, losses))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "reason"),
     [
@@ -196,6 +197,7 @@ def spoil(source, folder, config) -> list:
 EXPLODING = {"optimizer": "sgd", "lr_schedule": "exponential_decay", "lr_schedule_arguments": [1e9], "save_every": 1}
 
 
+@pytest.mark.slow
 def test_weights_that_an_update_has_spoilt_are_not_what_a_run_goes_back_to(tiny_model, tmp_path):
     heard = spoil(tiny_model, tmp_path, settings(iters=20, learning_rate=1e-3, **EXPLODING))
 
@@ -206,6 +208,7 @@ def test_weights_that_an_update_has_spoilt_are_not_what_a_run_goes_back_to(tiny_
     assert (tmp_path / "adapters.safetensors").read_bytes() == adapter_bytes(tmp_path, good)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_a_signal_made_of_spoilt_weights_is_no_way_back_either(tiny_model, tmp_path):
     config = settings(iters=20, learning_rate=1e-3, **EXPLODING)
     stopped = train_small(tiny_model, tmp_path, config, stop_at=lambda event: isinstance(event, Skipped))
@@ -216,6 +219,7 @@ def test_a_checkpoint_that_a_signal_made_of_spoilt_weights_is_no_way_back_either
     assert checkpoints.iterations(tmp_path)[0] == stopped.stopped.iteration - 2
 
 
+@pytest.mark.slow
 def test_a_run_spoilt_by_its_first_update_offers_nothing(tiny_model, tmp_path):
     config = settings(iters=20, optimizer="sgd", learning_rate=1e30, save_every=1)
 

@@ -59,6 +59,7 @@ def test_adafactors_updates_of_weights_that_are_zero_have_the_size_of_its_way(wa
     assert mx.abs(updated["w"]).max().item() == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_adafactor_learns_at_a_small_learning_rate(tiny_model, tmp_path):
     config = settings(optimizer="adafactor", learning_rate=1e-3, iters=10, lora_scale=20.0)
 

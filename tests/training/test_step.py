@@ -66,6 +66,7 @@ def test_the_gradient_is_the_slope_of_the_loss_that_numpy_computes(tiny_model, t
     assert sum((gradient[name] * direction[name]).sum() for name in gradient) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_first_losses_and_weights_are_those_of_adam_written_out(tiny_model, tmp_path):
     config = settings(iters=4, learning_rate=1e-2)
     model, batches = model_of(tiny_model, config), plan(rows(), batch_size=2, seed=0)
@@ -94,6 +95,7 @@ def test_the_losses_of_the_first_steps_are_these(tiny_model, tmp_path):
     assert heard.losses == pytest.approx([5.963974, 5.945156, 5.989599, 5.976158], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon", "sgd", "adafactor"])
 def test_an_update_is_what_mlx_alone_makes_of_the_plain_gradient(tiny_model, tmp_path, optimizer, kind):

@@ -25,6 +25,7 @@ def loaded(folder: Path) -> Any:
     return mlx_lm.load(str(folder))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_imported_model_says_what_the_original_says(name: str, tiny_model: Path, tmp_path: Path) -> None:
     config = full_config(name)
@@ -45,6 +46,7 @@ def write_changed(name: str, tiny_model: Path, file: Path, **changes: Any) -> Pa
     return write_gguf(file, config, weights, tiny_model, **changes)
 
 
+@pytest.mark.slow
 def test_a_model_that_ignored_a_setting_would_say_something_else(tiny_model: Path, tmp_path: Path) -> None:
     changed = {
         "llama 3": {"rope_scaling": None},

@@ -177,6 +177,7 @@ def small_gguf(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> by
     return file.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_file_with_changed_bytes_is_refused_or_imported(small_gguf: bytes, tmp_path: Path) -> None:
     """Every tenth byte or so before the vocabulary and after it, in the tensors' places and in the numbers."""
     generator = numpy.random.default_rng(7)

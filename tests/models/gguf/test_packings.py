@@ -117,6 +117,7 @@ def test_every_packing_is_unpacked_to_the_same_numbers(mixed: Mixed, tmp_path: P
     } == set()
 
 
+@pytest.mark.slow
 def test_a_model_of_all_packings_says_what_its_numbers_say(mixed: Mixed, tmp_path: Path) -> None:
     import_gguf(mixed.file, tmp_path / "imported", dtype="float32")
 
@@ -154,6 +155,7 @@ def kept_tensors(folder: Path) -> dict[str, numpy.ndarray]:
     return found
 
 
+@pytest.mark.slow
 def test_a_kept_model_says_what_its_numbers_say(mixed: Mixed, tmp_path: Path) -> None:
     import_gguf(mixed.file, tmp_path / "imported", dtype="keep")
 

@@ -66,6 +66,7 @@ def written(folder: Path, metadata: dict[str, Any], model_type: str = "llama") -
     return folder
 
 
+@pytest.mark.slow
 # transformers has ideas of its own for some of these types.
 @pytest.mark.parametrize(
     ("like", "model_type"),

@@ -125,6 +125,7 @@ def test_every_rule_of_the_table_is_tried_here() -> None:
     assert RULES.keys() == EXPECTED.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pre", sorted(EXPECTED))
 def test_the_ids_are_those_of_the_rule(pre: str) -> None:
     tokenizer = rebuild(byte_level_metadata(pre)).tokenizer

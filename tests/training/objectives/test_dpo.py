@@ -52,6 +52,7 @@ def curves(heard):
     return reports + [(each.iteration, each.loss, each.standard_error, each.metrics) for each in heard.of(Validation)]
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_numpy(tiny_model, tmp_path):
     config = settings(iters=8)
     made = preferring(tiny_model, config)
@@ -75,6 +76,7 @@ def test_the_loss_is_that_of_numpy(tiny_model, tmp_path):
     assert abs(last.loss - np.log(2)) > 1e-2
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_the_logarithm_of_2(tiny_model, tmp_path):
     config = settings(iters=1)
 
@@ -84,6 +86,7 @@ def test_the_first_loss_is_the_logarithm_of_2(tiny_model, tmp_path):
     assert heard.of(Validation)[0].loss == pytest.approx(np.log(2), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_training_learns_which_answers_are_preferred(tiny_model, tmp_path):
     config = settings(iters=16, steps_per_report=4, batch_size=7, learning_rate=3e-2)
 
@@ -94,6 +97,7 @@ def test_training_learns_which_answers_are_preferred(tiny_model, tmp_path):
     assert (last["reward_accuracy"], last["reward_margin"] > 0.3) == (1.0, True)
 
 
+@pytest.mark.slow
 def test_an_interruption_changes_no_bit(tiny_model, tmp_path):
     config = settings(iters=11, lora_dropout=0.1, grad_accumulation_steps=3, steps_per_report=4, steps_per_eval=5)
     straight = train_small(tiny_model, tmp_path / "straight", config, **preferring(tiny_model, config))
@@ -106,6 +110,7 @@ def test_an_interruption_changes_no_bit(tiny_model, tmp_path):
     assert sorted(curves(stopped) + curves(resumed), key=str) == sorted(curves(straight), key=str)
 
 
+@pytest.mark.slow
 def test_a_pair_that_is_not_finite_is_left_out_and_named(tiny_model, tmp_path):
     config = settings(iters=4, batch_size=1)
     made = preferring(tiny_model, config, lambda pairs: [replace(pairs[0], reference=np.inf), *pairs[1:4]])
@@ -115,6 +120,7 @@ def test_a_pair_that_is_not_finite_is_left_out_and_named(tiny_model, tmp_path):
     assert (skipped.reason, skipped.origins) == ("the loss was not finite", ("pairs.jsonl:1",))
 
 
+@pytest.mark.slow
 def test_metrics_of_an_objective_are_recorded_like_the_others(tiny_model, tmp_path):
     config = settings(iters=4)
     heard = train_small(tiny_model, tmp_path / "run", config, **preferring(tiny_model, config))

@@ -150,6 +150,7 @@ def test_no_term_of_a_partial_group_counts_more_than_its_own_mean(tiny_model, tm
         np.testing.assert_allclose(before[name] - each, factor * gradient[name], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_terms_and_metrics_of_an_objective_stand_in_reports_and_validations(tiny_model, tmp_path):
     config = settings(iters=2, batch_size=4, val_batches=-1)
 
@@ -166,6 +167,7 @@ def test_terms_and_metrics_of_an_objective_stand_in_reports_and_validations(tiny
     assert report.metrics["train_loss"] == pytest.approx(report.metrics["tokens"] + 0.5 * report.metrics["rows"])
 
 
+@pytest.mark.slow
 def test_units_that_depend_on_their_batch_have_the_error_of_batches(tiny_model, tmp_path):
     config = settings(iters=1, val_batches=-1)
     coupled = Objective(terms=sft.terms, weights=sft.weights, has_coupled_units=True)
