@@ -54,6 +54,7 @@ ASKED: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ASKED)
 def test_a_converted_model_is_bit_for_bit_that_of_mlx_lm(asked: str, mlxops: Typed) -> None:
     words, name, arguments = ASKED[asked]

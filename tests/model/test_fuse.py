@@ -21,6 +21,8 @@ from mlxops.jobs.model.card import hub_id
 from mlxops.models.tiny import make_tiny
 from mlxops.projects.project import Project
 
+pytestmark = pytest.mark.slow
+
 Typed = Callable[..., tuple[int, str, str]]
 
 

@@ -133,6 +133,7 @@ def test_a_link_to_a_model_that_is_gone_is_no_unknown_name(model: Path, tmp_path
         find_model(typed, resolve=lambda text: tmp_path / text, models_folder=model.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" and os.geteuid() == 0, reason="root reads everything")
 @pytest.mark.parametrize(
     ("closed", "words"),

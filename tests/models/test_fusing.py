@@ -21,6 +21,8 @@ from mlxops.models import fusing, saving
 from mlxops.models.adapter_slot import AdapterSlot
 from mlxops.models.loading import load_model
 
+pytestmark = pytest.mark.slow
+
 TOKENS = mx.array([[1, 5, 9, 3, 7, 2, 8, 4]])
 
 

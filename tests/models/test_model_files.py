@@ -43,6 +43,7 @@ def test_the_one_who_comes_an_instant_late_is_refused(made: str) -> None:
     assert [path.name for path in Path("models").iterdir()] == ["tiny"]
 
 
+@pytest.mark.slow
 def test_an_import_that_was_killed_leaves_nothing_after_the_next_one(tmp_path: Path, tiny_model: Path) -> None:
     source = write_tiny_gguf(tiny_model, tmp_path / "tiny.gguf", packing="Q4_1")
     killed = run_python(

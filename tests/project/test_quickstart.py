@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ROOT
+from commands import CACHE, ROOT
 from shared_folders import Shared
 
 from mlxops.models.sample import NAME
@@ -55,7 +55,10 @@ def first_try(shared: Shared) -> Path:
 
 def _try(folder: Path) -> None:
     command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "2", "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    environment = {**os.environ, "MLXOPS_CACHE": str(CACHE)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, done.stderr
     (folder / "said.json").write_text(done.stdout)
     (folder / "shown.txt").write_text(done.stderr)

@@ -63,6 +63,7 @@ def test_mlx_is_bound_to_the_loaded_library(cache: Path, tmp_path: Path) -> None
     assert all(library.startswith("libopenblas-") for library, _ in found)
 
 
+@pytest.mark.slow
 def test_all_is_chosen_where_nothing_is_asked_for(cache: Path) -> None:
     name, threads, core_type, note = run("print(load())", cache)  # type: ignore[misc]
 
@@ -79,6 +80,7 @@ def test_what_was_chosen_can_be_asked_for_again(cache: Path) -> None:
     assert again == first
 
 
+@pytest.mark.slow
 def test_the_threads_are_those_asked_for_even_beyond_the_processors(cache: Path) -> None:
     threads = (os.cpu_count() or 1) + 1
 
@@ -88,18 +90,21 @@ def test_the_threads_are_those_asked_for_even_beyond_the_processors(cache: Path)
     assert found == threads
 
 
+@pytest.mark.slow
 def test_the_variable_of_openblas_is_obeyed(cache: Path) -> None:
     name, threads, *_ = run("print(load())", cache, OPENBLAS_NUM_THREADS="1")  # type: ignore[misc]
 
     assert (name, threads) == ("openblas", 1)
 
 
+@pytest.mark.slow
 def test_threads_can_change_in_the_same_process_after_mlx_is_loaded(cache: Path) -> None:
     found = run("load(threads=1); import mlx.core; print((load(threads=2), load(threads=1)))", cache)
 
     assert [each[:2] for each in found] == [("openblas", 2), ("openblas", 1)]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_core_type_that_is_not_to_be_had_is_said(cache: Path) -> None:
     name, _, core_type, note = run("print(load(core_type='Nonsense'))", cache)  # type: ignore[misc]
 
@@ -107,6 +112,7 @@ def test_a_core_type_that_is_not_to_be_had_is_said(cache: Path) -> None:
     assert note == f"the core type Nonsense was asked for, {core_type} is in use"
 
 
+@pytest.mark.slow
 def test_a_core_type_beyond_the_processor_is_not_tried(cache: Path) -> None:
     program = "from mlxops.projects import machine\nmachine.cpu_info = lambda: {'flags': 'sse2'}\n"
 
@@ -116,11 +122,13 @@ def test_a_core_type_beyond_the_processor_is_not_tried(cache: Path) -> None:
     assert core_type
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["off", "OFF", "0"])
 def test_it_can_be_switched_off(cache: Path, setting: str) -> None:
     assert run(f"print(load(setting={setting!r}))", cache) == ("reference", 1, None, "switched off by MLXOPS_BLAS")
 
 
+@pytest.mark.slow
 def test_after_mlx_it_is_too_late(cache: Path) -> None:
     name, *_, note = run("import mlx.core\nprint(load())", cache)  # type: ignore[misc]
 
@@ -142,6 +150,7 @@ def test_without_a_cache_that_takes_files_the_fast_one_is_loaded_all_the_same(tm
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_written_at_all_mlx_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     program = f"import tempfile; tempfile.tempdir = {str(tmp_path / 'file')!r}; print(load())"

@@ -134,17 +134,19 @@ def test_an_early_stop_between_the_grids_is_a_full_checkpoint(tiny_model, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("iteration", range(1, 10))
-def test_a_run_stopped_at_any_iteration_ends_early_where_the_straight_one_does(tiny_model, tmp_path, iteration):
+def test_a_run_stopped_at_any_iteration_ends_early_where_the_straight_one_does(tiny_model, tmp_path):
     config = settings(**OVERSHOOTING, early_stopping=4, max_grad_norm=0.5)
     whole = train_small(tiny_model, tmp_path / "whole", config, validation_rows=ROWS)
 
-    first = train_small(tiny_model, tmp_path / "parts", config, validation_rows=ROWS, stop_at=after_step(iteration))
+    parts = [
+        train_small(tiny_model, tmp_path / "parts", config, validation_rows=ROWS, stop_at=after_step(iteration))
+        for iteration in range(1, 10)
+    ]
     rest = train_small(tiny_model, tmp_path / "parts", config, validation_rows=ROWS)
 
     assert 10 <= whole.stopped.iteration < 15
     assert rest.stopped == whole.stopped
-    shown = [each.without_improvement for each in [*first.of(Validation), *rest.of(Validation)]]
+    shown = [each.without_improvement for heard in [*parts, rest] for each in heard.of(Validation)]
     assert shown == [each.without_improvement for each in whole.of(Validation)]
     assert checkpoints.newest(tmp_path / "parts")[0].counters == checkpoints.newest(tmp_path / "whole")[0].counters
 

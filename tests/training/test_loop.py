@@ -242,19 +242,22 @@ def test_a_stop_in_the_last_batch_of_a_validation_does_not_lose_it(tiny_model, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("iteration", range(1, 7))
-def test_a_run_stopped_at_any_iteration_ends_as_if_it_had_not_been(tiny_model, tmp_path, iteration):
+def test_a_run_stopped_at_any_iteration_ends_as_if_it_had_not_been(tiny_model, tmp_path):
     config = settings(iters=7, lora_dropout=0.1, grad_accumulation_steps=3, save_every=4, max_grad_norm=0.1)
     whole = train_small(tiny_model, tmp_path / "whole", config, validation_rows=rows(3))
 
-    first = train_small(tiny_model, tmp_path / "parts", config, validation_rows=rows(3), stop_at=after_step(iteration))
-    rest = train_small(tiny_model, tmp_path / "parts", config, validation_rows=rows(3))
+    parts = [
+        train_small(tiny_model, tmp_path / "parts", config, validation_rows=rows(3), stop_at=after_step(iteration))
+        for iteration in range(1, 8)
+    ]
 
-    assert first.stopped == Stopped(iteration=iteration, reason="signal", signal_name="SIGTERM")
-    assert first.losses + rest.losses == whole.losses
-    assert reports(first) + reports(rest) == reports(whole)
-    assert reports(rest, closing=True) == reports(whole, closing=True)
-    assert validations(first) + validations(rest) == validations(whole)
+    assert [each.stopped for each in parts[:-1]] == [
+        Stopped(iteration=iteration, reason="signal", signal_name="SIGTERM") for iteration in range(1, 7)
+    ]
+    assert [loss for each in parts for loss in each.losses] == whole.losses
+    assert [report for each in parts for report in reports(each)] == reports(whole)
+    assert reports(parts[-1], closing=True) == reports(whole, closing=True)
+    assert [found for each in parts for found in validations(each)] == validations(whole)
     assert adapter_bytes(tmp_path / "parts", 7) == adapter_bytes(tmp_path / "whole", 7)
 
 

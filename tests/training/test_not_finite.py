@@ -86,6 +86,7 @@ def test_a_row_that_is_not_finite_never_reaches_the_weights_and_is_named(tiny_mo
         np.testing.assert_allclose(np.array(here[name]), np.array(value), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_poisoned_batch_leaves_the_rest_of_its_group_with_their_own_weight(tiny_model, tmp_path):
     config = settings(iters=3, batch_size=1, grad_accumulation_steps=3, optimizer="sgd", learning_rate=1.0)
     good, model = [row(0, 8), row(1, 40)], model_of(tiny_model, config)
@@ -98,6 +99,7 @@ def test_a_poisoned_batch_leaves_the_rest_of_its_group_with_their_own_weight(tin
         np.testing.assert_allclose(before[name] - np.array(after[name]), each, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_group_of_nothing_but_poison_makes_no_update(tiny_model, tmp_path):
     config = settings(iters=4, batch_size=1, grad_accumulation_steps=2)
 
@@ -107,6 +109,7 @@ def test_a_group_of_nothing_but_poison_makes_no_update(tiny_model, tmp_path):
     assert (counters.updates, counters.skipped_in_a_row) == (1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulated", [1, 2, 3])
 def test_a_training_without_a_single_update_fails_and_offers_nothing(tiny_model, tmp_path, accumulated):
     config = settings(iters=2, batch_size=1, save_every=1, grad_accumulation_steps=accumulated)
@@ -118,6 +121,7 @@ def test_a_training_without_a_single_update_fails_and_offers_nothing(tiny_model,
     assert list((tmp_path / "run").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_training_that_stops_early_without_a_single_update_fails(tiny_model, tmp_path):
     config = settings(iters=9, batch_size=1, steps_per_eval=1, early_stopping=2, grad_accumulation_steps=9)
 
@@ -125,6 +129,7 @@ def test_a_training_that_stops_early_without_a_single_update_fails(tiny_model, t
         train_small(tiny_model, tmp_path, config, validation_rows=rows(2))
 
 
+@pytest.mark.slow
 def test_an_update_of_the_closing_alone_is_enough(tiny_model, tmp_path):
     heard = train_small(tiny_model, tmp_path, settings(iters=2, grad_accumulation_steps=3))
 
@@ -138,6 +143,7 @@ def poisoned_from(iteration: int, count: int = 12) -> list[TokenRow]:
     return [poisoned(number) if places[number] >= iteration else row(number, 12) for number in range(count)]
 
 
+@pytest.mark.slow
 def test_the_clock_saves_nothing_while_updates_are_skipped(tiny_model, tmp_path):
     config = settings(iters=8, batch_size=1, save_every=100, save_minutes=3)
     healthy_until_5 = poisoned_from(5, count=8)
@@ -153,6 +159,7 @@ def test_the_clock_saves_nothing_while_updates_are_skipped(tiny_model, tmp_path)
     assert [each.iteration for each in heard.of(Saved)] == [5, 8]
 
 
+@pytest.mark.slow
 def test_a_run_gives_up_after_several_in_a_row_and_goes_back_to_the_checkpoint_before(tiny_model, tmp_path):
     config = settings(iters=12, batch_size=1, save_every=1)
     mixed = poisoned_from(5)
@@ -167,6 +174,7 @@ def test_a_run_gives_up_after_several_in_a_row_and_goes_back_to_the_checkpoint_b
     assert (tmp_path / "adapters.safetensors").read_bytes() == adapter_bytes(tmp_path, 4)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_finite_from_the_start_has_no_checkpoint(tiny_model, tmp_path):
     config, nothing_good = settings(iters=9, batch_size=1, save_every=1), [poisoned(number) for number in range(3)]
 
@@ -176,6 +184,7 @@ def test_a_run_that_is_not_finite_from_the_start_has_no_checkpoint(tiny_model, t
     assert list((tmp_path / "run").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_finite_batch_between_poisoned_ones_starts_the_count_again(tiny_model, tmp_path):
     config = settings(iters=12, batch_size=1)
     mixed = [*(row(number, 12) for number in range(3)), *(poisoned(number) for number in range(3, 6))]

@@ -132,6 +132,7 @@ def _apply(optimizer, model, gradient):
 # accumulation -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_three_batches_of_two_rows_make_the_update_of_one_batch_of_six(tiny_model, tmp_path):
     config, six = settings(optimizer="sgd"), [row(number, 5 + 6 * number) for number in range(6)]
     apart = one_update(trainer(tiny_model, tmp_path, config), six[:2], six[2:4], six[4:])
