@@ -12,6 +12,14 @@ from mlxops.options import option, settings
 class ModelsConfig:
     """Settings of the list of models."""
 
+    EXAMPLES: ClassVar = ("models", "models --search qwen3 --sort fit", "models --filter available --limit 50 --json")
+
+    search: str | None = option(None, "text in the name; the hub is searched, too")
+    filter: Literal["all", "downloaded", "available"] = option(
+        "all", "downloaded are on this machine, available on the hub alone"
+    )
+    sort: Literal["name", "size", "downloads", "updated", "fit"] = option("name", "order within a place")
+    limit: int | None = option(None, "models to show at most; 20 of the hub's unless given", at_least=1, at_most=HUGE)
     json: bool = option(False, "as JSON")
 
 

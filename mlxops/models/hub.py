@@ -6,6 +6,7 @@ Everything goes through `huggingface_hub`, so that its settings hold: HF_ENDPOIN
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -177,3 +178,77 @@ def _near(repository_id: str) -> list[str]:
         if found:
             return found
     return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteModel:
+    """A model in the hub's list. `format` is mlx, safetensors or gguf; `loading` bytes that its weights take alone."""
+
+    name: str
+    type: str | None
+    parameters: int | None
+    bytes: int | None
+    quantization: str | None
+    format: str
+    downloads: int | None
+    updated: str | None
+    loading: int | None
+
+
+_BITS_IN_NAME = re.compile(r"(?:^|[-_])(\d)-?bit", re.IGNORECASE)
+_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2}
+_EXPANDED: list[Any] = ["safetensors", "tags", "library_name", "downloads", "lastModified", "config", "pipeline_tag"]
+
+
+def search(text: str | None, *, by_time: bool, limit: int) -> list[RemoteModel]:
+    """Models whose names have this text, those in MLX's format and others, most downloaded or newest first.
+
+    Raises as `repository` does.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    found: dict[str, RemoteModel] = {}
+    for tag in ("mlx", None):
+        with errors(text or "the list of models"):
+            listed = again(
+                lambda tag=tag: list(  # type: ignore[misc]
+                    api.list_models(
+                        search=text,
+                        filter=tag,
+                        pipeline_tag="text-generation",
+                        sort="last_modified" if by_time else "downloads",
+                        limit=limit,
+                        expand=_EXPANDED,
+                    )
+                )
+            )
+        found |= {each.id: _listed(each) for each in listed if each.id not in found}
+    if by_time:
+        return sorted(found.values(), key=lambda each: each.updated or "", reverse=True)[:limit]
+    return sorted(found.values(), key=lambda each: each.downloads or 0, reverse=True)[:limit]
+
+
+def _listed(info: ModelInfo) -> RemoteModel:
+    tags = set(info.tags or ())
+    kind = "mlx" if is_mlx(info) else "gguf" if "gguf" in tags else "safetensors"
+    config = info.config or {}
+    said = config.get("quantization_config") or config.get("quantization")
+    bits = said.get("bits") if isinstance(said, dict) else None
+    if bits is None and (named := _BITS_IN_NAME.search(info.id)):
+        bits = int(named[1])
+    counts = dict(info.safetensors.parameters or {}) if info.safetensors else {}
+    size = sum(count * _BYTES.get(dtype, 1) for dtype, count in counts.items()) or None
+    packed = counts.get("U32", 0)
+    total = sum(counts.values()) - packed + (packed * 32 // bits if bits else packed)
+    return RemoteModel(
+        name=info.id,
+        type=config.get("model_type"),
+        parameters=total or None,
+        bytes=size,
+        quantization=f"{bits} bits" if bits is not None else None,
+        format=kind,
+        downloads=info.downloads,
+        updated=info.last_modified.strftime("%Y-%m-%dT%H:%M:%S.000Z") if info.last_modified else None,
+        loading=size if kind != "gguf" else None,
+    )

@@ -13,18 +13,23 @@ from mlxops.tasks.house import task
 
 @task(name="list")
 def list_models(c: Context, config: ModelsConfig) -> None:
-    """List the models in models/."""
-    from dataclasses import astuple
+    """List the models here, and search the hub's.
 
-    from mlxops.jobs.model import models
+    --search asks the hub; its list is kept for an hour, and without a network the last one shows. `fit` says whether a
+    model trains with LoRA, or only loads, in the memory that is free here.
+    """
+    from dataclasses import asdict
+
+    from mlxops.jobs.model import listing
+    from mlxops.ui.model import listing as drawing
     from mlxops.ui.terminal import console, tables
 
-    rows = models.models(house.invocation(c))
+    found = listing.models(house.invocation(c), config)
+    screen = console.make(stderr=True)
     if config.json:
-        tables.json_out(rows, console.make())
+        tables.json_out([asdict(each) for each in found.entries], console.make())
     else:
-        columns = ("name", "type", "layers", "parameters", "bytes", "dtype", "problem")
-        tables.table(columns, [astuple(row) for row in rows], console.make())
+        drawing.models(found, console.make(), screen)
 
 
 @task

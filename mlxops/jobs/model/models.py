@@ -1,4 +1,4 @@
-"""Models: what is in models/, and how another one gets there."""
+"""How a model gets into models/: its name, its place, and the import of GGUF files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlxops import files
 from mlxops.config import ImportConfig
-from mlxops.errors import BadRequest, MlxopsError
+from mlxops.errors import BadRequest
 from mlxops.models import folders, model_files, sample
 from mlxops.models.gguf import file, importing
 from mlxops.projects import machine, pip
@@ -45,25 +45,6 @@ class ImportedModel:
             "parameters": self.info.parameters,
             "notes": list(self.notes),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelEntry:
-    """A folder in models/ and what it holds; of one that cannot be used only the `problem` is known."""
-
-    name: str
-    type: str | None = None
-    layers: int | None = None
-    parameters: int | None = None
-    bytes: int | None = None
-    dtype: str | None = None
-    problem: str | None = None
-
-
-def models(invocation: Invocation) -> list[ModelEntry]:
-    """The models in models/ by name."""
-    folder = invocation.project.models_folder
-    return [_entry(name, folder / name) for name in folders.list_models(folder)]
 
 
 def import_model(
@@ -122,18 +103,3 @@ def as_typed(project: Project, folder: Path) -> str:
         texts.append(str(folder.relative_to(project.cwd)))
     # With these in front it would be read as an option, or as somebody's home.
     return next((text for text in texts if text[:1] not in "-~" and project.resolve(text) == folder), str(folder))
-
-
-def _entry(name: str, folder: Path) -> ModelEntry:
-    try:
-        info = folders.check_model(folder)
-    except MlxopsError as error:
-        return ModelEntry(name=name, problem=str(error))
-    return ModelEntry(
-        name=name,
-        type=info.model_type,
-        layers=info.layers,
-        parameters=info.parameters,
-        bytes=info.bytes,
-        dtype="quantized" if info.quantization else info.dtype,
-    )

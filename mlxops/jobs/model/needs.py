@@ -1,0 +1,45 @@
+"""How much memory a model takes here, at settings that are the same for all models so that they can be compared.
+
+Making text: a conversation of 2,048 tokens. LoRA: the usual settings, four rows of 512 tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlxops.config import LoraConfig
+from mlxops.jobs.train import memory as training
+from mlxops.models import memory
+from mlxops.models.folders import ModelInfo
+from mlxops.projects import machine
+
+CONVERSATION = 2048
+ROWS = 4
+WIDTH = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """Bytes of memory that a model takes to make text, and to train with LoRA."""
+
+    loading: int
+    training: int
+
+
+def of_folder(folder: Path, info: ModelInfo, *, rows: int = ROWS, width: int = WIDTH) -> Needs:
+    """The estimate of a model in a folder; raises `BadRequest` as `check_model` does."""
+    shape = memory.shape_of(folder)
+    keeps_scores = not machine.ON_MACOS
+    trained = training.trained_part(LoraConfig(model=str(folder)), len(shape.layers))
+    return Needs(
+        loading=memory.generating(shape, tokens=CONVERSATION, dtype=info.dtype, keeps_scores=keeps_scores).peak,
+        training=memory.training(
+            shape, trained, rows=rows, width=width, dtype=info.dtype, keeps_scores=keeps_scores
+        ).peak,
+    )
+
+
+def room() -> int:
+    """The bytes of memory that are free here, or what a Mac recommends for its GPU where that is less."""
+    return training.room() if machine.ON_MACOS else machine.free_memory()

@@ -1,0 +1,143 @@
+"""`models`: what is on this machine and on the hub in one list, and what fits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub import Fault, Hub
+
+from mlxops.jobs.model import needs
+
+
+def listed(mlxops: Any, options: str = "") -> list[dict[str, Any]]:
+    """The list as JSON."""
+    code, out, err = mlxops(f"models --json {options}")
+    assert code == 0, err
+    return list(json.loads(out))
+
+
+def names(mlxops: Any, options: str = "") -> list[tuple[str, str]]:
+    """Name and place of each model in the list."""
+    return [(each["name"], each["where"]) for each in listed(mlxops, options)]
+
+
+@pytest.fixture
+def models(tiny_model: Path, tiny_quantized_model: Path) -> Path:
+    """models/ with a model, a packed one, and one that is damaged."""
+    folder = Path("models")
+    shutil.copytree(tiny_model, folder / "tiny")
+    shutil.copytree(tiny_quantized_model, folder / "small")
+    shutil.copytree(tiny_model, folder / "broken")
+    with (folder / "broken" / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    return folder
+
+
+def test_models_here_are_listed_with_what_they_are_and_whether_they_fit(models: Path, mlxops: Any) -> None:
+    found = {each["name"]: each for each in listed(mlxops)}
+
+    assert list(found) == ["broken", "small", "tiny"]
+    assert found["tiny"]["fit"] == "trains"
+    assert found["tiny"]["training"] > found["tiny"]["loading"] > found["tiny"]["bytes"] * 0.9
+    assert (found["small"]["quantization"], found["small"]["parameters"]) == ("4 bits", found["tiny"]["parameters"])
+    assert (found["broken"]["fit"], "model.safetensors" in found["broken"]["problem"]) == (None, True)
+    code, out, _ = mlxops("models --filter downloaded")
+    assert (code, "trains" in out, "broken: " in out) == (0, True, True), out
+
+
+def test_what_is_remembered_of_a_model_is_looked_at_again_when_a_file_changes(models: Path, mlxops: Any) -> None:
+    first = listed(mlxops)
+    is_remembered = Path(".mlxops/model_list.json").is_file()
+    again = listed(mlxops)
+    (models / "tiny" / "config.json").write_text("{}")
+    changed = listed(mlxops)
+    Path(".mlxops/model_list.json").write_text('{"x": [1, {}]}')
+
+    assert is_remembered
+    assert again == first
+    assert "names no model_type" in changed[2]["problem"]
+    assert listed(mlxops) == changed
+
+
+def test_little_memory_shows_in_what_fits(models: Path, mlxops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = next(each for each in listed(mlxops) if each["name"] == "tiny")
+    rooms = [tiny["training"], tiny["training"] - 1, tiny["loading"] - 1]
+
+    found = []
+    for room in rooms:
+        monkeypatch.setattr(needs, "room", lambda room=room: room)
+        found.append(next(each["fit"] for each in listed(mlxops, "--search tiny --filter downloaded")))
+
+    assert found == ["trains", "loads", "too large"]
+
+
+def test_models_of_the_hubs_cache_are_listed(tiny_model: Path, mlxops: Any) -> None:
+    cache = Path(os.environ["HF_HOME"]) / "hub" / "models--me--cached"
+    shutil.copytree(tiny_model, cache / "snapshots" / "abc")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("abc")
+    (cache.with_name("models--me--half") / "snapshots" / "abc").mkdir(parents=True)
+
+    assert names(mlxops) == [("me/cached", "cache")]
+
+
+def test_the_hub_is_searched_over_its_pages_and_what_is_here_stands_first(
+    there: Hub, models: Path, tiny_model: Path, tiny_quantized_model: Path, mlxops: Any
+) -> None:
+    for number in range(5):
+        there.add(f"mlx-community/tiny-{number}-4bit", tiny_quantized_model, downloads=number)
+    there.add("someone/Tiny", tiny_model, tags=["safetensors"], downloads=99)
+    there.add("someone/tiny-other", tiny_model, tags=["safetensors"], downloads=50)
+    there.add("someone/another", tiny_model, downloads=1)
+
+    found = listed(mlxops, "--search tiny --sort downloads")
+
+    assert [each["name"] for each in found] == [
+        "tiny",
+        "someone/tiny-other",
+        *(f"mlx-community/tiny-{number}-4bit" for number in (4, 3, 2, 1, 0)),
+    ]
+    packed, whole = found[2], found[1]
+    assert (whole["format"], packed["format"], packed["quantization"]) == ("safetensors", "mlx", "4 bits")
+    assert packed["downloads"] == 4
+    assert whole["parameters"] == found[0]["parameters"]
+    assert (whole["fit"], whole["updated"]) == ("loads", "2026-01-02T03:04:05.000Z")
+    assert any("cursor" not in path for _, path, _ in there.requests)
+    assert len([path for _, path, _ in there.requests if path == "/api/models"]) > 2
+    assert [place for _, place in names(mlxops, "--search tiny --filter available")] == ["hub"] * 6
+    assert len(names(mlxops, "--search tiny --limit 2")) == 2
+
+
+def test_without_a_network_the_last_list_shows_and_that_is_said(
+    there: Hub, models: Path, tiny_model: Path, mlxops: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    there.add("someone/tiny-other", tiny_model, downloads=50)
+    first = mlxops("models --search tiny")
+    asked = len(there.requests)
+    kept = mlxops("models --search tiny")
+    file = Path(os.environ["MLXOPS_CACHE"]) / "hub_models.json"
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps({key: {**each, "at": each["at"] - 7200} for key, each in known.items()}))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    old = mlxops("models --search tiny")
+    none = mlxops("models --search broken")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    there.faults["search"] = [Fault(status=429, headers={"Retry-After": "5"})] * 9
+    busy = mlxops("models --search broken")
+
+    assert "someone/tiny-other" in first[1]
+    assert (len(there.requests) > asked, "the hub's list is of" in kept[2]) == (True, True), kept[2]
+    assert ("someone/tiny-other" in old[1], "HF_HUB_OFFLINE is set" in old[2], "2 h 00 m ago" in old[2]) == (
+        True,
+        True,
+        True,
+    ), old[2]
+    assert ("broken" in none[1], "only what is on this machine" in none[2]) == (True, True), none
+    assert "too many requests" in busy[2]
