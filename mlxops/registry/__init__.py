@@ -89,7 +89,7 @@ from mlxops.registry.runs import (
 from mlxops.registry.sql.query import Table, query
 from mlxops.registry.sql.saved import SavedQuery, saved_queries, saved_query, schema
 from mlxops.registry.sql.text import parameters_of
-from mlxops.registry.verdicts import record_verdict
+from mlxops.registry.verdicts import GivenVerdict, record_verdict, verdicts_of
 from mlxops.registry.views import AnswerView, EventView, RunSummaryView
 
 __all__ = [
@@ -104,6 +104,7 @@ __all__ = [
     "FamilyMember",
     "FoundRun",
     "GivenAnswer",
+    "GivenVerdict",
     "Heartbeat",
     "Imported",
     "ImportedAttempt",
@@ -204,5 +205,6 @@ __all__ = [
     "time_of_best",
     "try_to_close_dead_attempts",
     "update_run",
+    "verdicts_of",
     "warned_at",
 ]

@@ -4,10 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypedDict
 
 from mlxops.registry.database import Registry
 from mlxops.registry.rows import JsonObject
+
+
+class GivenVerdict(TypedDict):
+    """What a person thinks of an answer of a run; `iteration` is that of the checkpoint that answered."""
+
+    iteration: int | None
+    verdict: str
+    prompt: str
+    answer: str
+    note: str | None
+    created_at: str
+
+
+def verdicts_of(db: Registry, run_id: int) -> list[GivenVerdict]:
+    """The verdicts on the answers of a run, from old to new."""
+    return db.rows(
+        """
+        SELECT checkpoints.iteration, verdicts.verdict, verdicts.prompt, verdicts.answer, verdicts.note,
+            verdicts.created_at
+        FROM verdicts
+        LEFT JOIN checkpoints ON checkpoints.id = verdicts.checkpoint_id
+        WHERE verdicts.run_id = ?
+        ORDER BY verdicts.id
+        """,
+        (run_id,),
+        of=GivenVerdict,
+    )
 
 
 def record_verdict(

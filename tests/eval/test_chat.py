@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 Chat = Callable[..., tuple[int, str, str]]
@@ -238,3 +240,41 @@ def test_facts_are_told(chat: Chat) -> None:
     assert code == 0
     assert "tokens/s, ended by length" in out
     assert "/adapter [RUN[:ITERATION]|PATH|none]" in out
+
+
+def test_ten_thousand_lines_through_a_pipe_are_all_taken(chat: Chat) -> None:
+    code, out, err = chat("tiny --max-tokens 1 --json", *["/set seed 1"] * 9_998, "one", "two")
+
+    prompts = [each["prompt"] for each in objects(out) if "prompt" in each]
+    assert (code, prompts, len(objects(out))) == (0, ["one", "two"], 10_000), err[-300:]
+
+
+def test_a_model_that_never_stops_is_cut_where_its_context_ends(chat: Chat, tuned_project: Path) -> None:
+    for name in ("config.json", "generation_config.json"):
+        file = tuned_project / "models" / "tiny" / name
+        if file.exists():
+            file.write_text(
+                json.dumps({**json.loads(file.read_text()), "eos_token_id": 383, "max_position_embeddings": 96})
+            )
+
+    code, out, err = chat("tiny -p Hello --max-tokens 1000000 --json")
+
+    (said,) = objects(out)
+    assert (code, said["finish_reason"]) == (0, "length"), err
+    assert said["prompt_tokens"] + said["generated_tokens"] == 96
+
+
+def test_an_adapter_of_another_base_is_refused_with_its_run(chat: Chat, tuned_project: Path) -> None:
+    folder = tuned_project / "models" / "other"
+    shutil.copytree(tuned_project / "models" / "tiny", folder)
+    weights = mx.load(str(folder / "model.safetensors"))
+    mx.save_safetensors(str(folder / "model.safetensors"), {name: 2 * value for name, value in weights.items()})
+
+    code, out, err = chat("other --run tuned -p Hello")
+
+    assert (code, out, "the adapter of run 'tuned'" in err, "was trained on another model" in err) == (
+        2,
+        "",
+        True,
+        True,
+    )

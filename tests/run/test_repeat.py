@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -129,8 +130,38 @@ def test_the_page_of_a_run_has_its_evaluations_and_answers(mlxops: Typed) -> Non
 
     shown = mlxops("run.show heron")[1]
 
-    assert ": test, 1 rows of data/test.jsonl\n  perplexity 4.250 ± 0.125, without the adapter 9.500\n" in shown
-    assert "   asked What?\nexpected That.\nbase model No idea.\nanswered That\\nit is.\n" in shown
+    assert ": test, 1 row of data/test.jsonl\n  perplexity 4.250 ± 0.125, base model 9.500\n" in shown
+    assert "     asked What?\n  expected That.\nbase model No idea.\n  answered That\\nit is.\n" in shown
+
+
+def test_the_page_and_the_report_of_a_run_have_the_verdicts_on_it(mlxops: Typed) -> None:
+    with registry.open_registry(settings().project.registry_path) as db:
+        run = new_run(db, "heron")
+        for verdict, run_id, note in (("good", run.id, None), ("bad", run.id, "too <long>"), ("bad", None, "not ours")):
+            registry.record_verdict(
+                db,
+                verdict=verdict,
+                run_id=run_id,
+                iteration=None,
+                model="models/tiny",
+                adapter_path=None,
+                messages=[],
+                prompt="Who?",
+                answer=f"A {verdict}\none.",
+                config={},
+                note=note,
+            )
+
+    shown = mlxops("run.show heron")[1]
+    code, _, err = mlxops("run.report heron --output heron.html")
+    page = Path("heron.html").read_text()
+
+    assert "\nverdicts (1 good, 1 bad)\n      good Who? → A good\\none. (" in shown
+    assert "\n       bad Who? → A bad\\none. (" in shown
+    assert ": too <long>)\n" in shown
+    assert [each["note"] for each in json.loads(mlxops("run.show heron --json")[1])["verdicts"]] == [None, "too <long>"]
+    assert (code, "Verdicts" in page, "too &lt;long&gt;" in page) == (0, True, True), err
+    assert "not ours" not in shown + page
 
 
 def test_a_run_that_began_with_other_weights_begins_with_them_again() -> None:

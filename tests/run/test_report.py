@@ -214,7 +214,7 @@ def test_the_page_of_a_run_tells_all_of_it() -> None:
         "identity of models/small",
         "resumes from iteration 50",
         "perplexity 6.000 ± 0.250 14.000",
-        "without the adapter I do not know.",
+        "base model I do not know.",
         "swift from iteration 50, interrupted at 60 of 100",
         "inv lora --new --model models/small",
         "iters 100 1000",

@@ -15,6 +15,7 @@ from mlxops.registry import (
     EventView,
     FamilyMember,
     GivenAnswer,
+    GivenVerdict,
     JsonObject,
     LossPoint,
     RunSummaryView,
@@ -37,6 +38,7 @@ class RunDetails:
     command: str | None = None
     evaluations: Sequence[ScoredEvaluation] = ()
     answers: Sequence[GivenAnswer] = ()
+    verdicts: Sequence[GivenVerdict] = ()
     lineage: Sequence[FamilyMember] = ()
     attempts: Sequence[AttemptRow] = ()
     checkpoints: Sequence[CheckpointRow] = ()
@@ -59,6 +61,7 @@ def run(invocation: Invocation, name: str, defaults: LoraConfig) -> RunDetails:
             command=commands.again(invocation.project, found, asdict(defaults), commands.program(invocation)),
             evaluations=registry.evaluations_of(db, found["id"]),
             answers=registry.last_answers(db, found["id"], _ANSWERS),
+            verdicts=registry.verdicts_of(db, found["id"]),
             lineage=registry.family_of(db, found["id"]),
             attempts=registry.attempts_of(db, found["id"]),
             checkpoints=registry.checkpoints_of(db, found["id"]),

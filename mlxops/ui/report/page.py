@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         EventView,
         FamilyMember,
         GivenAnswer,
+        GivenVerdict,
         JsonObject,
         NamedSeries,
         Range,
@@ -148,7 +149,7 @@ def _content(found: ReportedRun) -> JsonObject:
             (0, 1, 2, 3),
         ),
         "evaluations": table(
-            ("when", "what", "data", "iteration", "rows", "score", "value", "before"),
+            ("when", "what", "data", "iteration", "rows", "score", "value", "base model"),
             _scores(details.evaluations),
             (3, 4, 6, 7),
         ),
@@ -156,6 +157,9 @@ def _content(found: ReportedRun) -> JsonObject:
             [(label, sentences.lines(text)) for label, text in _answer(each) if text is not None]
             for each in details.answers
         ],
+        "verdicts": table(
+            ("when", "iteration", "verdict", "asked", "answered", "note"), map(_verdict, details.verdicts), (1,)
+        ),
         "events": table(
             ("when", "iteration", "", "what"), map(_event, details.events), (1,)
         ),
@@ -169,7 +173,7 @@ def _answer(row: GivenAnswer) -> Sequence[tuple[str, str | None]]:
     return (
         ("asked", row["prompt"]),
         ("expected", row["expected"]),
-        ("without the adapter", row["base_answer"]),
+        ("base model", row["base_answer"]),
         ("answered", row["answer"]),
     )
 
@@ -338,6 +342,11 @@ def _scores(evaluations: Iterable[ScoredEvaluation]) -> Iterable[list[str]]:
         for score in each["scores"] or [_NO_SCORE]:
             value = measured(score["value"], score["standard_error"])
             yield [*about, words.visible(score["metric"]), value, words.number(score["base_value"])]
+
+
+def _verdict(row: GivenVerdict) -> list[str]:
+    said = [sentences.lines(text) for text in (row["prompt"], row["answer"], row["note"] or "")]
+    return [sentences.when(row["created_at"]), words.count(row["iteration"]), row["verdict"], *said]
 
 
 def _event(row: EventView) -> list[str]:

@@ -1,4 +1,4 @@
-"""What came of a run in words and figures: its evaluations, and what it answered before and after."""
+"""What came of a run in words and figures: its evaluations, what it answered before and after, verdicts on that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from rich.text import Text
 from mlxops import words
 
 if TYPE_CHECKING:
-    from mlxops.registry import GivenAnswer, ScoredEvaluation
+    from mlxops.registry import GivenAnswer, GivenVerdict, ScoredEvaluation
+
+_VERDICTS = 5
 
 
 def results(
@@ -35,8 +37,24 @@ def results(
         ]
         for label, text in parts:
             if text is not None:
-                line = Text().append(f"{label:>8} ", "dim").append(words.visible(text), "none")
+                line = Text().append(f"{label:>10} ", "dim").append(words.visible(text), "none")
                 console.print(line, soft_wrap=not console.is_terminal)
+
+
+def verdicts(given: Sequence[GivenVerdict], console: Console, now: datetime) -> None:
+    """How many answers a person called good and bad, and the newest of them; nothing where none is."""
+    if not given:
+        return
+    counts = ", ".join(f"{sum(each['verdict'] == kind for each in given):,} {kind}" for kind in ("good", "bad"))
+    console.print()
+    console.print(Text(f"verdicts ({counts})", style="bold"))
+    for each in given[-_VERDICTS:]:
+        where = "" if each["iteration"] is None else f", iteration {words.count(each['iteration'])}"
+        line = Text(f"{each['verdict']:>10} ", "dim").append(words.visible(each["prompt"]), "none")
+        line.append(f" → {words.visible(each['answer'])}", "none")
+        note = f": {words.visible(each['note'])}" if each["note"] else ""
+        line.append(f" ({words.age(each['created_at'], now)}{where}{note})", "dim")
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def measured(value: float | None, standard_error: float | None) -> str:
@@ -52,7 +70,7 @@ def measured(value: float | None, standard_error: float | None) -> str:
 def _lines(evaluation: ScoredEvaluation, now: datetime) -> list[Text]:
     asked = [
         f"{words.age(evaluation['created_at'], now)}: {words.visible(evaluation['kind'])}",
-        f"{words.count(evaluation['rows'])} rows of {words.visible(evaluation['data'])}",
+        f"{words.plural(evaluation['rows'], 'row')} of {words.visible(evaluation['data'])}",
     ]
     if evaluation["iteration"] is not None:
         asked.append(f"iteration {words.count(evaluation['iteration'])}")
@@ -60,7 +78,7 @@ def _lines(evaluation: ScoredEvaluation, now: datetime) -> list[Text]:
     for score in evaluation["scores"]:
         line = Text(f"  {score['metric']} ", "dim").append(measured(score["value"], score["standard_error"]), "none")
         if score["base_value"] is not None:
-            before = "base and adapter" if evaluation["kind"] == "fuse" else "without the adapter"
+            before = "base and adapter" if evaluation["kind"] == "fuse" else "base model"
             line.append(f", {before} {words.number(score['base_value'])}", "none")
         lines.append(line)
     return lines

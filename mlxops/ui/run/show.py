@@ -49,6 +49,7 @@ def run(details: RunDetails, console: Console, now: datetime) -> None:
     chart = losses.loss_chart(details.curve, min(console.width, 100), 14, unicode=is_unicode(console))
     console.print(chart, soft_wrap=True)
     results.results(details.evaluations, details.answers, console, now)
+    results.verdicts(details.verdicts, console, now)
     if details.events:
         _section("last events", console)
         console.print(*lines.events(details.events[-8:], now), sep="\n", soft_wrap=True)
