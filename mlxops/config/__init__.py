@@ -4,7 +4,7 @@ The fields are the options of `inv`, the keys of a recipe and of `invoke.yaml`, 
 """
 
 from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
-from mlxops.config.data import CreateDataConfig, PreviewDataConfig
+from mlxops.config.data import CheckDataConfig, CreateDataConfig, PreviewDataConfig
 from mlxops.config.eval import ChatConfig, QueryConfig, TestConfig
 from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
@@ -26,6 +26,7 @@ from mlxops.config.train import LoraConfig, MonitorConfig, StopConfig
 
 __all__ = [
     "ChatConfig",
+    "CheckDataConfig",
     "CheckpointsConfig",
     "CompareConfig",
     "ConvertConfig",

@@ -46,3 +46,23 @@ class PreviewDataConfig:
     chat_template_config: dict = option({}, "what the chat template is told, as JSON")
     trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
     json: bool = option(False, "as JSON, with the ids of the tokens")
+
+
+@settings
+class CheckDataConfig:
+    """Settings of checking data before a training."""
+
+    EXAMPLES: ClassVar = (
+        "data.check data --model SmolLM2-135M-Instruct",
+        "data.check rows.jsonl --strict --fix repaired.jsonl",
+    )
+
+    path: str = option("data", "file of rows, or folder with train.jsonl", positional=True, path=True)
+    model: str | None = option(None, "model whose tokens and chat template are checked too", path=True)
+    max_seq_length: int = option(2048, "longest row in tokens; more is cut", at_least=2, at_most=HUGE)
+    batch_size: int = option(4, "rows per batch, for the share of padding", at_least=1, at_most=HUGE)
+    near: bool = option(True, "look for rows that are nearly alike")
+    strict: bool = option(False, "end with 1 where there are warnings")
+    fix: str | None = option(None, "write a repaired copy here: a file, or a folder for a folder", path=True)
+    trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
+    json: bool = option(False, "as JSON")

@@ -6,7 +6,7 @@ MLX may be loaded. The tokenizer is an argument.
 
 from mlxops.data.formats import Record
 from mlxops.data.reading import HeldOut, Splits, read, read_held_out
-from mlxops.data.tokens import MASKING_RULES, Tokenized, Use, content_identity, identity, masked, tokenize
+from mlxops.data.tokens import MASKING_RULES, Tokenized, Use, content_identity, encode, identity, masked, tokenize
 
 __all__ = [
     "MASKING_RULES",
@@ -16,6 +16,7 @@ __all__ = [
     "Tokenized",
     "Use",
     "content_identity",
+    "encode",
     "identity",
     "masked",
     "read",

@@ -34,6 +34,11 @@ class Findings:
 
 def read_file(file: Path, shown: str, findings: Findings) -> list[Record]:
     """The records of a file, and what is wrong with it into `findings`; raises `BadRequest` if it cannot be read."""
+    return list(records_of(file, shown, findings))
+
+
+def records_of(file: Path, shown: str, findings: Findings) -> Iterator[Record]:
+    """The records of a file one by one, as `read_file` gives them all: a large file is never in memory as a whole."""
     try:
         with file.open("rb") as stream:
             head = stream.read(file_types.HEAD)
@@ -42,20 +47,39 @@ def read_file(file: Path, shown: str, findings: Findings) -> list[Record]:
                 if found := _no_rows(head, file, shown):
                     findings.problems.append(f"{shown}: the file is {found.name}")
                     findings.hints.append(found.hint)
-                    return []
-                return list(_read_rows(stream, head, shown, findings))
+                    return
+                yield from _read_rows(stream, head, shown, findings)
+                return
             if file.name.lower().endswith(PLAIN):
                 # Its name says plain text, so every other program would fail on it: renamed once, all can read it.
                 findings.problems.append(f"{shown}: the file is compressed with gzip, and its name does not say so")
                 findings.hints.append(file_types.unpack(shown))
-                return []
-            return _read_gzip(stream, file, shown, findings)
+                return
+            yield from _read_gzip(stream, file, shown, findings)
     except OSError as error:
         raise BadRequest(f"cannot read {shown}: {error.strerror or error}") from error
 
 
-def _read_gzip(stream: IO[bytes], file: Path, shown: str, findings: Findings) -> list[Record]:
-    records: list[Record] = []
+def raw_rows(file: Path, shown: str) -> Iterator[tuple[str, bytes]]:
+    """The rows of a file that can be read, each with its name and as one line of bytes; blank lines are left out."""
+    with file.open("rb") as plain:
+        is_packed = plain.read(2) == file_types.GZIP
+    with gzip.open(file) if is_packed else file.open("rb") as stream:
+        head = stream.read(file_types.HEAD)
+        stream.seek(0)
+        if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+            for element in json_array.elements(stream):
+                # between the values of JSON a line break is nothing but space
+                yield f"{shown} row {element.number}", element.text.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
+            return
+        for number, raw in enumerate(stream, 1):
+            line = raw.removeprefix(codecs.BOM_UTF8)
+            if line.strip():
+                yield f"{shown}:{number}", line if line.endswith(b"\n") else line + b"\n"
+
+
+def _read_gzip(stream: IO[bytes], file: Path, shown: str, findings: Findings) -> Iterator[Record]:
+    count = 0
     try:
         with gzip.GzipFile(fileobj=stream) as unpacked:
             head = unpacked.read(file_types.HEAD)
@@ -63,13 +87,13 @@ def _read_gzip(stream: IO[bytes], file: Path, shown: str, findings: Findings) ->
             if found := _no_rows(head, file, shown):
                 findings.problems.append(f"{shown}: what gzip unpacks is {found.name}")
                 findings.hints.append(file_types.gunzip(shown))
-                return []
+                return
             for record in _read_rows(unpacked, head, shown, findings):
-                records.append(record)  # one by one: those before a damage are counted
+                count += 1  # those before a damage are counted
+                yield record
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        findings.problems.append(f"{shown}: the gzip file is damaged or cut off after {len(records):,} rows ({error})")
+        findings.problems.append(f"{shown}: the gzip file is damaged or cut off after {count:,} rows ({error})")
         findings.hints.append("copy or download the file again")
-    return records
 
 
 def _no_rows(head: bytes, file: Path, shown: str) -> file_types.FileType | None:

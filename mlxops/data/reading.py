@@ -87,6 +87,11 @@ def read(
     )
 
 
+def files_of(path: Path, *, root: Path | None = None) -> list[tuple[Use, Path, str]]:
+    """The files that `read` reads: the use of each, its place, and its path as people are told it."""
+    return [(use, file, _shown(file, root)) for use, file in _find(path, root).items()]
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
     """Records to test a model on, the file they stand in, and what a person should know of them."""

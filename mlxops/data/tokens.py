@@ -128,6 +128,23 @@ def tokenize(
     return tokenized
 
 
+def encode(
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    mask_prompt: bool,
+    stops: Collection[int] = (),
+    template_arguments: Mapping[str, Any] | None = None,
+) -> tuple[list[TokenRow], list[str], tuple[str, ...]]:
+    """The token rows of records in full length, the problems of those that have none, and notes: one part of many."""
+    template = None
+    if any(record.messages for record in records):
+        template = chat_template(tokenizer, stops=stops, arguments=template_arguments)
+    findings = _Findings()
+    rows = _encode(records, tokenizer, template, mask_prompt, findings)
+    return rows, findings.problems, _notes(template, findings, len(records))
+
+
 def masked(
     record: Record,
     tokenizer: PreTrainedTokenizerBase,

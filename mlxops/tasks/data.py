@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from invoke import Context
+from invoke.exceptions import Exit
 
-from mlxops.config import CreateDataConfig, PreviewDataConfig
+from mlxops.config import CheckDataConfig, CreateDataConfig, PreviewDataConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -40,6 +41,24 @@ def preview(c: Context, config: PreviewDataConfig) -> None:
     drawing.result(found, console.make(), as_json=config.json)
 
 
+@task
+def check(c: Context, config: CheckDataConfig) -> None:
+    """Check data for what spoils a training, each by file and line.
+
+    Ends with 2 where training would refuse it, with 1 for warnings under --strict. With --model also tokens, the
+    template and the end of turns. --fix writes a copy without the rows that are broken or there twice.
+    """
+    from mlxops.jobs.data import check as job
+    from mlxops.ui.data import check as drawing
+    from mlxops.ui.terminal import console, progress
+
+    with progress.bars(console.make(stderr=True)) as advance:
+        found = job.check(house.invocation(c), config, advance)
+    drawing.result(found, console.make(), as_json=config.json)
+    if found.exit_code:
+        raise Exit(code=found.exit_code)
+
+
 COLLECTION = "data"
-TASKS = (create, preview)
+TASKS = (create, check, preview)
 SHORT_NAMES = {"create-training-data": create}

@@ -62,7 +62,7 @@ def notes_on_ends(
     others = Counter(
         token
         for row in rows
-        for token in _ends_of_turns(row, max_seq_length)
+        for token in ends_of_turns(row, max_seq_length)
         if token not in ends and token in tokenizer.added_tokens_decoder
     )
     for token, count in others.most_common(1):
@@ -81,7 +81,7 @@ def note_on_own_code(folder: Path) -> list[str]:
     return [f"code of the model's folder may be run (`--trust-remote-code`): {', '.join(names)}"] if names else []
 
 
-def _ends_of_turns(row: TokenRow, max_seq_length: int) -> list[int]:
+def ends_of_turns(row: TokenRow, max_seq_length: int) -> list[int]:
     """The last token of each span, where the row was not cut in it."""
     is_cut = row.length >= max_seq_length
     return [int(row.tokens[stop - 1]) for _, stop in row.spans if stop and not (is_cut and stop == row.length)]

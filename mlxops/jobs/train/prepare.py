@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from mlxops.models.identity import model_identity as identify_model
 from mlxops.models.tokenizer import eos_ids, load_tokenizer, template_arguments
 from mlxops.projects.project import Project
 from mlxops.registry import JsonObject
+from mlxops.rows import TokenRow
 from mlxops.training import batches
 from mlxops.training.fingerprint import deciding_settings, fingerprint
 from mlxops.training.origin import Origin
@@ -162,6 +163,16 @@ class Tokenize:
     def template_arguments(self) -> dict[str, Any]:
         """What the chat template is told besides the messages."""
         return {**template_arguments(self.tokenizer), **self.config.chat_template_config}
+
+    def whole(self, records: Sequence[data.Record]) -> tuple[list[TokenRow], list[str], tuple[str, ...]]:
+        """The token rows of records before they are cut, the problems of those that have none, and notes."""
+        return data.encode(
+            records,
+            self.tokenizer,
+            mask_prompt=self.config.mask_prompt,
+            stops=self.stops,
+            template_arguments=self.template_arguments,
+        )
 
     def masked(self, record: data.Record) -> tuple[MaskedText, ...]:
         """The texts of a conversation's rows, in the order of its token rows, with how their spans were found."""

@@ -1,0 +1,150 @@
+"""What may spoil a training although every row can be read: looked for row by row, and kept in little memory.
+
+Of a row that has been seen only a digest of 8 bytes stays, and for the search for like rows a signature of 64 numbers,
+for the first `NEAR_ROWS` rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Any, Literal
+
+from mlxops.data.formats import Record
+
+Level = Literal["error", "warning"]
+
+NEAR_ROWS = 200_000
+"""Of more rows the first so many are compared with each other."""
+
+_ALIKE = 0.85  # share of three-word pieces that two rows have in common
+_PERMUTATIONS, _BANDS = 64, 8
+_FEWEST_WORDS = 8  # shorter rows are alike by chance
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
+_MAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b")
+_SECRETS = (
+    ("a private key", re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")),
+    ("an AWS access key", re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
+    ("a GitHub token", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})\b")),
+    ("a Hugging Face token", re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")),
+    ("a Slack token", re.compile(r"\bxox[abprs]-[A-Za-z0-9-]{10,}\b")),
+    ("an API key", re.compile(r"\bsk-(?:[a-z]+-)*[A-Za-z0-9_-]{20,}\b")),
+    ("a Google API key", re.compile(r"\bAIza[0-9A-Za-z_-]{35}\b")),
+    ("a JSON web token", re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}")),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong with one row (`origin` is `file:line`) or one file."""
+
+    level: Level
+    kind: str
+    origin: str
+    message: str
+
+
+def of_row(record: Record) -> Iterator[Finding]:
+    """What is suspicious in a row by itself."""
+    yield from _order(record)
+    for where, text in _texts(record):
+        if found := _CONTROL.search(text):
+            yield _warning("control characters", record, f"{where}: the control character U+{ord(found[0]):04X}")
+        if "\ufffd" in text:
+            yield _warning("damaged text", record, f"{where}: U+FFFD stands where a character was lost")
+        for name, pattern in _SECRETS:
+            if found := pattern.search(text):
+                yield _warning("secrets", record, f"{where}: {name}, perhaps ({_hidden(found[0])})")
+        if "@" in text and (found := _MAIL.search(text)):
+            yield _warning("e-mail addresses", record, f"{where}: an e-mail address ({_hidden(found[0])})")
+
+
+def _order(record: Record) -> Iterator[Finding]:
+    roles = [message["role"] for message in record.messages]
+    talk = [(number, role) for number, role in enumerate(roles, 1) if role not in ("system", "developer")]
+    for number, role in enumerate(roles, 1):
+        if role in ("system", "developer") and number > 1:
+            yield _warning("order of roles", record, f"turn {number} is of the role {role!r}, which stands first")
+            break
+    if talk and talk[0][1] == "assistant":
+        yield _warning("order of roles", record, "the assistant speaks before the user")
+    for (_, before), (number, role) in pairwise(talk):
+        if role == before and role in ("user", "assistant"):
+            yield _warning("order of roles", record, f"turns {number - 1} and {number} are both of the role {role!r}")
+            break
+    if roles and roles[-1] in ("user", "system", "developer"):
+        yield _warning("order of roles", record, f"the last turn is of the role {roles[-1]!r}: nothing answers it")
+    for number, message in enumerate(record.messages, 1):
+        if message["role"] in ("user", "system") and not message["content"].strip():
+            yield _warning("empty fields", record, f"turn {number} of the role {message['role']!r} is empty")
+
+
+@dataclass
+class Repetitions:
+    """Rows that stood before, in this file or in another, word for word or nearly."""
+
+    near: bool = True
+    seen: dict[bytes, str] = field(default_factory=dict)
+    compared: int = 0
+    _origins: list[str] = field(default_factory=list)
+    _signatures: list[Any] = field(default_factory=list)
+    _index: Any = None
+
+    def of_row(self, record: Record) -> Finding | None:
+        """The earlier row that this one repeats."""
+        digest = blake2b(record.content.encode(), digest_size=8).digest()
+        first = self.seen.setdefault(digest, record.origin)
+        if first != record.origin:
+            is_same_file = _file(first) == _file(record.origin)
+            kind = "exact duplicates" if is_same_file else "the same row in two files"
+            return _warning(kind, record, f"the same as {first}")
+        return self._nearly(record) if self.near and self.compared < NEAR_ROWS else None
+
+    def _nearly(self, record: Record) -> Finding | None:
+        said = [record.text or "", *(turn["content"] for turn in record.messages if turn["role"] != "system")]
+        words = " ".join(said).lower().split()
+        if len(words) < _FEWEST_WORDS:
+            return None
+        import rensa
+
+        if self._index is None:
+            self._index = rensa.RMinHashLSH(threshold=_ALIKE, num_perm=_PERMUTATIONS, num_bands=_BANDS)
+        signature = rensa.RMinHash(num_perm=_PERMUTATIONS, seed=1)
+        signature.update([" ".join(words[place : place + 3]) for place in range(len(words) - 2)])
+        like = sorted(self._index.query(signature))
+        found = next((number for number in like if signature.jaccard(self._signatures[number]) >= _ALIKE), None)
+        self._index.insert(self.compared, signature)
+        self._signatures.append(signature)
+        self._origins.append(record.origin)
+        self.compared += 1
+        if found is None:
+            return None
+        return _warning("near duplicates", record, f"nearly the same as {self._origins[found]}")
+
+
+def _texts(record: Record) -> Iterator[tuple[str, str]]:
+    if record.text is not None:
+        yield "text", record.text
+    for number, message in enumerate(record.messages, 1):
+        yield f"turn {number}", message["content"]
+
+
+def _warning(kind: str, record: Record, message: str) -> Finding:
+    return Finding(level="warning", kind=kind, origin=record.origin, message=message)
+
+
+def _file(origin: str) -> str:
+    return origin.rpartition(" row ")[0] or origin.rpartition(":")[0]
+
+
+def _hidden(text: str) -> str:
+    """The beginning of what nobody should read in a log.
+
+    >>> _hidden("hf_abcdefghijklmnop")
+    'hf_…, 19 characters'
+    """
+    return f"{text[:3]}…, {len(text)} characters"
