@@ -8,7 +8,16 @@ from mlxops.config.data import CheckDataConfig, CreateDataConfig, PreviewDataCon
 from mlxops.config.eval import ChatConfig, QueryConfig, TestConfig
 from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
-from mlxops.config.model import ConvertConfig, DownloadConfig, FuseConfig, ImportConfig, ModelsConfig
+from mlxops.config.model import (
+    ConvertConfig,
+    DownloadConfig,
+    FuseConfig,
+    ImportConfig,
+    InfoConfig,
+    ModelsConfig,
+    RemoveConfig,
+    VerifyConfig,
+)
 from mlxops.config.project import InitConfig, ListTemplatesConfig, QuickstartConfig
 from mlxops.config.run import (
     CompareConfig,
@@ -40,6 +49,7 @@ __all__ = [
     "HelpConfig",
     "ImportConfig",
     "ImportRunConfig",
+    "InfoConfig",
     "InitConfig",
     "ListTemplatesConfig",
     "LoraConfig",
@@ -49,6 +59,7 @@ __all__ = [
     "PreviewDataConfig",
     "QueryConfig",
     "QuickstartConfig",
+    "RemoveConfig",
     "ReportConfig",
     "RunConfig",
     "RunsConfig",
@@ -56,4 +67,5 @@ __all__ = [
     "StopConfig",
     "TagConfig",
     "TestConfig",
+    "VerifyConfig",
 ]

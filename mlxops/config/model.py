@@ -59,6 +59,34 @@ class ImportConfig:
 
 
 @settings
+class InfoConfig:
+    """Settings of what is told of a model."""
+
+    model: str = option(None, "model folder, its name in models/, or hub id", positional=True, path=True)
+    batch_size: int = option(4, "rows per batch that the memory of LoRA is estimated for", at_least=1, at_most=HUGE)
+    max_seq_length: int = option(512, "tokens per row, for the same", at_least=1, at_most=HUGE)
+    json: bool = option(False, "as JSON")
+
+
+@settings
+class VerifyConfig:
+    """Settings of reading models through."""
+
+    model: str | None = option("", "model folder, its name in models/, or hub id", positional=True, path=True)
+    all: bool = option(False, "verify all models in models/")
+    json: bool = option(False, "as JSON")
+
+
+@settings
+class RemoveConfig:
+    """Settings of removing a model."""
+
+    model: str = option(None, "name of a model in models/", positional=True)
+    yes: bool = option(False, "remove without asking")
+    json: bool = option(False, "as JSON")
+
+
+@settings
 class FuseConfig:
     """Settings of making one model of a base model and an adapter."""
 

@@ -47,6 +47,16 @@ def prompt_text(
     return str(text)
 
 
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """The text of a whole conversation, as the chat template writes it. Raises as `prompt_text` does."""
+    with foreign_code(_refusal), time_limit(_MOST_SECONDS, _refusal(f"it computed for {_MOST_SECONDS:g} seconds")):
+        return str(
+            tokenizer.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, **template_arguments(tokenizer)
+            )
+        )
+
+
 def _refusal(words: str, _: BaseException | None = None) -> BadRequest:
     return BadRequest(f"the model's chat template refuses the conversation: {words}")
 

@@ -51,7 +51,14 @@ from mlxops.registry.imported import (
 from mlxops.registry.imports import Points, gather_points, imports_of, record_import
 from mlxops.registry.lineage import FamilyMember, family_of
 from mlxops.registry.metrics import record_report, record_validation
-from mlxops.registry.models import forget_model, mark_verified, record_model, recorded_models
+from mlxops.registry.models import (
+    ModelRun,
+    forget_model,
+    mark_verified,
+    record_model,
+    recorded_models,
+    runs_of_model,
+)
 from mlxops.registry.monitor import (
     RunOverview,
     attempts_at_work,
@@ -115,6 +122,7 @@ __all__ = [
     "LossPoint",
     "MetricPoint",
     "ModelRow",
+    "ModelRun",
     "NamedSeries",
     "OfferedCheckpoint",
     "Points",
@@ -194,6 +202,7 @@ __all__ = [
     "remove_runs",
     "rows_of_runs",
     "run_named",
+    "runs_of_model",
     "saved_queries",
     "saved_query",
     "schema",

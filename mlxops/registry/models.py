@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import TypedDict
 
 from mlxops.registry.database import Registry
 from mlxops.registry.rows import ModelRow
@@ -38,6 +39,18 @@ def record_model(
 def recorded_models(db: Registry) -> dict[str, ModelRow]:
     """What is recorded of models, by path."""
     return {row["path"]: row for row in db.rows("SELECT * FROM models", of=ModelRow)}
+
+
+class ModelRun(TypedDict):
+    """A run that was trained on a model: its name and its status, which may be lost."""
+
+    name: str
+    status: str
+
+
+def runs_of_model(db: Registry, path: str) -> list[ModelRun]:
+    """The runs of a model, by its path as it is stored, the newest first."""
+    return db.rows("SELECT name, status FROM run_summary WHERE model = ? ORDER BY id DESC", (path,), of=ModelRun)
 
 
 def mark_verified(db: Registry, path: str) -> None:

@@ -6,7 +6,16 @@ import shlex
 
 from invoke import Context
 
-from mlxops.config import ConvertConfig, DownloadConfig, FuseConfig, ImportConfig, ModelsConfig
+from mlxops.config import (
+    ConvertConfig,
+    DownloadConfig,
+    FuseConfig,
+    ImportConfig,
+    InfoConfig,
+    ModelsConfig,
+    RemoveConfig,
+    VerifyConfig,
+)
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -50,6 +59,52 @@ def download(c: Context, config: DownloadConfig) -> None:
     with progress.bars(screen, plain=True, of_bytes=True) as advance:
         result = job.download(plan, advance)
     tables.json_out(result.to_json(), out) if config.json else drawing.result(result, out)
+
+
+@task
+def info(c: Context, config: InfoConfig) -> None:
+    """Show what a model is: numbers, template, memory.
+
+    A conversation is written as its chat template writes it, with the token that ends a turn and those at which
+    generation stops. Nothing is loaded, and no code of the model is run.
+    """
+    from mlxops.jobs.model import info as job
+    from mlxops.ui.model import info as drawing
+    from mlxops.ui.terminal import console, tables
+
+    found = job.info(house.invocation(c), config)
+    tables.json_out(found.to_json(), console.make()) if config.json else drawing.facts(found, console.make())
+
+
+@task
+def verify(c: Context, config: VerifyConfig) -> None:
+    """Read a model through: hashes, every number, tokenizer.
+
+    Hashes are those that `download-model` recorded. Ends with 1 where something is wrong.
+    """
+    from mlxops.jobs.model import verify as job
+    from mlxops.ui.model import info as drawing
+    from mlxops.ui.terminal import console, progress, tables
+
+    out, screen = console.make(), console.make(stderr=True)
+    with progress.bars(screen) as advance:
+        found = job.verify(house.invocation(c), config, advance)
+    tables.json_out([each.to_json() for each in found], out) if config.json else drawing.verified(found, out)
+    job.refuse_damaged(found)
+
+
+@task
+def remove(c: Context, config: RemoveConfig) -> None:
+    """Remove a model from models/; asks, and says what uses it."""
+    from mlxops.jobs.model import remove as job
+    from mlxops.ui.model import info as drawing
+    from mlxops.ui.terminal import confirm, console, tables
+
+    out = console.make()
+    plan = job.plan(house.invocation(c), config)
+    if confirm.confirm(plan.question, console.make(stderr=True), yes=config.yes):
+        job.remove(plan)
+        tables.json_out(plan.to_json(), out) if config.json else drawing.removed(plan, out)
 
 
 @task(name="import")
@@ -116,5 +171,5 @@ def fuse(c: Context, config: FuseConfig) -> None:
 
 
 COLLECTION = "model"
-TASKS = (list_models, download, import_model, convert, fuse)
+TASKS = (list_models, download, info, verify, remove, import_model, convert, fuse)
 SHORT_NAMES = {"models": list_models, "download-model": download}
