@@ -49,6 +49,9 @@ def waiting_name(iteration: int) -> str:
     return f"{iteration:07d}_waiting.jsonl"
 
 
+PAST = "past.db"
+"""The name of the file with what a registry that was removed held of the run."""
+
 Kind = Literal["weights", "state", "offered", "settings", "waiting", "set aside", "half-written", "other"]
 _NAMES: tuple[tuple[re.Pattern[str], Kind, str], ...] = (
     (re.compile(r"\..*\.partial.*"), "half-written", "what a kill left half-written"),
@@ -61,6 +64,7 @@ _NAMES: tuple[tuple[re.Pattern[str], Kind, str], ...] = (
     (re.compile(r"(\d{7,})_adapters\.safetensors"), "weights", "NNNNNNN_adapters.safetensors: weights by iteration"),
     (re.compile(r"(\d{7,})_state\.safetensors"), "state", "NNNNNNN_state.safetensors: what else resuming takes"),
     (re.compile(r"(\d{7,})_waiting\.jsonl"), "waiting", "NNNNNNN_waiting.jsonl: history that the registry lacks"),
+    (re.compile(re.escape(PAST)), "waiting", f"{PAST}: history that was in a registry that was removed"),
     (re.compile(r"adapters\.safetensors"), "offered", "adapters.safetensors: what programs load, its iteration open"),
     (re.compile(r"adapters\.npz"), "offered", "adapters.npz: what mlx-lm wrote before safetensors"),
     (re.compile(r"(\d+)_adapters\.npz"), "weights", "N_adapters.npz: weights by iteration, before safetensors"),

@@ -88,7 +88,7 @@ class Writer:
         self._attempt: AttemptRow
         self._run: WaitingRun
         self._size = 0
-        self._is_readable = True
+        self._is_readable, self._is_past_kept = True, False
         self._since, self._reason = 0.0, ""
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -257,7 +257,11 @@ class Writer:
         try:
             self._check_file()
         except NotThere:
-            self._change_over()
+            try:
+                self._change_over()
+            except (MlxopsError, sqlite3.DatabaseError, OSError):
+                self._keep_past()
+                raise
             return
         self._set_patience(_THREAD_PATIENCE)
         if not self._holds(self._db.connection):
@@ -283,8 +287,17 @@ class Writer:
             db.close()
             raise
         self._db.reconnect(db.connection)
-        self._place, self._size, self._is_readable = place, place.file.size(), True
+        self._place, self._size = place, place.file.size()
+        self._is_readable, self._is_past_kept = True, False
         old.close()
+
+    def _keep_past(self) -> None:
+        """Have the run's folder hold what the removed file does, which goes with this process."""
+        if self._folder is None or self._is_past_kept or not self._is_readable:
+            return
+        with suppress(MlxopsError, sqlite3.Error, OSError):
+            waiting.keep_past(self._folder, self._db, self._place.run_id)
+            self._is_past_kept = True
 
     def _placed(self, db: Registry) -> Place:
         """Where this attempt is in a registry; a run that is not there gets its row from its folder."""

@@ -6,13 +6,16 @@ A file holds what was made since the checkpoint before it, so that many of them 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
 from mlxops import files, layout
-from mlxops.registry.attempts import extend_lost
-from mlxops.registry.database import Registry
+from mlxops.errors import MlxopsError
+from mlxops.registry.attempts import close_dead_attempts, extend_lost
+from mlxops.registry.carry_over import carry_over, run_of
+from mlxops.registry.database import Registry, open_registry
 from mlxops.registry.entries import Entry, write_again
 from mlxops.registry.rows import AttemptRow, RunRow
 from mlxops.registry.runs import set_created
@@ -58,6 +61,23 @@ def keep(folder: Path, iteration: int, run: WaitingRun, lines: Sequence[str]) ->
     files.write_text(folder / layout.waiting_name(iteration), "\n".join([header, *lines]) + "\n")
 
 
+def keep_past(folder: Path, db: Registry, run_id: int) -> None:
+    """Write what a registry that was removed holds of a run into its folder: a registry of this run alone.
+
+    Raises `MlxopsError`, `OSError` or `sqlite3.Error`, with nothing half-written under its name.
+    """
+    beside = folder / f".{layout.PAST}.partial"
+    _remove_database(beside)
+    try:
+        with open_registry(beside) as past:
+            carry_over(db, run_id, past)
+        files.sync(beside)
+        beside.replace(folder / layout.PAST)
+        files.sync(folder)
+    finally:
+        _remove_database(beside)
+
+
 def kept(folder: Path) -> list[Path]:
     """The files of a run's folder with what waits, in the order of their making."""
     found = folder.iterdir() if folder.is_dir() else ()
@@ -77,8 +97,9 @@ def bring_in(db: Registry, run_id: int, fingerprint: str, folder: Path) -> int:
     is another run's, stays.
     """
     count = 0
+    _bring_in_past(db, run_id, fingerprint, folder / layout.PAST)  # first: it replaces the points
     for path in kept(folder):
-        read = _read(path)
+        read = _read(path) if path.name != layout.PAST else None
         if read is None or read[0]["fingerprint"] != fingerprint:
             continue
         run, entries = read
@@ -91,6 +112,26 @@ def bring_in(db: Registry, run_id: int, fingerprint: str, folder: Path) -> int:
         path.unlink(missing_ok=True)
         count += len(entries)
     return count
+
+
+def _bring_in_past(db: Registry, run_id: int, fingerprint: str, path: Path) -> None:
+    if not path.is_file():
+        return
+    try:
+        with open_registry(path) as past:
+            close_dead_attempts(past)
+            for row in past.rows("SELECT id, name FROM runs WHERE fingerprint = ?", (fingerprint,)):
+                if run_of(db, row["name"], fingerprint) != run_id:
+                    return
+                carry_over(past, row["id"], db)
+    except (MlxopsError, sqlite3.Error):
+        return  # it stays
+    _remove_database(path)
+
+
+def _remove_database(path: Path) -> None:
+    for ending in ("", "-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[WaitingRun, list[Entry]] | None:

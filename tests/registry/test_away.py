@@ -352,6 +352,32 @@ def test_a_file_that_is_removed_or_replaced_holds_the_whole_run_afterwards(
         assert db.connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
+def test_a_removed_file_whose_place_stays_taken_has_the_run_s_past_in_its_folder(
+    training: Training, straight: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlxops.registry.away.END_PATIENCE", 0.0)
+    end = Stopped(iteration=12, reason="finished")
+    for iteration in range(1, 9):
+        training.step(iteration)
+    for each in training.path.parent.glob("runs.db*"):
+        each.unlink()
+    training.path.mkdir()  # nothing can be written there
+    for iteration in range(9, 13):
+        training.step(iteration)
+    training.record(end)
+    why = training.record.end(reason="finished", status="completed", iteration=12, error=None)
+    kept = [path.name for path in waiting.kept(training.folder)]
+    training.path.rmdir()
+    with registry.open_registry(training.path) as db:
+        run_id = training.restore(db)
+        waiting.bring_in(db, run_id, "f1", training.folder)
+
+    assert why is not None
+    assert kept == ["0000012_waiting.jsonl", "past.db"]
+    assert history(training.path) == straight(end)
+    assert list(training.folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("change", _CHANGES)
 def test_nothing_is_written_to_another_run_or_attempt_of_the_same_numbers(
     training: Training, change: Callable[[Path], None]

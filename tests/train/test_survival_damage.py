@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -176,10 +177,19 @@ def test_a_registry_that_cannot_be_written_to_the_end_costs_no_step(project: Pat
     assert_exact(project, straight(tiny_model, *RUN))
 
 
+_readers: list[sqlite3.Connection] = []  # what this process keeps open
+
+
 def _fill_the_disk_at_a_report(log: Path) -> None:
-    training_runs.act_before(
-        "mlxops.registry.entries:record_report", lambda: training_runs.limit_files(log.stat().st_size), call=1
-    )
+    def fill() -> None:
+        # what another program reads keeps the log from being emptied, which would make room
+        reader = sqlite3.connect(log.with_name("runs.db"), isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM runs").fetchall()
+        _readers.append(reader)
+        training_runs.limit_files(log.stat().st_size)
+
+    training_runs.act_before("mlxops.registry.entries:record_report", fill, call=1)
 
 
 def test_a_disk_that_is_full_from_the_start_is_no_bug(project: Path, tiny_model: Path) -> None:

@@ -136,7 +136,8 @@ def take(project: Project, db: registry.Registry, unknown: Unknown) -> int:
         if isinstance(found, Checkpoint):
             newest = found
             _add_row(db, made.id, found)
-    if newest is not None and newest.counters.closed_at is not None:
+    # what waits in the folder may tell how it ended
+    if newest is not None and newest.counters.closed_at is not None and not waiting.kept(folder):
         complete(db, made.id, newest)
     message = f"taken from its folder {place}: no row pointed to it"
     registry.add_event(db, made.id, None, kind="recovered", message=message)
