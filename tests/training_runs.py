@@ -161,7 +161,7 @@ def newest_checkpoint(project: Path, name: str) -> int:
 @cache
 def straight(model: Path, *options: str) -> dict[str, Any]:
     """The result of these options without any interruption."""
-    project = make_project(model.with_name(f"straight-{next(_numbers)}"), model)
+    project = make_project(model.with_name(f"straight-{os.getpid()}-{next(_numbers)}"), model)
     ended = lora(project, *options)
     assert ended.code == 0, ended.said
     return result(project, "run")
