@@ -149,6 +149,17 @@ def test_secrets_are_never_printed_whole(mlxops: Typed) -> None:
     assert "someone.else" not in shown
 
 
+def test_a_training_says_in_one_line_that_its_data_has_warnings(mlxops: Typed, model: str) -> None:
+    Path("rows.jsonl").write_bytes(b"".join(as_line(row) for row, kind in FAULTS[20:26] if kind))
+
+    code, out, _ = mlxops("lora --model tiny --data rows.jsonl --num-layers 2 --preview --json")
+
+    notes = [note for note in json.loads(out)["notes"] if "data.check" in note]
+    assert code == 0
+    assert len(notes) == 1
+    assert notes[0].startswith("6 warnings in the data, first rows.jsonl:")
+
+
 WORDS = some.text(max_size=20)
 VALUES = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | WORDS,

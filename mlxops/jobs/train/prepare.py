@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mlxops import data
+from mlxops import data, words
 from mlxops.config import LoraConfig
 from mlxops.config.train import USUAL_LAYERS, layers_trained
+from mlxops.data import checking
 from mlxops.data.masking import MaskedText
 from mlxops.errors import BadRequest, InvalidData
 from mlxops.jobs.eval.questions import last_answer
@@ -114,6 +116,7 @@ def prepare(project: Project, config: LoraConfig, progress: Progress) -> Prepare
         ),
         notes=(
             *splits.notes,
+            *_warnings(splits, project.relative(data_path)),
             *train.notes,
             *_cuts(train, config.max_seq_length, "row"),
             *validation_notes,
@@ -268,12 +271,12 @@ def _first_lines(
     share = f"{100 * train.trained_tokens / train.total_tokens:.0f} % of {train.total_tokens:,} tokens"
     # the first token of a row is never trained, masked or not
     if config.mask_prompt and train.trained_tokens < train.total_tokens - len(train.rows):
-        words = f"training on the assistant's words: {share} (`--no-mask-prompt` for all)"
+        trained = f"training on the assistant's words: {share} (`--no-mask-prompt` for all)"
     else:
-        words = f"training on all words: {share}"
+        trained = f"training on all words: {share}"
     epochs = f"{target / len(plan):.3g} epochs of {len(plan):,} batches"
     rows = f"{len(train.rows):,} rows to train, {len(validation.rows) if validation else 0:,} to validate"
-    return (words, f"{rows}; {target:,} iterations = {epochs}")
+    return (trained, f"{rows}; {target:,} iterations = {epochs}")
 
 
 def _notes_on_model(
@@ -284,6 +287,15 @@ def _notes_on_model(
         ends = eos_ids(folder, tokenizer)
         notes += fit.notes_on_ends(train.rows, ends, tokenizer, info, max_seq_length=config.max_seq_length)
     return notes
+
+
+def _warnings(splits: data.Splits, path: str) -> list[str]:
+    """One line where rows can be read and may spoil the training all the same."""
+    found = [finding for record in (*splits.train, *splits.valid) for finding in checking.of_row(record)]
+    if not found:
+        return []
+    first = f"first {found[0].origin}: {found[0].message}"
+    return [f"{words.plural(len(found), 'warning')} in the data, {first} (`inv data.check {shlex.quote(path)}`)"]
 
 
 def _cuts(tokenized: data.Tokenized, limit: int, row: str) -> list[str]:
