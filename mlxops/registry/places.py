@@ -17,10 +17,14 @@ _IN_WORDS = {"corrupt": "damaged", "missing": "gone", "pruned": "pruned"}
 
 @dataclass(frozen=True, kw_only=True)
 class FoundPlace:
-    """A run's row, and that of one of its checkpoints; None for the adapter that its folder offers."""
+    """A run's row, and that of one of its checkpoints; None for the adapter that its folder offers.
+
+    `written` has the SHA-256 of every checkpoint of the run: what is offered is a copy of one of them.
+    """
 
     run: FoundRun
     checkpoint: CheckpointRow | None = None
+    written: frozenset[str] = frozenset()
 
     @property
     def iteration(self) -> int | None:
@@ -34,7 +38,11 @@ def find_place(db: Registry, text: str) -> FoundPlace:
     Raises `NotFound` for what is not there, and `BadRequest` for a text that names no place.
     """
     run, place = run_and_place(db, text)
-    return FoundPlace(run=run, checkpoint=None if place is None else checkpoint_at(db, run, place))
+    return FoundPlace(
+        run=run,
+        checkpoint=None if place is None else checkpoint_at(db, run, place),
+        written=frozenset(row["adapter_sha256"] for row in checkpoints_of(db, run["id"])),
+    )
 
 
 def run_and_place(db: Registry, text: str) -> tuple[FoundRun, Place | None]:

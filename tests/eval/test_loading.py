@@ -10,6 +10,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm import utils
 
+from mlxops import registry
 from mlxops.errors import BadRequest, MlxopsError, NotFound, Refused
 from mlxops.jobs.eval import loading
 from mlxops.projects.invocation import Invocation
@@ -82,14 +83,28 @@ def test_a_checkpoint_whose_file_is_gone_names_its_run(here: Invocation) -> None
         loading.choose(here, model=None, run="tuned:4")
 
 
-def test_a_checkpoint_that_is_not_what_was_written_is_refused(here: Invocation) -> None:
-    file = here.project.root / "adapters" / "tuned" / "0000004_adapters.safetensors"
+@pytest.mark.parametrize(
+    ("run", "name"), [("tuned:4", "0000004_adapters.safetensors"), ("tuned", "adapters.safetensors")]
+)
+def test_an_adapter_that_is_not_what_was_written_is_refused(here: Invocation, run: str, name: str) -> None:
+    file = here.project.root / "adapters" / "tuned" / name
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
 
-    with pytest.raises(Refused, match=r"run 'tuned': 0000004_adapters.safetensors is not what was written \(SHA-256\)"):
-        loading.choose(here, model=None, run="tuned:4")
+    with pytest.raises(Refused, match=rf"run 'tuned': {name} is not what was written \(SHA-256\)"):
+        loading.choose(here, model=None, run=run)
+
+
+def test_the_newest_adapter_of_a_run_at_work_or_killed_may_be_there_before_its_row(here: Invocation) -> None:
+    with registry.open_registry(here.project.registry_path) as db, db.transaction() as connection:
+        connection.execute("UPDATE runs SET status = 'running'")
+        connection.execute("DELETE FROM checkpoints WHERE iteration = 8")
+
+    chosen = loading.choose(here, model=None, run="tuned")
+
+    assert chosen.adapter is not None
+    assert chosen.adapter.adapter.file.name == "adapters.safetensors"
 
 
 def test_a_loaded_model_has_the_adapter_in_it(here: Invocation) -> None:

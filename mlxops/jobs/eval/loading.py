@@ -162,7 +162,7 @@ def _read(path: Path, place: FoundPlace | None, layers: int) -> ChosenAdapter:
             raise
         hint = f"`inv checkpoints --run {place.run['name']}` shows what is on disk"
         raise NotFound(f"run {place.run['name']!r}: {error.message}", hint=hint) from error
-    if place is not None and place.checkpoint is not None and place.checkpoint["adapter_sha256"] != adapter.sha256:
+    if place is not None and not _is_as_written(adapter, place):
         raise Refused(
             f"run {place.run['name']!r}: {adapter.file.name} is not what was written (SHA-256)",
             hint=f"`inv checkpoints --verify --run {quote(place.run['name'])}` tells which are whole",
@@ -171,6 +171,17 @@ def _read(path: Path, place: FoundPlace | None, layers: int) -> ChosenAdapter:
     described = place.run if place else adapter_config.describes_itself(path if path.is_dir() else path.parent)
     template_config = (described["config"] if described else {}).get("chat_template_config") or {}
     return ChosenAdapter(adapter=adapter, run_id=run_id, iteration=adapter.iteration, template_config=template_config)
+
+
+def _is_as_written(adapter: LoadableAdapter, place: FoundPlace) -> bool:
+    """Whether the file is the checkpoint that was written, byte for byte; what is offered is any of the run's.
+
+    While the run is at work, or where it was killed, its newest file is there before its row. A run from elsewhere has
+    no rows.
+    """
+    if place.checkpoint is not None:
+        return place.checkpoint["adapter_sha256"] == adapter.sha256
+    return place.run["status"] in ("running", "lost") or not place.written or adapter.sha256 in place.written
 
 
 def _identify(project: Project, folder: Path) -> Callable[[], str]:
