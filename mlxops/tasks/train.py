@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,7 @@ def train(
     from mlxops.ui.train import outcome
 
     screen = console.make(stderr=True)
+    config = with_model(c, config, screen)
     with progress.bars(screen) as advance:
         training = session.check(house.invocation(c), config, advance)
     if config.preview:
@@ -78,6 +80,24 @@ def train(
         outcome.trained(found, console.make(), as_json=config.json)
     if wanted is not None:
         fuse(c, wanted, found, screen, as_json=config.json)
+
+
+def with_model(c: Context, config: LoraConfig, screen: Console) -> LoraConfig:
+    """The settings with the hub's model that was downloaded, before or now if the person at the terminal wants it."""
+    from mlxops.jobs.model import download as job
+    from mlxops.ui.terminal import confirm, progress
+
+    invocation = house.invocation(c)
+    wanted = job.offered(invocation.project, config.model)
+    if wanted is not None and confirm.can_ask(screen):
+        plan = job.plan(invocation, wanted)
+        for said in plan.says:
+            screen.print(said, soft_wrap=True, markup=False, highlight=False)
+        if confirm.ask(f"download it to {invocation.project.relative(plan.target)}?", screen):
+            with progress.bars(screen, of_bytes=True) as advance:
+                job.download(plan, advance)
+    name = job.local_name(invocation.project, config.model)
+    return config if name is None else replace(config, model=name)
 
 
 def fuse(c: Context, config: FuseConfig, trained: TrainingOutcome, screen: Console, *, as_json: bool) -> None:

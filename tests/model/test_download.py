@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,45 @@ def test_no_room_and_no_hub_are_said_before_anything_is_fetched(
     assert (nowhere[0], "the hub cannot be reached" in nowhere[2]) == (1, True), nowhere[2]
     assert (offline[0], "HF_HUB_OFFLINE is set" in offline[2]) == (1, True), offline[2]
     assert there.gets("config.json") == []
+
+
+class Keyboard:
+    """Standard input at which a person types these lines."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = list(lines)
+
+    def isatty(self) -> bool:
+        """It is a terminal."""
+        return True
+
+    def readline(self) -> str:
+        """The next line."""
+        return self.lines.pop(0)
+
+
+def test_lora_offers_the_download_of_a_model_that_is_not_here(
+    there: Hub, tiny_model: Path, mlxops: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there.add(ID, tiny_model)
+    Path("data").mkdir()
+    rows = "".join(json.dumps({"prompt": f"{number}?", "completion": f"{number}."}) + "\n" for number in range(8))
+    for name in ("train", "valid"):
+        Path(f"data/{name}.jsonl").write_text(rows)
+
+    unasked = mlxops(f"lora --model {ID} --iters 2 --preview")
+    is_absent = not Path("models").exists()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", Keyboard("n\n"))
+    refused = mlxops(f"lora --model {ID} --iters 2 --preview")
+    monkeypatch.setattr("sys.stdin", Keyboard("y\n"))
+    accepted = mlxops(f"lora --model {ID} --iters 2 --preview")
+    monkeypatch.setattr("sys.stdin", Keyboard())
+    again = mlxops(f"lora --model {ID} --iters 2 --preview")
+
+    assert (unasked[0], f" download-model {ID}`" in unasked[2], is_absent) == (2, True, True), unasked[2]
+    assert (refused[0], "download it to models/tiny?" in refused[2]) == (2, True), refused[2]
+    assert accepted[0] == 0, accepted[2]
+    assert again[0] == 0, again[2]
+    assert left() == ["tiny"]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mlxops import files, registry, words
 from mlxops.config import ConvertConfig, DownloadConfig
-from mlxops.errors import BadRequest, Refused
+from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.jobs.model import convert, models
+from mlxops.jobs.model.verify import recorded
 from mlxops.models import downloading, hub, model_files, provenance
 from mlxops.models.downloading import Staged
-from mlxops.models.folders import ModelInfo, check_config, check_model
+from mlxops.models.folders import ModelInfo, check_config, check_model, find_model
 from mlxops.models.hub import RemoteFile
 from mlxops.models.provenance import ConvertedModel
 from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
 Progress = Callable[[str, int, int], None]
 
@@ -90,6 +93,35 @@ def plan(invocation: Invocation, config: DownloadConfig) -> DownloadPlan:
         target=target,
         is_there=is_there,
     )
+
+
+def local_name(project: Project, text: str | None) -> str | None:
+    """What `--model` takes for a model of the hub that was downloaded before; None for all that is no such id."""
+    if text is None or not _is_missing_id(project, text):
+        return None
+    for path, row in recorded(project).items():
+        if row["source"] == text and (project.from_root(path) / "config.json").is_file():
+            return path
+    return None
+
+
+def offered(project: Project, text: str | None) -> DownloadConfig | None:
+    """The download of an id that is neither here nor in the hub's cache; None for all else."""
+    if text is None or not _is_missing_id(project, text) or local_name(project, text) is not None:
+        return None
+    return DownloadConfig(id=text)
+
+
+def _is_missing_id(project: Project, text: str) -> bool:
+    if not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", text):
+        return False
+    try:
+        find_model(text, resolve=project.resolve, models_folder=project.models_folder)
+    except NotFound:
+        return True
+    except BadRequest:  # it is something here, and its own error says what
+        return False
+    return False
 
 
 def _usual_name(config: DownloadConfig) -> str:

@@ -16,7 +16,17 @@ def confirm(question: str, console: Console, *, yes: bool) -> bool:
     """
     if yes:
         return True
-    if not (sys.stdin.isatty() and console.is_terminal):
+    if not can_ask(console):
         raise Refused("this deletes something: no terminal to confirm on", hint="add `--yes`")
+    return ask(question, console)
+
+
+def can_ask(console: Console) -> bool:
+    """Whether a person sits at a terminal."""
+    return sys.stdin.isatty() and console.is_terminal
+
+
+def ask(question: str, console: Console) -> bool:
+    """What the person at the terminal says: y or yes is yes, and all else no."""
     console.print(f"{question} [y/N] ", end="", soft_wrap=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
