@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import training_runs
+from shared_folders import Shared
 from small_trainings import adapter_bytes, after_step, rows, settings, train_small
 from training_runs import STEP, VALIDATED_BATCH, assert_exact, attempts, lora, straight
 
@@ -356,13 +358,25 @@ def test_early_stopping_without_a_validation_is_refused(project: Path) -> None:
     ]
 
 
+@pytest.fixture
+def finished(shared: Shared, tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of a project whose run is finished at iteration 10."""
+
+    def train(folder: Path) -> None:
+        assert lora(training_runs.make_project(folder / "project", tiny_model), *UP_TO_10).code == 0
+
+    return shutil.copytree(shared("finished-at-10", train) / "project", tmp_path / "trained", symlinks=True)
+
+
+UP_TO_10 = (*training_runs.RUN, "--iters", "10")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("instant", range(12, 30))
 def test_reopening_a_finished_run_at_any_instant_costs_no_checkpoint(
-    project: Path, tiny_model: Path, instant: int
+    finished: Path, tiny_model: Path, instant: int
 ) -> None:
-    options = (*training_runs.RUN, "--iters", "10")
-    lora(project, *options)
+    project, options = finished, UP_TO_10
     killed = lora(project, *options, "--iters", "15", first=partial(training_runs.die_in_the_writer, instant))
     went_on = training_runs.newest_checkpoint(project, "run")
 
