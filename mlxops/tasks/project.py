@@ -36,7 +36,7 @@ def quickstart(c: Context, config: QuickstartConfig) -> None:
 
 @task
 def init(c: Context, config: InitConfig) -> None:
-    """Make a project: a folder with settings, sample data and recipes.
+    """Make a project: settings, sample data and recipes in a folder.
 
     It is under git where git is there. A folder that is not empty is refused; `--here` adds what is missing to it.
     """
