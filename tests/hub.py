@@ -142,10 +142,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self._fault("search").status is not None:
             return
         text, wanted = query.get("search", [""])[0].lower(), set(query.get("filter", []))
+        author = "".join(f"{each}/" for each in query.get("author", []))
         found = [
             (name, each)
             for name, each in self.hub.repositories.items()
-            if text in name.lower() and wanted <= set(each.tags)
+            if text in name.lower() and wanted <= set(each.tags) and name.startswith(author)
         ]
         found.sort(key=lambda pair: -pair[1].downloads)
         start = int(query.get("cursor", ["0"])[0])

@@ -17,6 +17,7 @@ from mlxops.models.identity import DECIDING
 from mlxops.models.loader_errors import own_code
 from mlxops.models.weight_headers import (
     INDEX,
+    Tensors,
     count_layers,
     count_parameters,
     embedding_rows,
@@ -147,6 +148,11 @@ def check_model(folder: Path, *, trust_remote_code: bool = False) -> ModelInfo:
     Reads the small files and the headers of the weights; no code is run. Raises `BadRequest` that says what is wrong
     and where, also for a model that needs code from its folder, unless that is trusted.
     """
+    return check_with_headers(folder, trust_remote_code=trust_remote_code)[0]
+
+
+def check_with_headers(folder: Path, *, trust_remote_code: bool = False) -> tuple[ModelInfo, Tensors]:
+    """The same with the headers of the weights, for who would read them again. Raises as `check_model` does."""
     with readable(folder):
         if not folder.is_dir():
             _refuse_dangling(folder)
@@ -159,7 +165,7 @@ def check_model(folder: Path, *, trust_remote_code: bool = False) -> ModelInfo:
         size = sum(file.stat().st_size for file in weight_files(folder))
     text_config = {**config, **_table(config, "text_config", folder)}
     quantization = _table(config, "quantization", folder) or _table(config, "quantization_config", folder)
-    return ModelInfo(
+    info = ModelInfo(
         model_type=config["model_type"],
         layers=_count(text_config, _LAYERS, folder) or count_layers(tensors),
         vocab_size=_count(text_config, _VOCABULARY, folder),
@@ -173,6 +179,7 @@ def check_model(folder: Path, *, trust_remote_code: bool = False) -> ModelInfo:
         learned_positions=learned_positions(tensors),
         context_length=_count(text_config, _CONTEXT, folder),
     )
+    return info, tensors
 
 
 def check_config(folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlxops.errors import BadRequest, Failed, MlxopsError, NotFound, Refused
 from mlxops.foreign import foreign_code
+from mlxops.options import nearest
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ATTEMPTS = 4
+_ASKED = 200  # models of an author that a misspelled name is compared with
 _SIGN_IN = "`hf auth login` signs in, or set HF_TOKEN; https://huggingface.co/settings/tokens makes tokens"
 
 
@@ -164,19 +166,21 @@ def _error_of_status(said: str, status: int | None, response: Any, repository_id
 
 
 def _near(repository_id: str) -> list[str]:
-    """Ids of models with a name like this one; none where the hub does not say."""
+    """Ids of models with a name like this one, its author's first; none where the hub does not say."""
     from huggingface_hub import HfApi
 
-    name = repository_id.rpartition("/")[2]
-    # the first parts of a name are what people remember
-    for text in (name, "-".join(name.split("-")[:2])):
-        try:
-            with foreign_code(lambda said, _: Failed(said)):
-                found = [each.id for each in HfApi().list_models(search=text, sort="downloads", limit=3)]
-        except Failed:
-            return []
-        if found:
-            return found
+    author, _, name = repository_id.rpartition("/")
+    try:
+        with foreign_code(lambda said, _: Failed(said)):
+            theirs = [each.id for each in HfApi().list_models(author=author, limit=_ASKED)] if author else []
+            if near := nearest(repository_id, theirs):
+                return [near]
+            # the first parts of a name are what people remember
+            for text in (name, "-".join(name.split("-")[:2])):
+                if found := [each.id for each in HfApi().list_models(search=text, sort="downloads", limit=3)]:
+                    return found
+    except Failed:
+        return []
     return []
 
 

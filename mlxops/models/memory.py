@@ -125,15 +125,15 @@ class GenerationMemory:
         return self.model + self.cache + self.activations
 
 
-def shape_of(folder: Path) -> Shape:
-    """What the memory of the model in a folder depends on; reads its config and the headers of its weights.
+def shape_of(folder: Path, tensors: Mapping[str, Tensor] | None = None) -> Shape:
+    """What the memory of the model in a folder depends on; reads its config, and its headers unless they are given.
 
     Raises `BadRequest` as `folders.check_model` does, which has a better sentence for what is wrong.
     """
     config = read_json(folder / "config.json")
     text = config.get("text_config")
     config = {**config, **(text if isinstance(text, dict) else {})}
-    return shape(config, weight_headers.read_headers(folder))
+    return shape(config, weight_headers.read_headers(folder) if tensors is None else tensors)
 
 
 def shape(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape:

@@ -194,9 +194,11 @@ def test_what_is_missing_gated_or_failing_for_a_while_is_told_apart(there: Hub, 
 def test_a_name_like_an_existing_one_is_suggested(there: Hub, tiny_model: Path, mlxops: Any) -> None:
     there.add("mlx-community/tiny-llama-4bit", tiny_model)
 
-    _, _, err = mlxops("download-model mlx-community/tiny-llama-8bit")
+    misspelled = mlxops("download-model mlx-community/tny-lama-4bit")
+    elsewhere = mlxops("download-model someone/tiny-llama-8bit")
 
-    assert "did you mean 'mlx-community/tiny-llama-4bit'?" in err
+    assert "did you mean 'mlx-community/tiny-llama-4bit'?" in misspelled[2]
+    assert "did you mean 'mlx-community/tiny-llama-4bit'?" in elsewhere[2]
 
 
 def test_what_is_no_language_model_is_refused_before_its_weights_come(

@@ -138,8 +138,8 @@ def _local(invocation: Invocation) -> list[ModelEntry]:
 
 def _entry(where: str, name: str, folder: Path) -> ModelEntry:
     try:
-        info = folders.check_model(folder)
-        found = needs.of_folder(folder, info)
+        info, tensors = folders.check_with_headers(folder)
+        found = needs.of_folder(folder, info, tensors)
     except MlxopsError as error:
         return ModelEntry(name=name, where=where, problem=str(error))
     bits = (info.quantization or {}).get("bits")

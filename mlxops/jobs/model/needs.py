@@ -12,6 +12,7 @@ from mlxops.config import LoraConfig
 from mlxops.jobs.train import memory as training
 from mlxops.models import memory
 from mlxops.models.folders import ModelInfo
+from mlxops.models.weight_headers import Tensors
 from mlxops.projects import machine
 
 CONVERSATION = 2048
@@ -27,9 +28,11 @@ class Needs:
     training: int
 
 
-def of_folder(folder: Path, info: ModelInfo, *, rows: int = ROWS, width: int = WIDTH) -> Needs:
+def of_folder(
+    folder: Path, info: ModelInfo, tensors: Tensors | None = None, *, rows: int = ROWS, width: int = WIDTH
+) -> Needs:
     """The estimate of a model in a folder; raises `BadRequest` as `check_model` does."""
-    shape = memory.shape_of(folder)
+    shape = memory.shape_of(folder, tensors)
     keeps_scores = not machine.ON_MACOS
     trained = training.trained_part(LoraConfig(model=str(folder)), len(shape.layers))
     return Needs(

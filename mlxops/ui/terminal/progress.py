@@ -20,6 +20,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from mlxops import words
+
 
 @contextmanager
 def bars(console: Console, *, plain: bool = False, of_bytes: bool = False) -> Iterator[Callable[[str, int, int], None]]:
@@ -36,7 +38,7 @@ def bars(console: Console, *, plain: bool = False, of_bytes: bool = False) -> It
             if what not in tasks:
                 tasks[what] = progress.add_task(escape(what), total=total)
                 if plain and not console.is_interactive:
-                    console.print(f"{what}: {total:,}", soft_wrap=True)
+                    console.print(f"{what}: {words.size(total) if of_bytes else words.count(total)}", soft_wrap=True)
             progress.update(tasks[what], completed=done, total=total)
 
         yield advance
