@@ -37,6 +37,9 @@ _SECRETS = (
     ("a JSON web token", re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}")),
 )
 
+# One search in place of eight, for all texts that hold no secret.
+_BEGINNINGS = re.compile(r"-----BEGIN|AKIA|ASIA|gh[pousr]_|github_pat_|hf_|xox[abprs]-|sk-|AIza|eyJ")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -56,7 +59,7 @@ def of_row(record: Record) -> Iterator[Finding]:
             yield _warning("control characters", record, f"{where}: the control character U+{ord(found[0]):04X}")
         if "\ufffd" in text:
             yield _warning("damaged text", record, f"{where}: U+FFFD stands where a character was lost")
-        for name, pattern in _SECRETS:
+        for name, pattern in _SECRETS if _BEGINNINGS.search(text) else ():
             if found := pattern.search(text):
                 yield _warning("secrets", record, f"{where}: {name}, perhaps ({_hidden(found[0])})")
         if "@" in text and (found := _MAIL.search(text)):
