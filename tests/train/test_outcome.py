@@ -191,7 +191,7 @@ def test_the_answers_are_those_of_a_test_and_change_no_bit_of_the_training(mlxop
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (KeyboardInterrupt(), "no answers: interrupted; `mlx-toolkit chat --run tuned` asks\n"),
+        (KeyboardInterrupt(), "no answers: interrupted; `mlx-toolkit chat --run tuned` asks\n\nNext\n"),
         (RuntimeError("[METAL] no memory"), "no answers: RuntimeError: [METAL] no memory; `mlx-toolkit chat --run"),
     ],
 )

@@ -92,6 +92,8 @@ def trained(outcome: TrainingOutcome, console: Console, *, as_json: bool) -> Non
     _answers(outcome.answers, console)
     for note in outcome.notes:
         console.print(note, soft_wrap=True)
+    if outcome.notes:
+        console.print()
     _next(outcome.commands, console)
 
 
