@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mlxops import files, words
 from mlxops.errors import MlxopsError
@@ -27,6 +25,19 @@ class HubList:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _KeptList:
+    """A list as it was at a time, in seconds since 1970."""
+
+    at: float
+    models: tuple[RemoteModel, ...]
+
+    @property
+    def age(self) -> str:
+        """How old it is, as a sentence."""
+        return f"the hub's list is of {words.duration(time.time() - self.at)} ago"
+
+
 def hub_list(text: str | None, sort: str, limit: int | None, cache: Path | None) -> HubList:
     """The hub's models whose names have this text, asked for again after an hour.
 
@@ -36,44 +47,35 @@ def hub_list(text: str | None, sort: str, limit: int | None, cache: Path | None)
     key = json.dumps([text, sort == "updated", count])
     file = None if cache is None else cache / "hub_models.json"
     known = _read(file)
-    entry = known.get(key)
-    if entry is not None and 0 <= time.time() - entry["at"] < _FRESH:
-        return HubList(entries=_models(entry), notes=(_age(entry),))
+    kept = known.get(key)
+    if kept is not None and 0 <= time.time() - kept.at < _FRESH:
+        return HubList(entries=kept.models, notes=(kept.age,))
     try:
         found = hub.search(text, by_time=sort == "updated", limit=count)
     except MlxopsError as error:
-        if entry is None:
+        if kept is None:
             return HubList(entries=(), notes=(f"only what is on this machine: {error.message}",))
-        return HubList(entries=_models(entry), notes=(f"{error.message}; {_age(entry)}",))
+        return HubList(entries=kept.models, notes=(f"{error.message}; {kept.age}",))
     if file is not None:
-        newest = sorted([*known.items()], key=lambda pair: pair[1]["at"])[-_USUAL:]
-        content = {**dict(newest), key: {"at": time.time(), "models": [asdict(each) for each in found]}}
-        _write(file, content)
+        newest = sorted(known.items(), key=lambda pair: pair[1].at)[-_USUAL:]
+        _write(file, {**dict(newest), key: _KeptList(at=time.time(), models=tuple(found))})
     return HubList(entries=tuple(found), notes=())
 
 
-def _age(entry: Mapping[str, Any]) -> str:
-    return f"the hub's list is of {words.duration(time.time() - entry['at'])} ago"
-
-
-def _models(entry: Mapping[str, Any]) -> tuple[RemoteModel, ...]:
-    return tuple(RemoteModel(**each) for each in entry["models"])
-
-
-def _read(file: Path | None) -> dict[str, dict[str, Any]]:
+def _read(file: Path | None) -> dict[str, _KeptList]:
     try:
         known = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
-        for each in known.values():
-            _models(each)
-            float(each["at"])
+        return {
+            key: _KeptList(at=float(each["at"]), models=tuple(RemoteModel(**model) for model in each["models"]))
+            for key, each in known.items()
+        }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return dict(known)
 
 
-def _write(file: Path, content: Mapping[str, Any]) -> None:
+def _write(file: Path, lists: dict[str, _KeptList]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(file, json.dumps(content))
+        files.write_text(file, json.dumps({key: asdict(each) for key, each in lists.items()}))
     except OSError:  # it only saves a request
         return
