@@ -8,6 +8,7 @@ import json
 import shlex
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -68,9 +69,11 @@ def raw_rows(file: Path, shown: str) -> Iterator[tuple[str, bytes]]:
         head = stream.read(file_types.HEAD)
         stream.seek(0)
         if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-            for element in json_array.elements(stream):
-                # between the values of JSON a line break is nothing but space
-                yield f"{shown} row {element.number}", element.text.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
+            with suppress(json_array.BrokenArray):  # the rows before that can be read
+                for element in json_array.elements(stream):
+                    # between the values of JSON a line break is nothing but space
+                    line = element.text.replace(b"\r", b" ").replace(b"\n", b" ")
+                    yield f"{shown} row {element.number}", line + b"\n"
             return
         for number, raw in enumerate(stream, 1):
             line = raw.removeprefix(codecs.BOM_UTF8)

@@ -138,6 +138,15 @@ def test_the_repaired_copy_has_the_other_rows_byte_for_byte(mlxops: Typed) -> No
     assert (again[0], taken[0]) == (0, 3)
 
 
+def test_of_an_array_that_is_cut_off_the_rows_before_are_kept(mlxops: Typed) -> None:
+    Path("rows.json").write_text('[{"text": "one"},\n {"text":\n "two"},\n {"text": "thr')
+
+    code, _, err = mlxops("data.check rows.json --fix rows.jsonl")
+
+    assert (code, err) == (2, "")
+    assert [json.loads(line)["text"] for line in Path("rows.jsonl").read_text().splitlines()] == ["one", "two"]
+
+
 def test_secrets_are_never_printed_whole(mlxops: Typed) -> None:
     secret = "hf_" + "Ab1" * 12
     Path("rows.jsonl").write_bytes(as_line({"prompt": secret, "completion": f"{secret} someone.else@example.org"}))
