@@ -45,6 +45,12 @@ EDGES = {
     "content": "the same of several runs",
     "_chart": "the same of a chart",
     "_setting": "the same of a setting",
+    "to_check": "a comparison of two models as the file of a fused model keeps it",
+    "check": "the same, read",
+    "parity": "its figures, as `--json` has them",
+    "figures": "the same",
+    "fused": "the result of model.fuse, within that of quickstart",
+    "template_arguments": "what a chat template is given by its names",
 }
 """The arguments, fields and functions (for what they return) that are JSON, whose keys no type names."""
 
