@@ -88,7 +88,7 @@ def test_the_first_loss_is_the_logarithm_of_2(tiny_model, tmp_path):
 
 @pytest.mark.slow
 def test_training_learns_which_answers_are_preferred(tiny_model, tmp_path):
-    config = settings(iters=16, steps_per_report=4, batch_size=7, learning_rate=3e-2)
+    config = settings(iters=32, steps_per_report=4, batch_size=7, learning_rate=3e-2)
 
     heard = train_small(tiny_model, tmp_path, config, **preferring(tiny_model, config))
 
