@@ -80,6 +80,7 @@ def model(tiny_model: Path) -> str:
     return "tiny"
 
 
+@pytest.mark.slow
 def test_every_planted_fault_is_found_at_its_line_and_none_is_invented(mlxops: Typed, model: str) -> None:
     lines = [as_line(row) for row in samples.rows("instruction", 1000, seed=3)]
     planted = {20 + 29 * place: fault for place, fault in enumerate(FAULTS)}
@@ -188,6 +189,7 @@ ROWS = some.one_of(
 LINES = some.one_of(some.binary(max_size=30), ROWS.map(lambda row: json.dumps(row).encode()))
 
 
+@pytest.mark.slow
 @settings(max_examples=120, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(lines=some.lists(LINES, min_size=1, max_size=4))
 def test_no_bytes_are_a_traceback_and_what_is_clean_is_trained(model_folder: Path, lines: list[bytes]) -> None:

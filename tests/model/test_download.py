@@ -248,6 +248,7 @@ def test_names_from_the_hub_never_leave_the_models_folder(there: Hub, tiny_model
     assert left() == ["tiny"]
 
 
+@pytest.mark.slow
 def test_a_model_is_quantized_on_the_way_and_only_the_result_stays(there: Hub, tiny_model: Path, mlxops: Any) -> None:
     there.add("me/Tiny", tiny_model, tags=["safetensors", "text-generation"])
 
@@ -301,6 +302,7 @@ class Keyboard:
         return self.lines.pop(0)
 
 
+@pytest.mark.slow
 def test_lora_offers_the_download_of_a_model_that_is_not_here(
     there: Hub, tiny_model: Path, mlxops: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

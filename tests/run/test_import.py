@@ -121,6 +121,7 @@ def project(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
     return copied
 
 
+@pytest.mark.slow
 def test_a_folder_of_todays_mlx_lm_is_a_run_with_its_curves_and_checkpoints(project: Path) -> None:
     facts = take("old")
 
