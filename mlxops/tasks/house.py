@@ -44,7 +44,10 @@ def task(*bodies: Callable[..., Any], **options: Any) -> Any:
 
 
 def invocation(c: Context) -> Invocation:
-    """Where this command works, read once from the environment and the project's `invoke.yaml`."""
+    """Where this command works, from the environment and the project's `invoke.yaml`; a task asks for it once.
+
+    The second `Invocation` of a task in the background does not know what waits for its start.
+    """
     registry = _section(c).get("registry") or {}
     found = project.find(
         Path.cwd(), registry=os.environ.get("MLXOPS_DB"), registry_setting=_registry_path(registry, _name_of_file(c))

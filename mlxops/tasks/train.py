@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mlxops.jobs.train.outcome import TrainingOutcome
     from mlxops.jobs.train.session import Begun, Training
+    from mlxops.projects.invocation import Invocation
     from mlxops.registry import RunSummaryView
 
 
@@ -29,7 +30,7 @@ def lora(c: Context, config: LoraConfig) -> None:
     Every run is a row of the registry. Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal.
     --preview says what would happen and starts nothing; --detach trains in the background.
     """
-    train(c, config)
+    train(house.invocation(c), config)
 
 
 @task
@@ -45,12 +46,13 @@ def finetune(c: Context, config: FinetuneConfig) -> None:
 
     asked = job.translate(config)
     outcome.translated(asked.notes, console.make(stderr=True))
-    job.check_output(house.invocation(c).project, config)
-    train(c, asked.config, partial(job.fusing, config))
+    invocation = house.invocation(c)
+    job.check_output(invocation.project, config)
+    train(invocation, asked.config, partial(job.fusing, config))
 
 
 def train(
-    c: Context, config: LoraConfig, fusing: Callable[[RunSummaryView], FuseConfig | None] = lambda run: None
+    invocation: Invocation, config: LoraConfig, fusing: Callable[[RunSummaryView], FuseConfig | None] = lambda run: None
 ) -> None:
     """Preview, verify or train; what was trained here is then fused as `fusing` says."""
     from mlxops.jobs.train import detach, session
@@ -59,9 +61,9 @@ def train(
     from mlxops.ui.train import outcome
 
     screen = console.make(stderr=True)
-    config = with_model(c, config, screen)
+    config = with_model(invocation, config, screen)
     with progress.bars(screen) as advance:
-        training = session.check(house.invocation(c), config, advance)
+        training = session.check(invocation, config, advance)
     if config.preview:
         preview(training, as_json=config.json)
         return
@@ -79,15 +81,14 @@ def train(
     if not (config.json and wanted):
         outcome.trained(found, console.make(), as_json=config.json)
     if wanted is not None:
-        fuse(c, wanted, found, screen, as_json=config.json)
+        fuse(invocation, wanted, found, screen, as_json=config.json)
 
 
-def with_model(c: Context, config: LoraConfig, screen: Console) -> LoraConfig:
+def with_model(invocation: Invocation, config: LoraConfig, screen: Console) -> LoraConfig:
     """The settings with the hub's model that was downloaded, before or now if the person at the terminal wants it."""
     from mlxops.jobs.model import download as job
     from mlxops.ui.terminal import confirm, progress
 
-    invocation = house.invocation(c)
     wanted = job.offered(invocation.project, config.model)
     if wanted is not None and confirm.can_ask(screen):
         plan = job.plan(invocation, wanted)
@@ -100,14 +101,16 @@ def with_model(c: Context, config: LoraConfig, screen: Console) -> LoraConfig:
     return config if name is None else replace(config, model=name)
 
 
-def fuse(c: Context, config: FuseConfig, trained: TrainingOutcome, screen: Console, *, as_json: bool) -> None:
+def fuse(
+    invocation: Invocation, config: FuseConfig, trained: TrainingOutcome, screen: Console, *, as_json: bool
+) -> None:
     """Make one model of a run and its base, and show it; as JSON beside the run."""
     from mlxops.jobs.model import fuse as job
     from mlxops.ui.model import fuse as drawing
     from mlxops.ui.terminal import console, progress, tables
 
     with progress.bars(screen) as advance:
-        fused = job.fuse_run(house.invocation(c), config, advance)
+        fused = job.fuse_run(invocation, config, advance)
     if as_json:
         tables.json_out({**trained.to_json(), "fused": fused.to_json()}, console.make())
     else:
