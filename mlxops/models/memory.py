@@ -9,7 +9,8 @@ more. It counts bytes of arrays that are in memory at the same time:
 - activations. Per token, a layer keeps `_KEPT` numbers for each output of its matrices (their inputs, and what lies
   between them and the next), and on a processor one score per head and position before. Backward, one more layer is in
   flight, and two more scores. Layers below the first trained one keep nothing. Recomputing keeps a layer's input alone;
-- logits: `_LOGITS` numbers for each token of the vocabulary, at each position whose loss is computed.
+- logits: `_LOGITS` numbers for each token of the vocabulary, at each position whose loss is computed; one less where a
+  processor sums their softmax in blocks.
 
 The factors were measured on a processor; `benchmarks/memory.py` prints what is predicted and what is measured.
 """
@@ -188,6 +189,8 @@ def training(
     layers = model.layers if trained.layers < 0 else model.layers[max(0, len(model.layers) - trained.layers) :]
     adapted = [each for layer in layers for each in layer.matrices if _is_adapted(each, trained)]
     adapted += [each for each in model.others if each.name in trained.keys]
+    # mlxops/training/score.py sums in blocks on a processor, in float32
+    logits = _LOGITS - (keeps_scores and dtype == "float32")
     own = _trained_bytes(layers, adapted, trained, size)
 
     kept = [_kept(layer, trained, model.hidden, size) for layer in layers]
@@ -205,7 +208,7 @@ def training(
         optimizer=own * (_STATE[trained.optimizer] + trained.accumulates),
         gradients=own,
         activations=int(tokens * activations),
-        logits=_LOGITS * model.vocabulary * size * (tokens if projected is None else projected),
+        logits=logits * model.vocabulary * size * (tokens if projected is None else projected),
         update=int(own * _UPDATE[trained.optimizer]),
     )
 
