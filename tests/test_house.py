@@ -280,6 +280,23 @@ def test_notes_about_a_recipe_go_to_stderr(typed: Typed) -> None:
     assert typed("settled --config r.yaml")[2] == "r.yaml: report_to is ignored: every run is in the registry\n"
 
 
+def test_every_reading_of_one_task_knows_what_waits_for_its_start_and_the_next_task_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[int | None] = []
+
+    @task
+    def twice(c: Context, config: RaiseConfig) -> None:
+        heard.extend(house.invocation(c).background for _ in range(2))
+
+    monkeypatch.setenv("MLXOPS_BACKGROUND", "7")
+    for _ in range(2):
+        twice(Context(), config=RaiseConfig())
+
+    assert heard == [7, 7, None, None]
+    assert "MLXOPS_BACKGROUND" not in os.environ
+
+
 def test_settings_say_where_a_command_works(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("runs.db").touch()
     Path("below").mkdir()

@@ -17,6 +17,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -37,6 +38,9 @@ from mlxops.tasks.arguments import HelpArgument, OptionArgument
 
 Values = Mapping[str, Any]
 
+_background: ContextVar[str] = ContextVar("background", default="")
+"""What waits for the start of the task at work."""
+
 
 def task(*bodies: Callable[..., Any], **options: Any) -> Any:
     """Make a function `(c, config: SomeConfig)` a task; `name` is its name where that is a word of Python."""
@@ -44,17 +48,13 @@ def task(*bodies: Callable[..., Any], **options: Any) -> Any:
 
 
 def invocation(c: Context) -> Invocation:
-    """Where this command works, from the environment and the project's `invoke.yaml`; a task asks for it once.
-
-    The second `Invocation` of a task in the background does not know what waits for its start.
-    """
+    """Where this command works, read from the environment and the project's `invoke.yaml`."""
     registry = _section(c).get("registry") or {}
     found = project.find(
         Path.cwd(), registry=os.environ.get("MLXOPS_DB"), registry_setting=_registry_path(registry, _name_of_file(c))
     )
     cache = os.environ.get("MLXOPS_CACHE")
-    # of this task alone: what it starts, or what comes after it, is not what somebody waits for
-    background = os.environ.pop("MLXOPS_BACKGROUND", "")
+    background = _background.get()
     return Invocation(
         project=found,
         registry_is_given=bool(os.environ.get("MLXOPS_DB")),
@@ -111,6 +111,8 @@ class Task(invoke.Task):
         """
         given.pop("help", None)
         failures.open_streams()
+        # of this task alone: what it starts, or what comes after it, is not what somebody waits for
+        mark = _background.set(os.environ.pop("MLXOPS_BACKGROUND", ""))
         try:
             config = given.get("config")
             self._refuse_dry(c)
@@ -121,6 +123,8 @@ class Task(invoke.Task):
             sys.stdout.flush()
         except BaseException as error:
             _leave(error, self)
+        finally:
+            _background.reset(mark)
         self.times_called += 1
         return result
 
