@@ -18,7 +18,7 @@ from mlxops.config.model import (
     RemoveConfig,
     VerifyConfig,
 )
-from mlxops.config.project import InitConfig, ListTemplatesConfig, QuickstartConfig
+from mlxops.config.project import InitConfig, InstallDepsConfig, ListTemplatesConfig, QuickstartConfig
 from mlxops.config.run import (
     CompareConfig,
     DeleteConfig,
@@ -51,6 +51,7 @@ __all__ = [
     "ImportRunConfig",
     "InfoConfig",
     "InitConfig",
+    "InstallDepsConfig",
     "ListTemplatesConfig",
     "LoraConfig",
     "ModelsConfig",

@@ -38,3 +38,13 @@ class ListTemplatesConfig:
     """Settings of the list of templates."""
 
     json: bool = option(False, "as JSON")
+
+
+@settings
+class InstallDepsConfig:
+    """Settings of the project's environment."""
+
+    dev: bool = option(False, "also what tests and checks need")
+    upgrade: bool = option(False, "newer versions of what is there; else nothing is done where nothing is missing")
+    python: str | None = option(None, "program or path of the Python to use (the one at work unless given)")
+    json: bool = option(False, "the result as JSON")

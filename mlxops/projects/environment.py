@@ -55,13 +55,15 @@ print(json.dumps({
 class Wanted:
     """An environment to be had in `folder`: the project, its files used where they are, with these extras.
 
-    `python` None: the one there is kept while it serves, and a new environment is of the Python at work.
+    `python` None: the one there is kept while it serves, and a new environment is of the Python at work. `upgrade` asks
+    the index for newer versions, also where nothing is missing.
     """
 
     folder: Path
     project: Path
     extras: frozenset[str] = frozenset()
     python: Path | None = None
+    upgrade: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,20 @@ def python_of(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+def lock_of(folder: Path) -> str:
+    """The packages of an environment, a `name==version` a line, in the form that pip reads."""
+    found = {_name(each): each.name.removesuffix(".dist-info").split("-")[1] for each in _distributions(folder)}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
+
+
+def version_of(folder: Path) -> str:
+    """The version of an environment's Python; raises `Failed` where it does not run."""
+    python = _ask(python_of(folder))
+    if python is None:
+        raise Failed(f"{python_of(folder)} does not run", hint=f"rm -r {folder.name}, then give the command again")
+    return str(python["version"])
+
+
 def decide(found: Found, wanted: Wanted, definition: str) -> Decision:
     """What to do about what was found."""
     misfit = _misfit(found, wanted)
@@ -130,7 +146,8 @@ def decide(found: Found, wanted: Wanted, definition: str) -> Decision:
     if found.is_damaged and found.stamp["is_ours"]:
         return Decision(action="remake", reason="an installation was cut off")
     is_complete = (
-        found.stamp["state"] == "complete"
+        not wanted.upgrade
+        and found.stamp["state"] == "complete"
         and found.stamp["definition"] == definition
         and wanted.extras <= set(found.stamp["extras"])
         and set(found.stamp["packages"]) <= found.packages
@@ -309,6 +326,7 @@ def _fill(wanted: Wanted, extras: Collection[str], lock: int | None, log: Log) -
             wanted.project,
             extras,
             has_pip=python["has_pip"],
+            upgrade=wanted.upgrade,
             scratch=folder / _SCRATCH,
             lock=lock,
             log=log,

@@ -129,6 +129,7 @@ def install(
     extras: Collection[str],
     *,
     has_pip: bool,
+    upgrade: bool = False,
     scratch: Path,
     lock: int | None,
     log: Callable[[str], None],
@@ -141,7 +142,8 @@ def install(
     # The dot keeps a folder named x[1] from being read as a project with the extra 1.
     target = f"{project}/." + (f"[{','.join(sorted(extras))}]" if extras else "")
     command = [str(python), "-I", "-m", "pip", "install", "--no-user", "--no-input", "--disable-pip-version-check"]
-    command += ["--progress-bar=off", "--editable", target]
+    command += ["--progress-bar=off", *(["--upgrade", "--upgrade-strategy=eager"] if upgrade else [])]
+    command += ["--editable", target]
 
     def hear(line: str) -> None:
         if (found := _DOWNLOADING.match(line)) and float(found[2]) >= _LARGE:

@@ -26,6 +26,7 @@ from mlxops.registry.curves import (
 )
 from mlxops.registry.database import Registry, data_version, open_read_only, open_registry
 from mlxops.registry.delete import check_removable, remove_runs, rows_of_runs
+from mlxops.registry.environments import record_environment
 from mlxops.registry.evaluations import (
     Answer,
     ComparedScore,
@@ -192,6 +193,7 @@ __all__ = [
     "read_metrics",
     "read_runs",
     "read_tables",
+    "record_environment",
     "record_evaluation",
     "record_import",
     "record_model",
