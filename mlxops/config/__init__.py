@@ -18,7 +18,7 @@ from mlxops.config.model import (
     RemoveConfig,
     VerifyConfig,
 )
-from mlxops.config.project import InitConfig, InstallDepsConfig, ListTemplatesConfig, QuickstartConfig
+from mlxops.config.project import InitConfig, InstallDepsConfig, ListTemplatesConfig, QuickstartConfig, StatusConfig
 from mlxops.config.run import (
     CompareConfig,
     DeleteConfig,
@@ -65,6 +65,7 @@ __all__ = [
     "RunConfig",
     "RunsConfig",
     "SqlConfig",
+    "StatusConfig",
     "StopConfig",
     "TagConfig",
     "TestConfig",

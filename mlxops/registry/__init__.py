@@ -24,7 +24,7 @@ from mlxops.registry.curves import (
     loss_curve,
     metric_series,
 )
-from mlxops.registry.database import Registry, data_version, open_read_only, open_registry
+from mlxops.registry.database import Registry, data_version, identity, may_write, open_read_only, open_registry
 from mlxops.registry.delete import check_removable, remove_runs, rows_of_runs
 from mlxops.registry.environments import record_environment
 from mlxops.registry.evaluations import (
@@ -61,8 +61,10 @@ from mlxops.registry.models import (
     runs_of_model,
 )
 from mlxops.registry.monitor import (
+    DiskTotal,
     RunOverview,
     attempts_at_work,
+    disk_total,
     last_points,
     one_moment,
     overview,
@@ -108,6 +110,7 @@ __all__ = [
     "CheckpointRow",
     "ComparedScore",
     "CreatedRun",
+    "DiskTotal",
     "EventView",
     "FamilyMember",
     "FoundRun",
@@ -157,6 +160,7 @@ __all__ = [
     "create_run",
     "curve_summary",
     "data_version",
+    "disk_total",
     "end_attempt",
     "evaluations_of",
     "events_of",
@@ -166,6 +170,7 @@ __all__ = [
     "fuse_evaluation",
     "gather_points",
     "id_of",
+    "identity",
     "imports_of",
     "is_free",
     "is_proven_alive",
@@ -179,6 +184,7 @@ __all__ = [
     "mark_checkpoint",
     "mark_pruned",
     "mark_verified",
+    "may_write",
     "metric_series",
     "new_name",
     "offer_checkpoint",

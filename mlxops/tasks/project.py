@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import InitConfig, InstallDepsConfig, ListTemplatesConfig, QuickstartConfig
+from mlxops.config import InitConfig, InstallDepsConfig, ListTemplatesConfig, QuickstartConfig, StatusConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 from mlxops.tasks.train import work
@@ -81,6 +81,29 @@ def install_deps(c: Context, config: InstallDepsConfig) -> None:
 
 
 @task
+def status(c: Context, config: StatusConfig) -> None:
+    """Show machine, environment, models and runs on one screen.
+
+    MLX is not loaded. With `--live` it is drawn again every `--refresh` seconds; q leaves.
+    """
+    from dataclasses import asdict
+
+    from mlxops import times
+    from mlxops.jobs.project.status import Observer
+    from mlxops.ui.project import status as drawing
+    from mlxops.ui.terminal import console, tables
+
+    screen = console.make()
+    with Observer(house.invocation(c)) as observer:
+        if config.json:
+            tables.json_out(asdict(observer.look()), screen)
+        elif config.live:
+            drawing.live(observer, screen, refresh=config.refresh)
+        else:
+            drawing.once(observer, screen, times.now())
+
+
+@task
 def list_templates(c: Context, config: ListTemplatesConfig) -> None:
     """List the templates of projects and the recipes.
 
@@ -105,5 +128,11 @@ def list_templates(c: Context, config: ListTemplatesConfig) -> None:
 
 
 COLLECTION = "project"
-TASKS = (init, install_deps, list_templates, quickstart)
-SHORT_NAMES = {"init": init, "install-deps": install_deps, "list-templates": list_templates, "quickstart": quickstart}
+TASKS = (init, install_deps, status, list_templates, quickstart)
+SHORT_NAMES = {
+    "init": init,
+    "install-deps": install_deps,
+    "status": status,
+    "list-templates": list_templates,
+    "quickstart": quickstart,
+}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +58,7 @@ def verify(invocation: Invocation, config: CheckpointsConfig, progress: Progress
     """
     project, found = invocation.project, listing(invocation, config)
     counter = _Counter(found.bytes, progress)
-    is_recorded = _may_be_written(invocation.project.registry_path)
+    is_recorded = registry.may_write(invocation.project.registry_path)
     verified: list[Verified] = []
     consequences: list[str] = []
     for group in found.groups:
@@ -124,10 +123,6 @@ def _verify_item(folder: Path, group: CheckpointFolder, item: ListedCheckpoint, 
     if problem:
         return told(result="damaged", reason=f"{item.file} {problem}")
     return told(result="not comparable", reason="no hash of it is known; its header is in order")
-
-
-def _may_be_written(path: Path) -> bool:
-    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 _STATUS: Mapping[str, str] = {"whole": "whole", "damaged": "corrupt", "missing": "missing"}
