@@ -40,6 +40,7 @@ WORK = [
     *("--help", "--list", "lora|--help", "list-templates", "init|new", "install-deps|--help"),
     *("models", "runs", "run.show|tuned", "run.list|--json", "sql|select name from runs", "sql|.queries"),
     *("run.note|tuned|--text|good", "download-model|user/name", "monitor|--once", "create-training-data|--output|more"),
+    *("status", "status|--json", "doctor"),
 ]
 NEED_MORE = [
     "lora|--model|tiny|--name|second",
@@ -108,6 +109,9 @@ def test_what_needs_no_model_works_and_uses_each_light_package(light_packages: P
     assert "tuned" in answers["runs"][1]
     assert "tiny" in answers["models"][1]
     assert "─" in answers["monitor|--once"][1]
+    assert "tiny" in answers["status"][1]
+    assert json.loads(answers["status|--json"][1])["runs"]["counts"] == {"completed": 1}
+    assert "checkpoints  " in answers["doctor"][1]
     assert not (tuned_project / "new" / ".venv").exists()
     assert "install-deps" in answers["init|new"][1]
     by_module = metadata.packages_distributions()

@@ -57,3 +57,13 @@ class StatusConfig:
     live: bool = option(False, "keep drawing until q or Ctrl-C, in a terminal")
     refresh: float = option(2.0, "seconds between two looks", at_least=0.5, at_most=3600)
     json: bool = option(False, "as JSON")
+
+
+@settings
+class DoctorConfig:
+    """Settings of the checks of machine and project."""
+
+    EXAMPLES: ClassVar = ("doctor", "doctor --fix")
+
+    fix: bool = option(False, "do the cures that are safe, and say so; without it nothing is written")
+    json: bool = option(False, "as JSON")

@@ -40,6 +40,7 @@ from mlxops.registry.evaluations import (
     record_evaluation,
 )
 from mlxops.registry.export import TableRows, read_metrics, read_runs, read_tables
+from mlxops.registry.health import RegistryHealth, health
 from mlxops.registry.heartbeat import Heartbeat
 from mlxops.registry.history import add_event, events_of
 from mlxops.registry.imported import (
@@ -133,6 +134,7 @@ __all__ = [
     "Range",
     "Ranges",
     "Registry",
+    "RegistryHealth",
     "RunOverview",
     "RunRow",
     "RunSummaryView",
@@ -169,6 +171,7 @@ __all__ = [
     "forget_model",
     "fuse_evaluation",
     "gather_points",
+    "health",
     "id_of",
     "identity",
     "imports_of",

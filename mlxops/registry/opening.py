@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from mlxops.registry.attempts import close_dead_attempts
 from mlxops.registry.database import Registry, may_write, open_read_only, open_registry
 from mlxops.registry.monitor import try_to_close_dead_attempts
+
+Opening = Callable[[Path], AbstractContextManager[Registry]]
 
 _PATIENCE = 1.0  # seconds that whoever only reads waits for a writer
 

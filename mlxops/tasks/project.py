@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import InitConfig, InstallDepsConfig, ListTemplatesConfig, QuickstartConfig, StatusConfig
+from mlxops.config import (
+    DoctorConfig,
+    InitConfig,
+    InstallDepsConfig,
+    ListTemplatesConfig,
+    QuickstartConfig,
+    StatusConfig,
+)
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 from mlxops.tasks.train import work
@@ -104,6 +111,32 @@ def status(c: Context, config: StatusConfig) -> None:
 
 
 @task
+def doctor(c: Context, config: DoctorConfig) -> None:
+    """Check machine, environment, registry and checkpoints.
+
+    Each check has a verdict and what helps. It ends with 1 where something is broken; warnings do not count. `--fix`
+    does the cures that are safe: it migrates the registry after a copy, closes runs whose process is dead, records
+    damaged checkpoints, and shows files again that macOS hides.
+    """
+    from dataclasses import asdict
+
+    from mlxops.jobs.project import doctor as job
+    from mlxops.ui.project import doctor as drawing
+    from mlxops.ui.terminal import console, progress, tables
+
+    invocation = house.invocation(c)
+    with progress.bars(console.make(stderr=True)) as advance:
+        found = job.diagnose(invocation, advance)
+        if config.fix:
+            found = job.cure(invocation, found, advance)
+    if config.json:
+        tables.json_out(asdict(found), console.make())
+    else:
+        drawing.findings(found, console.make())
+    job.check(found)
+
+
+@task
 def list_templates(c: Context, config: ListTemplatesConfig) -> None:
     """List the templates of projects and the recipes.
 
@@ -128,11 +161,12 @@ def list_templates(c: Context, config: ListTemplatesConfig) -> None:
 
 
 COLLECTION = "project"
-TASKS = (init, install_deps, status, list_templates, quickstart)
+TASKS = (init, install_deps, status, doctor, list_templates, quickstart)
 SHORT_NAMES = {
     "init": init,
     "install-deps": install_deps,
     "status": status,
+    "doctor": doctor,
     "list-templates": list_templates,
     "quickstart": quickstart,
 }

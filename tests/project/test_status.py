@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from commands import run_python
 from registry_rows import age_heartbeats, new_attempt, new_run, report, save
 from summary_rows import run_row
 
@@ -31,7 +30,6 @@ from mlxops.ui.project import status as drawing
 from mlxops.ui.terminal import console as consoles
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
-HEAVY = ("mlx", "mlx_lm", "numpy", "transformers", "tokenizers", "sqlite_utils", "gguf", "safetensors", "sentencepiece")
 
 
 @pytest.fixture
@@ -83,26 +81,6 @@ def test_one_screen_has_all_of_it_at_80_and_at_200_columns(mlxops, project: Path
         assert all(word in out for word in ("environment", "MLX", "models", "tiny", "otter", "40/100", "heron"))
         assert max(map(len, out.splitlines())) <= int(width)
         assert "\x1b" not in out
-
-
-@pytest.mark.slow
-def test_it_works_where_mlx_is_not_installed(project: Path) -> None:
-    program = f"""
-import sys
-from importlib.machinery import PathFinder
-class WithoutMlx(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name.split('.')[0] in {HEAVY!r} else PathFinder.find_spec(name, path, target)
-sys.meta_path[:] = [WithoutMlx if each is PathFinder else each for each in sys.meta_path]
-from mlxops.__main__ import program
-program.run(['mlx-toolkit', *sys.argv[1:]])
-"""
-    shown, listed = (run_python("-c", program, *words) for words in (["status"], ["status", "--json"]))
-
-    assert (shown[0], shown[2], listed[0], listed[2]) == (0, "", 0, "")
-    assert "otter" in shown[1]
-    assert json.loads(listed[1])["models"][0]["parameters"] > 0
 
 
 def test_a_registry_that_cannot_be_read_is_told_and_all_else_is_shown(mlxops, project: Path) -> None:

@@ -98,15 +98,18 @@ class _Counter:
 
 def _verify_group(project: Project, group: CheckpointFolder, counter: _Counter) -> list[Verified]:
     folder = project.from_root(group.folder)
-    return [_verify_item(folder, group, item, counter) for item in group.items if not _is_known_gone(item)]
+    return [read_through(folder, group, item, counter.add) for item in group.items if not is_known_gone(item)]
 
 
-def _is_known_gone(item: ListedCheckpoint) -> bool:
+def is_known_gone(item: ListedCheckpoint) -> bool:
     """Whether nothing is left of a checkpoint and its row says so: pruned, set aside, or found missing before."""
     return item.state == "pruned" or (item.status in ("corrupt", "missing") and item.bytes == 0)
 
 
-def _verify_item(folder: Path, group: CheckpointFolder, item: ListedCheckpoint, counter: _Counter) -> Verified:
+def read_through(
+    folder: Path, group: CheckpointFolder, item: ListedCheckpoint, heard: Callable[[int], object]
+) -> Verified:
+    """Read one checkpoint in this folder; `heard` gets the bytes as they come. Nothing is recorded."""
     told = partial(Verified, run=group.run, folder=group.folder, iteration=item.iteration)
     hashes = dict(item.hashes)
     for name in hashes or [item.file]:
@@ -117,7 +120,7 @@ def _verify_item(folder: Path, group: CheckpointFolder, item: ListedCheckpoint, 
         except OSError as error:
             return told(result="damaged", reason=f"{name} cannot be read: {error.strerror}")
     if item.iteration is not None and (hashes or files.is_there(folder / layout.state_name(item.iteration))):
-        problem = checkpoints.problem(folder, item.iteration, hashes, fingerprint=group.fingerprint, heard=counter.add)
+        problem = checkpoints.problem(folder, item.iteration, hashes, fingerprint=group.fingerprint, heard=heard)
         return told(result="damaged" if problem else "whole", reason=problem)
     problem = folders.read_header(folder / item.file).problem
     if problem:
