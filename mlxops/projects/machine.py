@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -123,13 +124,16 @@ def _core_of(processor: int) -> str:
 
 def versions() -> dict[str, str]:
     """The version of each installed package that a result can depend on, read without importing it."""
-    found = {"mlxops": mlxops.__version__}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {package: version(package) for package in PACKAGES}
+    return {"mlxops": mlxops.__version__, **{package: each for package, each in found.items() if each is not None}}
+
+
+@cache
+def version(package: str) -> str | None:
+    """The version of an installed package, None where it is not installed; read without importing it."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
 
 
 def device() -> dict[str, Any]:
