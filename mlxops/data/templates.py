@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxops.data.formats import Unusable
+from mlxops.data.recordings import Recordings, noting
 from mlxops.errors import BadRequest
 from mlxops.foreign import foreign_code, time_limit
 
 if TYPE_CHECKING:
+    import jinja2
     from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
@@ -80,11 +82,15 @@ class ChatTemplate:
     in_parts: bool = False
     _ids: Mapping[str, int] = field(default_factory=dict)
     _added: re.Pattern[str] | None = None
+    _recordings: Recordings = field(default_factory=lambda: Recordings(None))
 
     def render(self, messages: Messages, tools: Messages, *, is_prompt: bool = False) -> str:
         """The text of messages, with the generation prompt if `is_prompt`. Raises `Unusable` where it cannot be."""
+        shape = None if tools else self._recordings.shape(messages, is_prompt)
+        if shape is not None and (known := self._recordings.text(shape, messages)) is not None:
+            return known
         with_tools = list(tools) or None
-        return self._told(
+        text: str = self._told(
             lambda: self.tokenizer.apply_chat_template(
                 self._given(messages),
                 tools=with_tools,
@@ -94,6 +100,22 @@ class ChatTemplate:
                 **self.arguments,
             )
         )
+        if shape is not None:
+            self._recordings.learn(shape, messages, text, lambda texts: self._variables(messages, texts, is_prompt))
+        return text
+
+    def _variables(self, messages: Messages, texts: Sequence[Any], is_prompt: bool) -> dict[str, Any]:
+        """What the template is given for a row without tools, with other texts in place of the contents."""
+        return {
+            "messages": self._given(
+                tuple({**message, "content": text} for message, text in zip(messages, texts, strict=True))
+            ),
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": is_prompt,
+            **self.tokenizer.special_tokens_map,
+            **self.arguments,
+        }
 
     def marks(self, messages: Messages, tools: Messages) -> tuple[str, Spans]:
         """The text of messages, and what the template's `{% generation %}` marks enclose in it."""
@@ -197,7 +219,16 @@ def chat_template(
     if not _writes_words(found) and _writes_words(parts := replace(found, in_parts=True)):
         found = parts
     header, end = _around_an_answer(found)
-    return replace(found, header=header, end=end)
+    return replace(found, header=header, end=end, _recordings=Recordings(_noting(found)))
+
+
+def _noting(template: ChatTemplate) -> jinja2.Template | None:
+    """The template as one that notes what it does, None where transformers has no such engine as is known here."""
+    from transformers.utils import chat_template_utils
+
+    source = template._source(())
+    compiled = getattr(chat_template_utils, "_compile_jinja_template", lambda _: None)(source)
+    return compiled and noting(compiled, source)
 
 
 def common(one: str, other: str) -> int:
