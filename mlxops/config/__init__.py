@@ -18,14 +18,7 @@ from mlxops.config.model import (
     RemoveConfig,
     VerifyConfig,
 )
-from mlxops.config.project import (
-    DoctorConfig,
-    InitConfig,
-    InstallDepsConfig,
-    ListTemplatesConfig,
-    QuickstartConfig,
-    StatusConfig,
-)
+from mlxops.config.project import InitConfig, InstallDepsConfig, ListTemplatesConfig, QuickstartConfig
 from mlxops.config.run import (
     CompareConfig,
     DeleteConfig,
@@ -49,7 +42,6 @@ __all__ = [
     "CreateDataConfig",
     "DebugCheckpointsConfig",
     "DeleteConfig",
-    "DoctorConfig",
     "DownloadConfig",
     "ExportConfig",
     "FinetuneConfig",
@@ -73,7 +65,6 @@ __all__ = [
     "RunConfig",
     "RunsConfig",
     "SqlConfig",
-    "StatusConfig",
     "StopConfig",
     "TagConfig",
     "TestConfig",

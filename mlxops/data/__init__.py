@@ -5,20 +5,23 @@ MLX may be loaded. The tokenizer is an argument.
 """
 
 from mlxops.data.formats import Record
+from mlxops.data.preparing import ROWS_AT_ONCE, Part, Preparation, WordTokens
 from mlxops.data.reading import HeldOut, Splits, read, read_held_out
-from mlxops.data.tokens import MASKING_RULES, Tokenized, Use, content_identity, encode, identity, masked, tokenize
+from mlxops.data.tokens import MASKING_RULES, Tokenized, Use, content_identity, identity, tokenize
 
 __all__ = [
     "MASKING_RULES",
+    "ROWS_AT_ONCE",
     "HeldOut",
+    "Part",
+    "Preparation",
     "Record",
     "Splits",
     "Tokenized",
     "Use",
+    "WordTokens",
     "content_identity",
-    "encode",
     "identity",
-    "masked",
     "read",
     "read_held_out",
     "tokenize",

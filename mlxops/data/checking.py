@@ -1,28 +1,19 @@
-"""What may spoil a training although every row can be read: looked for row by row, and kept in little memory.
+"""What may spoil a training although a row can be read, as far as the row itself tells.
 
-Of a row that has been seen only a digest of 8 bytes stays, and for the search for like rows a signature of 64 numbers,
-for the first `NEAR_ROWS` rows.
+Rows that repeat others are in `repetitions`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from mlxops.data.formats import Record
 
 Level = Literal["error", "warning"]
-
-NEAR_ROWS = 200_000
-"""Of more rows the first so many are compared with each other."""
-
-_ALIKE = 0.85  # share of three-word pieces that two rows have in common
-_PERMUTATIONS, _BANDS = 64, 8
-_FEWEST_WORDS = 8  # shorter rows are alike by chance
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _MAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b")
@@ -39,6 +30,7 @@ _SECRETS = (
 
 # One search in place of eight, for all texts that hold no secret.
 _BEGINNINGS = re.compile(r"-----BEGIN|AKIA|ASIA|gh[pousr]_|github_pat_|hf_|xox[abprs]-|sk-|AIza|eyJ")
+_SUSPICIOUS = re.compile(rf"{_CONTROL.pattern}|[\ufffd@]|{_BEGINNINGS.pattern}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +43,18 @@ class Finding:
     message: str
 
 
+def warning(kind: str, origin: str, message: str) -> Finding:
+    """Something that can be trained on, and may spoil the training."""
+    return Finding(level="warning", kind=kind, origin=origin, message=message)
+
+
 def of_row(record: Record) -> Iterator[Finding]:
     """What is suspicious in a row by itself."""
     yield from _order(record)
+    # one search over all texts, for all rows in which there is nothing to find
+    together = "\n".join([record.text or "", *[message["content"] for message in record.messages]])
+    if not _SUSPICIOUS.search(together):
+        return
     for where, text in _texts(record):
         if found := _CONTROL.search(text):
             yield _warning("control characters", record, f"{where}: the control character U+{ord(found[0]):04X}")
@@ -86,49 +87,6 @@ def _order(record: Record) -> Iterator[Finding]:
             yield _warning("empty fields", record, f"turn {number} of the role {message['role']!r} is empty")
 
 
-@dataclass
-class Repetitions:
-    """Rows that stood before, in this file or in another, word for word or nearly."""
-
-    near: bool = True
-    seen: dict[bytes, str] = field(default_factory=dict)
-    compared: int = 0
-    _origins: list[str] = field(default_factory=list)
-    _signatures: list[Any] = field(default_factory=list)
-    _index: Any = None
-
-    def of_row(self, record: Record) -> Finding | None:
-        """The earlier row that this one repeats."""
-        digest = blake2b(record.content.encode(), digest_size=8).digest()
-        first = self.seen.setdefault(digest, record.origin)
-        if first != record.origin:
-            is_same_file = _file(first) == _file(record.origin)
-            kind = "exact duplicates" if is_same_file else "the same row in two files"
-            return _warning(kind, record, f"the same as {first}")
-        return self._nearly(record) if self.near and self.compared < NEAR_ROWS else None
-
-    def _nearly(self, record: Record) -> Finding | None:
-        said = [record.text or "", *(turn["content"] for turn in record.messages if turn["role"] != "system")]
-        words = " ".join(said).lower().split()
-        if len(words) < _FEWEST_WORDS:
-            return None
-        import rensa
-
-        if self._index is None:
-            self._index = rensa.RMinHashLSH(threshold=_ALIKE, num_perm=_PERMUTATIONS, num_bands=_BANDS)
-        signature = rensa.RMinHash(num_perm=_PERMUTATIONS, seed=1)
-        signature.update([" ".join(words[place : place + 3]) for place in range(len(words) - 2)])
-        like = sorted(self._index.query(signature))
-        found = next((number for number in like if signature.jaccard(self._signatures[number]) >= _ALIKE), None)
-        self._index.insert(self.compared, signature)
-        self._signatures.append(signature)
-        self._origins.append(record.origin)
-        self.compared += 1
-        if found is None:
-            return None
-        return _warning("near duplicates", record, f"nearly the same as {self._origins[found]}")
-
-
 def _texts(record: Record) -> Iterator[tuple[str, str]]:
     if record.text is not None:
         yield "text", record.text
@@ -137,11 +95,7 @@ def _texts(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _warning(kind: str, record: Record, message: str) -> Finding:
-    return Finding(level="warning", kind=kind, origin=record.origin, message=message)
-
-
-def _file(origin: str) -> str:
-    return origin.rpartition(" row ")[0] or origin.rpartition(":")[0]
+    return warning(kind, record.origin, message)
 
 
 def _hidden(text: str) -> str:

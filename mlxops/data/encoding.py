@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxops.data.masking import MaskedText
 from mlxops.data.templates import Spans
@@ -18,20 +18,36 @@ from mlxops.data.templates import Spans
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Offsets = list[tuple[int, int]]
+
+class Offsets(NamedTuple):
+    """Where tokens begin and where they end, in characters."""
+
+    starts: Sequence[int]
+    stops: Sequence[int]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[int, int]]) -> Offsets:
+        """The offsets of a tokenizer, which gives a pair for each token."""
+        return cls(*zip(*pairs, strict=True)) if pairs else cls((), ())
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The tokens of a row and its spans in tokens; `is_split` tells that a prompt was tokenized apart."""
+    """The tokens of a row and its spans in tokens; `is_split` tells that a prompt was tokenized apart.
+
+    `offsets` are the places of the tokens in the text, where they were needed and the tokenizer tells them.
+    """
 
     tokens: list[int]
     spans: Spans
     is_split: bool = False
+    offsets: Offsets | None = None
 
 
 def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
     """Rows of text: trained whole, with one begin-of-text token where the tokenizer writes one, and an end of text."""
+    if not texts:
+        return []
     found = []
     for tokens in _tokenized(texts, tokenizer, add_special_tokens=True)["input_ids"]:
         complete = _complete(tokens, tokenizer)
@@ -52,7 +68,9 @@ def encode_masked(rows: Sequence[MaskedText], tokenizer: PreTrainedTokenizerBase
         if not row.turns:
             found.append(Encoded(tokens, ((0, len(tokens)),)))
         elif tokenizer.is_fast:
-            found.append(_with_end(row, _by_offsets(row, tokens, encoded.encodings[place].offsets, tokenizer, added)))
+            found.append(
+                _with_end(row, _by_offsets(row, tokens, Offsets.of(encoded.encodings[place].offsets), tokenizer, added))
+            )
         else:
             found.append(_with_end(row, _by_prefix(row, tokens, tokenizer)))
     return found
@@ -80,18 +98,18 @@ def _with_end(row: MaskedText, encoded: Encoded) -> Encoded:
     if row.appended is None:
         return encoded
     *spans, (start, stop) = encoded.spans
-    return Encoded([*encoded.tokens, row.appended], (*spans, (start, stop + 1)), encoded.is_split)
+    return replace(encoded, tokens=[*encoded.tokens, row.appended], spans=(*spans, (start, stop + 1)))
 
 
 def _by_offsets(
     row: MaskedText, tokens: list[int], offsets: Offsets, tokenizer: PreTrainedTokenizerBase, added: Collection[int]
 ) -> Encoded:
-    joined = Encoded(tokens, _spans(row.spans, tokens, offsets, added))
+    joined = Encoded(tokens, _spans(row.spans, tokens, offsets, added), offsets=offsets)
     cuts = sorted({start for start, _ in row.spans if not _begins_a_token(row.text, start, tokens, offsets, added)})
     if not cuts:
         return joined
     apart: list[int] = []
-    places: Offsets = []
+    places: list[tuple[int, int]] = []
     parts = list(pairwise([0, *cuts, len(row.text)]))
     encoded = _tokenized([row.text[start:stop] for start, stop in parts], tokenizer, add_special_tokens=False)
     for (first, _), ids, encoding in zip(parts, encoded["input_ids"], encoded.encodings, strict=True):
@@ -99,33 +117,34 @@ def _by_offsets(
         places += [(first + start, first + stop) for start, stop in encoding.offsets]
     if apart == tokens or decode(apart, tokenizer) != decode(tokens, tokenizer):
         return joined  # the second: a tokenizer that writes a blank before every text
-    return Encoded(apart, _spans(row.spans, apart, places, added), is_split=True)
+    offsets = Offsets.of(places)
+    return Encoded(apart, _spans(row.spans, apart, offsets, added), is_split=True, offsets=offsets)
 
 
 def _begins_a_token(text: str, start: int, tokens: list[int], offsets: Offsets, added: Collection[int]) -> bool:
     """Whether no ordinary token holds characters on both sides of a place."""
-    first = _first(start, offsets)
-    if first == len(offsets):
+    first = bisect_right(offsets.stops, start)
+    if first == len(tokens):
         return True
-    if offsets[first][0] < start:
+    if offsets.starts[first] < start:
         return tokens[first] in added
     # some tokenizers leave the blank that a token begins with out of its offsets
-    before = offsets[first - 1][1] if first else 0
+    before = offsets.stops[first - 1] if first else 0
     return before >= start or not text[before:start].isspace()
 
 
-def _first(start: int, offsets: Offsets) -> int:
-    return bisect_right(offsets, start, key=lambda offset: offset[1])
+def tokens_of(span: tuple[int, int], offsets: Offsets) -> tuple[int, int]:
+    """The tokens that hold the characters of a span."""
+    return bisect_right(offsets.stops, span[0]), bisect_left(offsets.starts, span[1])
 
 
 def _spans(spans: Spans, tokens: list[int], offsets: Offsets, added: Collection[int]) -> Spans:
     """Spans of tokens: a token is in a span when it holds any of its characters."""
     found: list[tuple[int, int]] = []
     for start, stop in spans:
-        first = _first(start, offsets)
-        if first < len(offsets) and offsets[first][0] < start and tokens[first] in added:
+        first, after = tokens_of((start, stop), offsets)
+        if first < len(tokens) and offsets.starts[first] < start and tokens[first] in added:
             first += 1  # a token of the tokenizer's own that takes the white space behind it along
-        after = bisect_left(offsets, stop, key=lambda offset: offset[0])
         found.append((max(first, found[-1][1] if found else 0), after))
     return tuple(found)
 

@@ -31,6 +31,18 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
     twice: list[tuple[str, str]] = field(default_factory=list)
+    cleared: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many problems there were, those that were cleared among them."""
+        return self.cleared + len(self.problems)
+
+    def clear(self) -> None:
+        """Forget what is wrong so far but for the number."""
+        self.cleared += len(self.problems)
+        for found in (self.problems, self.hints, self.twice):
+            found.clear()
 
 
 def read_file(file: Path, shown: str, findings: Findings) -> list[Record]:

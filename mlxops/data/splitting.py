@@ -27,6 +27,15 @@ def divide(records: list[Record], *, seed: int = 0) -> tuple[list[Record], list[
     return train, valid
 
 
+def is_kept_back(content: str, *, seed: int = 0) -> bool:
+    """Whether the rule puts a row of this content on the side of validation, whatever rows there are besides."""
+    return _place_of(content, seed) < VALID_SHARE
+
+
 def _place(record: Record, seed: int) -> float:
-    digest = hashlib.sha256(f"{seed}:{record.content}".encode()).digest()
+    return _place_of(record.content, seed)
+
+
+def _place_of(content: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}:{content}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,20 +1,18 @@
-"""Records into token rows: the order of the rows, the limit on their length, and what a person should know of them.
+"""Rows ready to train on: their order, the limit on their length, and what a person should know of them.
 
-The text of a conversation is in `templates`, what is trained of it in `masking`, the tokens of a text in `encoding`.
+How a record becomes token rows is in `preparing`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlxops.data import dropped, encoding
-from mlxops.data.encoding import Encoded
-from mlxops.data.formats import Record, Unusable
-from mlxops.data.masking import Masked, MaskedText, mask
-from mlxops.data.templates import ChatTemplate, chat_template, with_text_arguments
+from mlxops.data import encoding
+from mlxops.data.formats import Record
+from mlxops.data.preparing import ROWS_AT_ONCE, Preparation
 from mlxops.errors import InvalidData
 from mlxops.rows import TokenRow
 
@@ -31,9 +29,7 @@ It is raised by every change that gives any record other tokens or spans: a run 
 is then told why it cannot be resumed.
 """
 
-_ROWS_AT_ONCE = 256  # the tokenizer works on them in parallel; more are no faster
 _EXAMPLES = 3
-_LONGEST_REMAINDER = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,23 +59,6 @@ class Tokenized:
     examples: tuple[Example, ...] = ()
 
 
-@dataclass
-class _Findings:
-    """What is wrong so far, and what is counted on the way."""
-
-    problems: list[str] = field(default_factory=list)
-    without_tools: list[str] = field(default_factory=list)
-    thoughts: int = 0
-    endless: int = 0
-    remainder: str = ""
-    appended: dict[int, int] = field(default_factory=dict)
-    split: int = 0
-    conversations: int = 0
-    parts: int = 0
-    tokens_before: int = 0
-    tokens_after: int = 0
-
-
 def tokenize(
     records: Sequence[Record],
     tokenizer: PreTrainedTokenizerBase,
@@ -99,25 +78,26 @@ def tokenize(
     `progress` is told (done, total). Raises `InvalidData` with every row that the model's chat template cannot show,
     or where nothing is left of any row to train on. Rows of another `use` are named by it, and may all be left out.
     """
-    template = None
-    if any(record.messages for record in records):
-        template = chat_template(tokenizer, stops=stops, arguments=template_arguments)
+    preparation = Preparation(tokenizer, mask_prompt=mask_prompt, stops=stops, template_arguments=template_arguments)
     rows: list[TokenRow] = []
-    findings = _Findings()
-    for done in range(0, len(records), _ROWS_AT_ONCE):
-        rows += _encode(records[done : done + _ROWS_AT_ONCE], tokenizer, template, mask_prompt, findings)
+    problems: list[str] = []
+    places = range(0, len(records), ROWS_AT_ONCE)
+    parts = preparation.parts(records[place : place + ROWS_AT_ONCE] for place in places)
+    for done, part in zip(places, parts, strict=True):
+        rows += part.rows
+        problems += part.problems
         if progress is not None:
-            progress(min(done + _ROWS_AT_ONCE, len(records)), len(records))
-    if findings.problems:
+            progress(min(done + ROWS_AT_ONCE, len(records)), len(records))
+    if problems:
         hint = "change or remove these rows, or train a model whose chat template takes them"
         if use == "validation":
             hint += "; `--val-batches 0` trains without validation"
         raise InvalidData(
-            f"{len(findings.problems):,} of {len(records):,} {use} rows cannot be used with this model",
-            findings.problems,
+            f"{len(problems):,} of {len(records):,} {use} rows cannot be used with this model",
+            problems,
             hint=hint,
         )
-    tokenized = _cut(rows, max_seq_length, tokenizer, _notes(template, findings, len(records)))
+    tokenized = _cut(rows, max_seq_length, tokenizer, preparation.notes(len(records)))
     if tokenized.left_out and not tokenized.rows and use == "training":
         raise InvalidData(
             f"within {max_seq_length:,} tokens no row has a word to train on; "
@@ -126,36 +106,6 @@ def tokenize(
             hint=f"raise `--max-seq-length`, to {tokenized.longest} for all of every row",
         )
     return tokenized
-
-
-def encode(
-    records: Sequence[Record],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    mask_prompt: bool,
-    stops: Collection[int] = (),
-    template_arguments: Mapping[str, Any] | None = None,
-) -> tuple[list[TokenRow], list[str], tuple[str, ...]]:
-    """The token rows of records in full length, the problems of those that have none, and notes: one part of many."""
-    template = None
-    if any(record.messages for record in records):
-        template = chat_template(tokenizer, stops=stops, arguments=template_arguments)
-    findings = _Findings()
-    rows = _encode(records, tokenizer, template, mask_prompt, findings)
-    return rows, findings.problems, _notes(template, findings, len(records))
-
-
-def masked(
-    record: Record,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    mask_prompt: bool,
-    stops: Collection[int] = (),
-    template_arguments: Mapping[str, Any] | None = None,
-) -> tuple[MaskedText, ...]:
-    """The rows of one conversation as text, in the order in which `tokenize` makes token rows of them."""
-    template = chat_template(tokenizer, stops=stops, arguments=template_arguments)
-    return _mask(template, record, mask_prompt, _Findings())[1].rows
 
 
 def identity(rows: Iterable[TokenRow]) -> str:
@@ -174,87 +124,6 @@ def content_identity(records: Iterable[Record]) -> str:
     for record in records:
         digest.update(f"{record.content}\n".encode())
     return digest.hexdigest()
-
-
-def _encode(
-    records: Sequence[Record],
-    tokenizer: PreTrainedTokenizerBase,
-    template: ChatTemplate | None,
-    mask_prompt: bool,
-    findings: _Findings,
-) -> list[TokenRow]:
-    """Token rows of full length, in the order given."""
-    import numpy
-
-    texts = [record for record in records if record.text is not None]
-    masked: list[tuple[Record, MaskedText]] = []
-    wholes: dict[int, str] = {}
-    for record in records:
-        if record.text is None and template is not None:
-            try:
-                whole, found = _mask(template, record, mask_prompt, findings)
-            except Unusable as unusable:
-                findings.problems.append(f"{record.origin}: {unusable}")
-                continue
-            if len(found.rows) > 1:
-                wholes[id(record)] = whole
-            masked += [(record, row) for row in found.rows]
-    by_record: dict[int, list[Encoded]] = {}
-    encoded_texts = encoding.encode_texts([record.text or "" for record in texts], tokenizer) if texts else []
-    for record, row in zip(texts, encoded_texts, strict=True):
-        by_record[id(record)] = [row]
-    for (record, _), row in zip(masked, encoding.encode_masked([row for _, row in masked], tokenizer), strict=True):
-        by_record.setdefault(id(record), []).append(row)
-        findings.split += row.is_split
-    _count_parts(wholes, by_record, tokenizer, findings)
-    return [
-        TokenRow(tokens=numpy.array(row.tokens, dtype=numpy.int32), spans=row.spans, origin=record.origin)
-        for record in records
-        for row in by_record.get(id(record), ())
-    ]
-
-
-def _mask(template: ChatTemplate, record: Record, mask_prompt: bool, findings: _Findings) -> tuple[str, Masked]:
-    record, whole = _rendered(template, record)
-    found = mask(template, record, whole) if mask_prompt else Masked(rows=(MaskedText(text=whole, turns=(), spans=()),))
-    left_out = dropped.check(template, record, found.rows)
-    findings.thoughts += left_out.thoughts
-    findings.without_tools += [record.origin] if left_out.tools else []
-    findings.endless += found.endless
-    findings.remainder = findings.remainder or found.remainder
-    for row in found.rows:
-        if row.appended is not None:
-            findings.appended[row.appended] = findings.appended.get(row.appended, 0) + 1
-    return whole, found
-
-
-def _rendered(template: ChatTemplate, record: Record) -> tuple[Record, str]:
-    """The whole text of a row; the arguments of its calls are text where the template wants that."""
-    try:
-        return record, template.render(record.messages, record.tools)
-    except Unusable:
-        messages = with_text_arguments(record.messages)
-        if messages == record.messages:
-            raise
-        try:
-            return replace(record, messages=messages), template.render(messages, record.tools)
-        except Unusable:
-            pass
-        raise
-
-
-def _count_parts(
-    wholes: Mapping[int, str],
-    by_record: Mapping[int, list[Encoded]],
-    tokenizer: PreTrainedTokenizerBase,
-    findings: _Findings,
-) -> None:
-    """Count what conversations that became several rows are in tokens, as one row and as several."""
-    whole = encoding.encode_masked([MaskedText(text=text, turns=(), spans=()) for text in wholes.values()], tokenizer)
-    findings.conversations += len(wholes)
-    findings.parts += sum(len(by_record[each]) for each in wholes)
-    findings.tokens_before += sum(len(row.tokens) for row in whole)
-    findings.tokens_after += sum(len(row.tokens) for each in wholes for row in by_record[each])
 
 
 def _cut(rows: list[TokenRow], limit: int, tokenizer: PreTrainedTokenizerBase, notes: tuple[str, ...]) -> Tokenized:
@@ -297,51 +166,3 @@ def _examples(rows: Sequence[TokenRow], tokenizer: PreTrainedTokenizerBase) -> t
         )
         found.append(Example(origin=row.origin, text=text(row.length), trained=trained))
     return tuple(found)
-
-
-def _notes(template: ChatTemplate | None, findings: _Findings, count: int) -> tuple[str, ...]:
-    if template is None:
-        return ()
-    notes = []
-    if findings.conversations:
-        notes.append(
-            f"{findings.conversations:,} of {count:,} conversations became {findings.parts:,} rows, because the chat "
-            "template writes earlier turns differently once later ones follow: "
-            f"{findings.tokens_after:,} tokens instead of {findings.tokens_before:,}"
-        )
-    if findings.remainder:
-        shown = (
-            findings.remainder
-            if len(findings.remainder) <= _LONGEST_REMAINDER
-            else findings.remainder[:_LONGEST_REMAINDER] + "…"
-        )
-        notes.append(
-            f"the generation prompt ends with {shown!r}, which the rows do not have (`--chat-template-config`)"
-        )
-    if findings.thoughts:
-        notes.append(f"the chat template drops the thoughts of {_counted(findings.thoughts, 'turn')}")
-    for token, rows in sorted(findings.appended.items()):
-        name = template.tokenizer.convert_ids_to_tokens(token)
-        notes.append(
-            f"the chat template writes no token that ends the last turn: {name!r} is added to {_counted(rows, 'row')}"
-        )
-    if findings.endless:
-        notes.append(
-            f"no token ends {_counted(findings.endless, 'earlier turn')} of the assistant, so none is trained there"
-        )
-    if findings.split:
-        notes.append(
-            f"in {_counted(findings.split, 'row')} a token would join prompt and answer: they are tokenized apart"
-        )
-    if findings.without_tools:
-        rows = len(findings.without_tools)
-        notes.append(
-            f"the chat template leaves the tools out, in {_counted(rows, 'row')}, first in {findings.without_tools[0]}"
-        )
-    if template.writes_the_date:
-        notes.append("the chat template writes the date: rows say 26 July 2024, so that they are the same tomorrow")
-    return tuple(notes)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

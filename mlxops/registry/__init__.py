@@ -24,7 +24,7 @@ from mlxops.registry.curves import (
     loss_curve,
     metric_series,
 )
-from mlxops.registry.database import Registry, data_version, identity, may_write, open_read_only, open_registry
+from mlxops.registry.database import Registry, data_version, open_read_only, open_registry
 from mlxops.registry.delete import check_removable, remove_runs, rows_of_runs
 from mlxops.registry.environments import record_environment
 from mlxops.registry.evaluations import (
@@ -40,7 +40,6 @@ from mlxops.registry.evaluations import (
     record_evaluation,
 )
 from mlxops.registry.export import TableRows, read_metrics, read_runs, read_tables
-from mlxops.registry.health import RegistryHealth, health
 from mlxops.registry.heartbeat import Heartbeat
 from mlxops.registry.history import add_event, events_of
 from mlxops.registry.imported import (
@@ -62,10 +61,8 @@ from mlxops.registry.models import (
     runs_of_model,
 )
 from mlxops.registry.monitor import (
-    DiskTotal,
     RunOverview,
     attempts_at_work,
-    disk_total,
     last_points,
     one_moment,
     overview,
@@ -94,6 +91,7 @@ from mlxops.registry.runs import (
     new_name,
     run_named,
     set_tags,
+    speeds_here,
     summary_columns,
     update_run,
 )
@@ -111,7 +109,6 @@ __all__ = [
     "CheckpointRow",
     "ComparedScore",
     "CreatedRun",
-    "DiskTotal",
     "EventView",
     "FamilyMember",
     "FoundRun",
@@ -134,7 +131,6 @@ __all__ = [
     "Range",
     "Ranges",
     "Registry",
-    "RegistryHealth",
     "RunOverview",
     "RunRow",
     "RunSummaryView",
@@ -162,7 +158,6 @@ __all__ = [
     "create_run",
     "curve_summary",
     "data_version",
-    "disk_total",
     "end_attempt",
     "evaluations_of",
     "events_of",
@@ -171,9 +166,7 @@ __all__ = [
     "forget_model",
     "fuse_evaluation",
     "gather_points",
-    "health",
     "id_of",
-    "identity",
     "imports_of",
     "is_free",
     "is_proven_alive",
@@ -187,7 +180,6 @@ __all__ = [
     "mark_checkpoint",
     "mark_pruned",
     "mark_verified",
-    "may_write",
     "metric_series",
     "new_name",
     "offer_checkpoint",
@@ -218,6 +210,7 @@ __all__ = [
     "saved_query",
     "schema",
     "set_tags",
+    "speeds_here",
     "start_attempt",
     "summary_columns",
     "summary_of",

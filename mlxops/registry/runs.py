@@ -14,6 +14,7 @@ from mlxops.options import nearest
 from mlxops.registry import naming
 from mlxops.registry.database import Registry
 from mlxops.registry.names import check_name, readable_name
+from mlxops.registry.processes import this_host
 from mlxops.registry.rows import JsonObject, RunRow
 from mlxops.registry.views import RunSummaryView
 
@@ -184,6 +185,23 @@ def _insert_tags(db: Registry, run_id: int, tags: Iterable[str]) -> None:
     db.connection.executemany(
         "INSERT INTO tags (run_id, tag) VALUES (?, ?) ON CONFLICT DO NOTHING", [(run_id, tag) for tag in cleaned]
     )
+
+
+def speeds_here(db: Registry, *, model: str) -> list[float]:
+    """How fast each run of a model trained on this machine, in trained tokens per second."""
+    return [
+        float(speed)
+        for (speed,) in db.connection.execute(
+            """
+            SELECT run_speed.tokens_per_second
+            FROM run_speed
+            JOIN runs ON runs.id = run_speed.run_id
+            JOIN attempts ON attempts.id = run_speed.attempt_id
+            WHERE runs.model = ? AND attempts.host = ?
+            """,
+            (model, this_host()),
+        )
+    ]
 
 
 def list_runs(

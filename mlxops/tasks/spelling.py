@@ -65,8 +65,6 @@ SPELLINGS: Mapping[str, Spelling] = {
     "monitor": _MONITOR,
     "train-monitor": _MONITOR,
     "train.monitor": _MONITOR,
-    "status": _MONITOR,
-    "project.status": _MONITOR,
     "download-model": _DOWNLOAD,
     "model.download": _DOWNLOAD,
     "models": _MODELS,

@@ -90,7 +90,7 @@ def preview(invocation: Invocation, config: PreviewDataConfig, progress: Progres
     notes: list[str] = []
     for use, record in chosen:
         tokenized = tokenize([record], "tokens", "training")
-        texts = tokenize.masked(record) if record.messages else ()
+        texts = tokenize.preparation().masked(record) if record.messages else ()
         for part, row in enumerate(tokenized.rows):
             text = texts[part] if texts and len(texts) == len(tokenized.rows) else None
             rows.append(_previewed(row, text, use, part, len(tokenized.rows), config.max_seq_length, tokenize))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,6 @@ from mlxops import data, words
 from mlxops.config import LoraConfig
 from mlxops.config.train import USUAL_LAYERS, layers_trained
 from mlxops.data import checking
-from mlxops.data.masking import MaskedText
 from mlxops.errors import BadRequest, InvalidData
 from mlxops.jobs.eval.questions import last_answer
 from mlxops.jobs.train import adopt, fit
@@ -23,7 +22,6 @@ from mlxops.models.identity import model_identity as identify_model
 from mlxops.models.tokenizer import eos_ids, load_tokenizer, template_arguments
 from mlxops.projects.project import Project
 from mlxops.registry import JsonObject
-from mlxops.rows import TokenRow
 from mlxops.training import batches
 from mlxops.training.fingerprint import deciding_settings, fingerprint
 from mlxops.training.origin import Origin
@@ -167,24 +165,14 @@ class Tokenize:
         """What the chat template is told besides the messages."""
         return {**template_arguments(self.tokenizer), **self.config.chat_template_config}
 
-    def whole(self, records: Sequence[data.Record]) -> tuple[list[TokenRow], list[str], tuple[str, ...]]:
-        """The token rows of records before they are cut, the problems of those that have none, and notes."""
-        return data.encode(
-            records,
+    def preparation(self, *, with_words: bool = False) -> data.Preparation:
+        """The preparation that a call runs, for rows of full length and part by part."""
+        return data.Preparation(
             self.tokenizer,
             mask_prompt=self.config.mask_prompt,
             stops=self.stops,
             template_arguments=self.template_arguments,
-        )
-
-    def masked(self, record: data.Record) -> tuple[MaskedText, ...]:
-        """The texts of a conversation's rows, in the order of its token rows, with how their spans were found."""
-        return data.masked(
-            record,
-            self.tokenizer,
-            mask_prompt=self.config.mask_prompt,
-            stops=self.stops,
-            template_arguments=self.template_arguments,
+            with_words=with_words,
         )
 
 

@@ -12,7 +12,8 @@ from mlxops.ui.terminal.console import is_unicode
 
 if TYPE_CHECKING:
     from mlxops.data.checking import Finding
-    from mlxops.jobs.data.check import CheckedData, TokenFigures
+    from mlxops.jobs.data.check import CheckedData
+    from mlxops.jobs.data.figures import TokenFigures
 
 _SHOWN = 5  # rows of one kind
 _BAR = 30
@@ -54,18 +55,26 @@ def _kind(kind: str, count: int, found: list[Finding], console: Console) -> None
 
 def _tokens(figures: TokenFigures, console: Console) -> None:
     share = words.percent(figures.trained_tokens / figures.total_tokens if figures.total_tokens else 0)
-    time = (
-        words.duration(figures.seconds_per_epoch) if figures.seconds_per_epoch else "unknown: no run of this model yet"
-    )
     pairs = [
         ("tokens", f"{figures.total_tokens:,} within the limit, the longest row {figures.longest:,}"),
         ("trained", f"{figures.trained_tokens:,} ({share}); the others are context"),
+        *[
+            (role, f"{count:,} ({words.percent(count / figures.total_tokens)})")
+            for role, count in figures.by_role.items()
+        ],
         ("one epoch", words.plural(figures.batches_per_epoch, "iteration")),
         ("padding", f"{words.percent(figures.padding_share)} of what is computed"),
-        ("time per epoch", time),
+        ("time per epoch", _time(figures)),
     ]
     tables.facts(f"{words.plural(figures.rows, 'row')} to train", pairs, [], console)
     most = max(figures.lengths.values(), default=1)
     for bound, count in figures.lengths.items():
         bar = lines.bar(count / most, _BAR, unicode=is_unicode(console))
         console.print(f"  up to {bound:>7,} tokens  {bar.plain}  {count:,}", soft_wrap=True)
+
+
+def _time(figures: TokenFigures) -> str:
+    if figures.seconds_per_epoch is None or figures.tokens_per_second is None:
+        return "unknown: no run of this model on this machine yet"
+    speed = f"{figures.tokens_per_second:,.0f} trained tokens per second"
+    return f"{words.duration(figures.seconds_per_epoch)} at {speed}, as in earlier runs"

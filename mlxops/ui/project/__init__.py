@@ -1,1 +1,0 @@
-"""What the tasks on projects and on the machine show."""
