@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from invoke import Collection, Program
 from invoke.exceptions import Exit, ParseError, UnexpectedExit
 from invoke.util import yaml
 
-from mlxops import __version__, files
-from mlxops.projects import project
+from mlxops import __version__
+from mlxops.projects import entering, project
 from mlxops.tasks import failures, namespace, pages, spelling
-
-_HANDED_OVER = "MLXOPS_HANDED_OVER_TO"
 
 
 class Toolkit(Program):
@@ -86,27 +82,10 @@ def main() -> None:
     except OSError:
         print("the folder you stand in is not there any more\nhint: cd into another one", file=sys.stderr)
         sys.exit(1)
-    python = _python_of_the_project(project.find(here).root)
+    python = entering.python_of(project.find(here).root)
     if python is not None:
-        _hand_over(python)
+        entering.enter(python, "mlxops")
     program.run()
-
-
-def _python_of_the_project(root: Path) -> Path | None:
-    """The project's Python, so that its version of mlxops opens its registry; None where this is it already."""
-    environment = root / ".venv"
-    python = environment / "bin" / "python"
-    has_mlxops = any(environment.glob("lib/python*/site-packages/mlxops*"))
-    if not python.exists() or not has_mlxops or files.is_same(Path(sys.prefix), environment):
-        return None
-    # An environment that takes itself for another one would be handed over to for ever.
-    return None if os.environ.get(_HANDED_OVER) == str(environment) else python
-
-
-def _hand_over(python: Path) -> NoReturn:
-    sys.stdout.flush()
-    os.environ[_HANDED_OVER] = str(python.parents[1])
-    os.execv(python, [str(python), "-m", "mlxops", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from commands import ROOT
+from ready_programs import ready_programs
 
 from mlxops.models.tiny import make_tiny
 from mlxops.tasks import namespace
@@ -167,7 +168,13 @@ def test_a_program_of_others_has_the_options_that_a_sentence_gives_it(command: s
 
 
 @pytest.fixture
-def old_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def programs(tmp_path: Path) -> Iterator[Path]:
+    with ready_programs(tmp_path / "programs") as folder:
+        yield folder
+
+
+@pytest.fixture
+def old_project(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project as the older toolkit left it: its copies of the data, the adapter and log that mlx-lm wrote for it.
 
     The model has as many layers as mlx-lm and the toolkit train unless told otherwise.
@@ -195,6 +202,7 @@ def old_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (project / "venv").mkdir()
     monkeypatch.chdir(project)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
     # what the older `lora` ran
     trained = shell(
         "mlx_lm lora --model models/NAME --train --data mlx_data --iters 10 --save-every 10 --batch-size 4"

@@ -188,7 +188,7 @@ def test_the_projects_own_version_runs_there(monkeypatch: pytest.MonkeyPatch) ->
     Path("below").mkdir()
     monkeypatch.chdir("below")
 
-    assert run_python("-m", "mlxops", "runs", "--model", "a b") == (0, "-m|mlxops|runs|--model|a b|", "")
+    assert run_python("-m", "mlxops", "runs", "--model", "a b") == (0, "-P|-m|mlxops|runs|--model|a b|", "")
 
 
 @pytest.mark.slow

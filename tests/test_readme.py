@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from commands import ROOT
+from ready_programs import ready_programs
 
 from mlxops.models import sample
 
@@ -36,20 +37,19 @@ def test_the_picture_of_the_readme_is_there() -> None:
 
 
 @pytest.mark.slow
-def test_every_other_command_of_the_readme_does_its_work(
-    tiny_model: Path, smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLXOPS_CACHE", str(tmp_path / "cache"))
-    sample.SMOLLM2.place(tmp_path / "cache").parent.mkdir(parents=True)
-    sample.SMOLLM2.place(tmp_path / "cache").symlink_to(smollm2_gguf)
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    run(".venv/bin/mlx-toolkit quickstart --tiny --iters 1", tmp_path)
-    put_tiny_for_smollm2(tmp_path / "quickstart", tiny_model)
-    for file in (tmp_path / "quickstart" / "data").glob("*.jsonl"):
-        shorten(file)
+def test_every_other_command_of_the_readme_does_its_work(tiny_model: Path, smollm2_gguf: Path, tmp_path: Path) -> None:
+    place = sample.SMOLLM2.place(Path(os.environ["MLXOPS_CACHE"]))
+    place.parent.mkdir(parents=True)
+    place.symlink_to(smollm2_gguf)
+    (tmp_path / ".venv").mkdir()
+    with ready_programs(tmp_path / ".venv" / "bin"):
+        run(".venv/bin/mlx-toolkit quickstart --tiny --iters 1", tmp_path)
+        put_tiny_for_smollm2(tmp_path / "quickstart", tiny_model)
+        for file in (tmp_path / "quickstart" / "data").glob("*.jsonl"):
+            shorten(file)
 
-    tried = [command for command in commands()[2:] if command not in WITH_A_NETWORK]
-    ended = run("\n".join(["set -ex", *tried]), tmp_path)
+        tried = [command for command in commands()[2:] if command not in WITH_A_NETWORK]
+        ended = run("\n".join(["set -ex", *tried]), tmp_path)
 
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert len(tried) > 15

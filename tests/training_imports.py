@@ -1,5 +1,6 @@
 """Imported by the server that commands are forked from: all that a command loads, and nothing computed with it."""
 
+import gc
 from importlib import import_module
 
 from mlxops.projects import blas, machine
@@ -9,17 +10,32 @@ blas.load(threads=None, core_type=None, cache=machine.user_cache(), setting=None
 
 for name in (
     "mlxops.__main__",
+    "mlxops.jobs.model.download",
+    "mlxops.jobs.train.detach",
+    "mlxops.jobs.train.fine_tune",
+    "mlxops.jobs.train.outcome",
+    "mlxops.jobs.train.prepare",
     "mlxops.jobs.train.session",
     "mlxops.models.loading",
     "mlxops.models.tokenizer",
     "mlxops.training.loop",
+    "mlxops.models.generation",
+    "mlxops.ui.terminal.confirm",
     "mlxops.ui.train.live",
     "mlxops.ui.train.outcome",
     "mlxops.ui.terminal.progress",
+    "mlx_lm.models.llama",
+    "psutil",
+    "transformers.models.llama",
     "safetensors",
     "sqlite_utils",
+    # what the processes of tests call
+    "ready_programs",
 ):
     import_module(name)
 
 # read from files once a server instead of once a command
 import_module("mlxops.models.folders").supported_architectures()
+
+# a command that collects garbage looks at its own objects alone
+gc.freeze()

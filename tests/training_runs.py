@@ -61,7 +61,7 @@ class Command:
     def __init__(self, project: Path, options: Sequence[str], first: Callable[[], None] | None = None) -> None:
         self._said = project.with_name(f"{project.name}.said-{next(_numbers)}")
         self._begun, begun = multiprocessing.Pipe(duplex=False)
-        self._process = _forks().Process(target=_run, args=(project, options, self._said, begun, first), daemon=True)
+        self._process = forks().Process(target=_run, args=(project, options, self._said, begun, first), daemon=True)
         self._process.start()
         begun.close()
         self.pid = self._process.pid or 0
@@ -183,7 +183,7 @@ def contents(folder: Path, pattern: str = "*") -> dict[str, tuple[bytes, int]]:
 
 def gates() -> tuple[Event, Event]:
     """What `pause_before` says and waits for."""
-    return _forks().Event(), _forks().Event()
+    return forks().Event(), forks().Event()
 
 
 def attempts(project: Path, name: str) -> list[dict[str, Any]]:
@@ -336,8 +336,16 @@ def _find(place: str) -> tuple[Any, str]:
 # the command's own process -------------------------------------------------------------------------------------------
 
 
+def hear_signals() -> None:
+    """Have this process hear signals as one from a shell does: the session's own may be ignored, as under nohup."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @cache
-def _forks() -> multiprocessing.context.ForkServerContext:
+def forks() -> multiprocessing.context.ForkServerContext:
+    """What starts processes that are forked from a server which has loaded all that a command needs."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training_imports"])
     before = dict(os.environ)
@@ -362,10 +370,7 @@ def _run(
     output = os.open(said, os.O_WRONLY | os.O_CREAT, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    # the session's own may be ignored, as under nohup
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    hear_signals()
     steps = os.open(_steps(project), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     act_before("mlxops.training.loop:train", lambda: begun.send_bytes(b"training"))
     act_before(STEP, lambda: os.write(steps, b"."))

@@ -18,7 +18,14 @@ from mlxops.config.model import (
     RemoveConfig,
     VerifyConfig,
 )
-from mlxops.config.project import InitConfig, InstallDepsConfig, ListTemplatesConfig, QuickstartConfig
+from mlxops.config.project import (
+    DoctorConfig,
+    InitConfig,
+    InstallDepsConfig,
+    ListTemplatesConfig,
+    QuickstartConfig,
+    StatusConfig,
+)
 from mlxops.config.run import (
     CompareConfig,
     DeleteConfig,
@@ -42,6 +49,7 @@ __all__ = [
     "CreateDataConfig",
     "DebugCheckpointsConfig",
     "DeleteConfig",
+    "DoctorConfig",
     "DownloadConfig",
     "ExportConfig",
     "FinetuneConfig",
@@ -65,6 +73,7 @@ __all__ = [
     "RunConfig",
     "RunsConfig",
     "SqlConfig",
+    "StatusConfig",
     "StopConfig",
     "TagConfig",
     "TestConfig",

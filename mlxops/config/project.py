@@ -48,3 +48,22 @@ class InstallDepsConfig:
     upgrade: bool = option(False, "newer versions of what is there; else nothing is done where nothing is missing")
     python: str | None = option(None, "program or path of the Python to use (the one at work unless given)")
     json: bool = option(False, "the result as JSON")
+
+
+@settings
+class StatusConfig:
+    """Settings of the state of machine and project."""
+
+    live: bool = option(False, "keep drawing until q or Ctrl-C, in a terminal")
+    refresh: float = option(2.0, "seconds between two looks", at_least=0.5, at_most=3600)
+    json: bool = option(False, "as JSON")
+
+
+@settings
+class DoctorConfig:
+    """Settings of the checks of machine and project."""
+
+    EXAMPLES: ClassVar = ("doctor", "doctor --fix")
+
+    fix: bool = option(False, "do the cures that are safe, and say so; without it nothing is written")
+    json: bool = option(False, "as JSON")

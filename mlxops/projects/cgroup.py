@@ -20,6 +20,16 @@ def cpu_limit(process: Path = Path("/proc/self"), root: Path = Path("/sys/fs/cgr
     return min(limits, default=None)
 
 
+def memory_limit(process: Path = Path("/proc/self"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """The bytes that the processes of this group may take together, or None without a limit."""
+    limits = []
+    for folder in _folders(process, root, "memory"):
+        limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
+        if limit and limit[0].isdigit():
+            limits.append(int(limit[0]))
+    return min(limits, default=None)
+
+
 def memory_left(process: Path = Path("/proc/self"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """The bytes that this process may still take, or None without a limit. Cached files count as free."""
     left = []

@@ -124,6 +124,17 @@ def lock_of(folder: Path) -> str:
     return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
 
 
+def stamp_of(folder: Path) -> dict[str, Any]:
+    """What mlxops wrote down of an environment that it made or filled, empty for one that it did not."""
+    return _read_stamp(folder)
+
+
+def is_damaged(folder: Path) -> bool:
+    """Whether an installation that was killed left a package half there: pip would take it for installed."""
+    leftovers = any(folder.glob("lib/python*/site-packages/~*"))
+    return leftovers or not all(_is_whole(each) for each in _distributions(folder))
+
+
 def version_of(folder: Path) -> str:
     """The version of an environment's Python; raises `Failed` where it does not run."""
     python = _ask(python_of(folder))
@@ -192,7 +203,7 @@ def _look(wanted: Wanted) -> Found:
         python=_ask(python_of(folder)),
         chosen=_ask(wanted.python) if wanted.python else None,
         packages=frozenset(_name(each) for each in _distributions(folder)),
-        is_damaged=stamp.get("state") == "filling" and _is_damaged(folder),
+        is_damaged=stamp.get("state") == "filling" and is_damaged(folder),
         has_more=not (folder / "pyvenv.cfg").exists() and any(map(_is_anothers, folder.iterdir())),
     )
 
@@ -236,12 +247,6 @@ def _name(distribution: Path) -> str:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _is_damaged(folder: Path) -> bool:
-    """Whether an installation that was killed left a package half there: pip would take it for installed."""
-    leftovers = any(folder.glob("lib/python*/site-packages/~*"))
-    return leftovers or not all(_is_whole(each) for each in _distributions(folder))
 
 
 def _is_whole(distribution: Path) -> bool:

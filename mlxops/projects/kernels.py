@@ -37,10 +37,7 @@ class Kernels:
     def take(self) -> None:
         """Take what is kept; never an error."""
         with suppress(OSError):
-            for library in self.kept.rglob("*.so"):
-                place = self.here / library.relative_to(self.kept)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.link(library, place)
+            shutil.copytree(self.kept, self.here, copy_function=os.link, dirs_exist_ok=True)
 
     def keep(self) -> None:
         """Keep what this process has loaded, which is whole for that; never an error."""
@@ -103,5 +100,5 @@ def _temporary_folder(folder: Path) -> Iterator[None]:
 def _loaded(folder: Path) -> list[Path]:
     """The libraries in a folder that this process has loaded."""
     mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
-    names = {line[line.index("/") :] for line in mapped.splitlines() if "/" in line}
-    return [path for path in folder.rglob("*.so") if str(path) in names]
+    names = {line[line.index("/") :] for line in mapped.splitlines() if f" {folder}/" in line}
+    return [Path(name) for name in sorted(names) if name.endswith(".so") and Path(name).exists()]

@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,7 @@ from mlxops.projects import cgroup
 ON_MACOS = sys.platform == "darwin"
 ON_LINUX = sys.platform == "linux"
 
-# What a result can depend on, down to the packages that carry MLX's code for one kind of device.
-_PACKAGES = (
+PACKAGES = (
     "mlx",
     "mlx-cpu",
     "mlx-metal",
@@ -37,6 +37,7 @@ _PACKAGES = (
     "tokenizers",
     "transformers",
 )
+"""What a result can depend on, down to the packages that carry MLX's code for one kind of device."""
 
 
 def facts() -> dict[str, Any]:
@@ -48,7 +49,7 @@ def facts() -> dict[str, Any]:
         "boot_id": boot_id(),
         "os": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
         "available_cores": available_cores(),
         "memory": psutil.virtual_memory().total,
@@ -61,13 +62,14 @@ def boot_id() -> str | None:
     if ON_LINUX:
         return _first_line(Path("/proc/sys/kernel/random/boot_id"))
     if ON_MACOS:
-        return _sysctl("kern.bootsessionuuid")
+        return sysctl("kern.bootsessionuuid")
     return None
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The name of the processor; of a Mac, that of its chip."""
     if ON_MACOS:
-        return _sysctl("machdep.cpu.brand_string") or platform.machine()
+        return sysctl("machdep.cpu.brand_string") or platform.machine()
     return cpu_info().get("model name") or platform.processor() or platform.machine()
 
 
@@ -81,8 +83,9 @@ def cpu_info() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _sysctl(name: str) -> str | None:
-    return _output(["/usr/sbin/sysctl", "-n", name])
+def sysctl(name: str) -> str | None:
+    """What macOS says of itself under a name, None for a name that it does not have."""
+    return output(["/usr/sbin/sysctl", "-n", name])
 
 
 def _first_line(path: Path) -> str | None:
@@ -92,10 +95,11 @@ def _first_line(path: Path) -> str | None:
         return None
 
 
-def _output(command: list[str]) -> str | None:
+def output(command: list[str], *, timeout: float | None = None) -> str | None:
+    """What a program says; None where it is missing, fails, says nothing or takes longer than so many seconds."""
     try:
-        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
-    except OSError:
+        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=timeout)
+    except (OSError, subprocess.TimeoutExpired):
         return None
     text = done.stdout.decode("utf-8", "replace").strip()
     return text if done.returncode == 0 and text else None
@@ -120,13 +124,16 @@ def _core_of(processor: int) -> str:
 
 def versions() -> dict[str, str]:
     """The version of each installed package that a result can depend on, read without importing it."""
-    found = {"mlxops": mlxops.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {package: version(package) for package in PACKAGES}
+    return {"mlxops": mlxops.__version__, **{package: each for package, each in found.items() if each is not None}}
+
+
+@cache
+def version(package: str) -> str | None:
+    """The version of an installed package, None where it is not installed; read without importing it."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
 
 
 def device() -> dict[str, Any]:
@@ -137,7 +144,7 @@ def device() -> dict[str, Any]:
     about = mx.device_info()
     return {
         "kind": kind,
-        "name": about.get("device_name") or _cpu_model(),
+        "name": about.get("device_name") or cpu_model(),
         "recommended_memory": about.get("max_recommended_working_set_size"),
     }
 
@@ -228,4 +235,4 @@ def needed_cache(given: Path | None) -> Path:
 
 def git_commit(folder: Path) -> str | None:
     """The commit checked out in a folder, with `-dirty` where files differ from it; None without git."""
-    return _output(["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])
+    return output(["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from mlxops import files, resources
+from mlxops.projects import entering
 
 # Templates are stored without the dot that would hide them, and Python not as Python, which pip would compile.
 _DOTTED = {"gitignore"}
@@ -75,11 +76,11 @@ def write_data(folder: Path, name: str) -> None:
 def link_environment(folder: Path) -> None:
     """Make `.venv` point at the environment of this process, so that any `inv` finds mlxops in the project.
 
-    Nothing happens outside a virtual environment, or where there is a `.venv`; a link to nowhere, as a moved project
-    has it, is made again.
+    Nothing happens outside a virtual environment, in one without MLX, or where there is a `.venv`; a link to nowhere,
+    as a moved project has it, is made again.
     """
     link = folder / ".venv"
-    if sys.prefix == sys.base_prefix or link.exists():
+    if sys.prefix == sys.base_prefix or not entering.has_mlx() or link.exists():
         return
     with suppress(OSError):  # a file system without links, or another process was first
         link.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from mlxops.registry.curves import (
     loss_curve,
     metric_series,
 )
-from mlxops.registry.database import Registry, data_version, open_read_only, open_registry
+from mlxops.registry.database import Registry, data_version, identity, may_write, open_read_only, open_registry
 from mlxops.registry.delete import check_removable, remove_runs, rows_of_runs
 from mlxops.registry.environments import record_environment
 from mlxops.registry.evaluations import (
@@ -40,6 +40,7 @@ from mlxops.registry.evaluations import (
     record_evaluation,
 )
 from mlxops.registry.export import TableRows, read_metrics, read_runs, read_tables
+from mlxops.registry.health import RegistryHealth, health
 from mlxops.registry.heartbeat import Heartbeat
 from mlxops.registry.history import add_event, events_of
 from mlxops.registry.imported import (
@@ -61,8 +62,10 @@ from mlxops.registry.models import (
     runs_of_model,
 )
 from mlxops.registry.monitor import (
+    DiskTotal,
     RunOverview,
     attempts_at_work,
+    disk_total,
     last_points,
     one_moment,
     overview,
@@ -109,6 +112,7 @@ __all__ = [
     "CheckpointRow",
     "ComparedScore",
     "CreatedRun",
+    "DiskTotal",
     "EventView",
     "FamilyMember",
     "FoundRun",
@@ -131,6 +135,7 @@ __all__ = [
     "Range",
     "Ranges",
     "Registry",
+    "RegistryHealth",
     "RunOverview",
     "RunRow",
     "RunSummaryView",
@@ -158,6 +163,7 @@ __all__ = [
     "create_run",
     "curve_summary",
     "data_version",
+    "disk_total",
     "end_attempt",
     "evaluations_of",
     "events_of",
@@ -166,7 +172,9 @@ __all__ = [
     "forget_model",
     "fuse_evaluation",
     "gather_points",
+    "health",
     "id_of",
+    "identity",
     "imports_of",
     "is_free",
     "is_proven_alive",
@@ -180,6 +188,7 @@ __all__ = [
     "mark_checkpoint",
     "mark_pruned",
     "mark_verified",
+    "may_write",
     "metric_series",
     "new_name",
     "offer_checkpoint",

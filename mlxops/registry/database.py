@@ -224,6 +224,30 @@ def _not_there(path: Path) -> NotFound:
     return NotFound(f"there is no registry {str(path)!r}", hint="the first `inv lora` makes it")
 
 
+def may_write(path: Path) -> bool:
+    """Whether the registry there and the files that SQLite puts beside it may be written."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def identity(path: Path) -> Hashable:
+    """What names the file that is there now, None where there is none.
+
+    In a folder that is read-only it is opened as one that never changes: then it is what tells whether it has.
+    """
+    found = _stat(path)
+    if found is None or os.access(path.parent, os.W_OK):
+        return found and found.st_ino
+    log = _stat(path.with_name(path.name + "-wal"))
+    return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in (found, log) if each)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:  # whoever opens it says why
+        return None
+
+
 def data_version(db: Registry) -> int:
     """A number that changes when another connection has written; asking costs microseconds."""
     return int(db.connection.execute("PRAGMA data_version").fetchone()[0])

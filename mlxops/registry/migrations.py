@@ -35,6 +35,11 @@ def check_version(connection: sqlite3.Connection, path: Path, sql: Path) -> int:
     return version
 
 
+def newest_version(sql: Path) -> int:
+    """The version of the schema that this mlxops writes."""
+    return len(_migrations(sql))
+
+
 def bring_up_to_date(connection: sqlite3.Connection, path: Path, sql: Path) -> None:
     """Apply the migrations that are missing and recreate the views that changed, all in one transaction.
 

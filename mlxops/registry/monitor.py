@@ -32,6 +32,14 @@ class RunOverview(TypedDict):
     status: str
 
 
+class DiskTotal(TypedDict):
+    """What the view `disk_use` says of all runs together."""
+
+    runs: int
+    checkpoints: int
+    bytes: int
+
+
 class AttemptAtWork(TypedDict):
     """An attempt that has not ended: what names its process, whether it beats, and whether it is proven dead."""
 
@@ -91,6 +99,19 @@ def overview(db: Registry) -> list[RunOverview]:
 def summary_of(db: Registry, run_id: int) -> RunSummaryView:
     """The row of `run_summary` of a run that is there."""
     (row,) = db.rows("SELECT * FROM run_summary WHERE id = ?", (run_id,), of=RunSummaryView)
+    return row
+
+
+def disk_total(db: Registry) -> DiskTotal:
+    """How many runs have checkpoints on disk, how many those are, and what they take."""
+    (row,) = db.rows(
+        """
+        SELECT count(*) AS runs, coalesce(sum(checkpoints), 0) AS checkpoints, coalesce(sum(bytes), 0) AS bytes
+        FROM disk_use
+        WHERE checkpoints > 0
+        """,
+        of=DiskTotal,
+    )
     return row
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from mlxops.registry.attempts import close_dead_attempts
-from mlxops.registry.database import Registry, open_read_only, open_registry
+from mlxops.registry.database import Registry, may_write, open_read_only, open_registry
 from mlxops.registry.monitor import try_to_close_dead_attempts
+
+Opening = Callable[[Path], AbstractContextManager[Registry]]
 
 _PATIENCE = 1.0  # seconds that whoever only reads waits for a writer
 
@@ -17,7 +18,7 @@ _PATIENCE = 1.0  # seconds that whoever only reads waits for a writer
 @contextmanager
 def reading(path: Path) -> Iterator[Registry]:
     """The registry for reading, dead attempts closed before where this may be written and nobody else writes long."""
-    if path.is_file() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+    if path.is_file() and may_write(path):
         open_registry(path).close()  # brought up to date
         try_to_close_dead_attempts(path, _PATIENCE)
     with open_read_only(path) as db:

@@ -16,7 +16,14 @@ from pathlib import Path
 from invoke.exceptions import Exit
 
 import mlxops
-from mlxops.errors import BadRequest, InvalidData, MlxopsError, SettingsDiffer
+from mlxops.errors import BadRequest, Failed, InvalidData, MlxopsError, SettingsDiffer
+from mlxops.projects import entering
+
+# What a global installation leaves out, by the names of the modules.
+_HEAVY = {
+    *("gguf", "jinja2", "mlx", "mlx_lm", "numpy", "prompt_toolkit", "rensa", "sacrebleu", "safetensors"),
+    *("sentencepiece", "tokenizers", "transformers"),
+}
 
 
 def exit_for(error: MlxopsError, task: str | None = None) -> Exit:
@@ -56,6 +63,31 @@ def _with_this_program(hint: str) -> str:
         hint = hint.replace("inv quickstart", f"{started_as} quickstart")
     words = hint.split(" ")
     return " ".join(word.replace("inv", program()) if word in ("inv", "`inv") else word for word in words)
+
+
+def left_out(error: BaseException, root: Path) -> MlxopsError | None:
+    """Why a task cannot work where only the light packages are installed, and what to type; else None."""
+    if entering.has_mlx():
+        return None
+    # what loads a tokenizer or a model has made it an error of its own
+    raised: BaseException | None = error
+    while raised is not None and not (isinstance(raised, ModuleNotFoundError) and _top(raised) in _HEAVY):
+        raised = raised.__cause__
+    if raised is None:
+        return None
+    missing = _top(raised)
+    name = program()
+    if (root / "tasks.py").exists():
+        hint = f"`{name} install-deps` makes the project's own environment, which has it"
+    else:
+        hint = (
+            "`mlx-toolkit init NAME` makes a project, and `mlx-toolkit install-deps` in it an environment that has it"
+        )
+    return Failed(f"this needs the package {missing}, which the environment of this {name} does without", hint=hint)
+
+
+def _top(error: BaseException) -> str:
+    return (getattr(error, "name", None) or "").partition(".")[0]
 
 
 def exit_for_a_bug(error: BaseException, folders: Iterable[Path]) -> Exit:

@@ -31,7 +31,7 @@ from mlxops import config as configs
 from mlxops import files
 from mlxops.errors import BadRequest, Failed, MlxopsError
 from mlxops.options import Option, nearest, options_of, resolve
-from mlxops.projects import project
+from mlxops.projects import entering, project
 from mlxops.projects.invocation import Invocation
 from mlxops.tasks import failures, pages
 from mlxops.tasks.arguments import HelpArgument, OptionArgument
@@ -254,6 +254,12 @@ def _from_root(values: Values, config_class: type, root: Path) -> dict[str, Any]
 
 
 def _leave(error: BaseException, task: Task) -> NoReturn:
+    if isinstance(error, Exception) and (lacking := failures.left_out(error, root := project.find(Path.cwd()).root)):
+        # a tasks.py that only imports the namespace runs in the environment of whatever `inv` was started
+        python = entering.python_of(root)
+        if python is not None:
+            entering.enter(python, "mlxops" if failures.program() == "mlx-toolkit" else "invoke")
+        raise failures.exit_for(lacking) from error
     if isinstance(error, MlxopsError):
         raise failures.exit_for(error, task.shown_name()) from error
     if isinstance(error, KeyboardInterrupt):

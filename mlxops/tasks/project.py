@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import InitConfig, InstallDepsConfig, ListTemplatesConfig, QuickstartConfig
+from mlxops.config import (
+    DoctorConfig,
+    InitConfig,
+    InstallDepsConfig,
+    ListTemplatesConfig,
+    QuickstartConfig,
+    StatusConfig,
+)
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 from mlxops.tasks.train import work
@@ -81,6 +88,55 @@ def install_deps(c: Context, config: InstallDepsConfig) -> None:
 
 
 @task
+def status(c: Context, config: StatusConfig) -> None:
+    """Show machine, environment, models and runs on one screen.
+
+    MLX is not loaded. With `--live` it is drawn again every `--refresh` seconds; q leaves.
+    """
+    from dataclasses import asdict
+
+    from mlxops import times
+    from mlxops.jobs.project.status import Observer
+    from mlxops.ui.project import status as drawing
+    from mlxops.ui.terminal import console, tables
+
+    screen = console.make()
+    with Observer(house.invocation(c)) as observer:
+        if config.json:
+            tables.json_out(asdict(observer.look()), screen)
+        elif config.live:
+            drawing.live(observer, screen, refresh=config.refresh)
+        else:
+            drawing.once(observer, screen, times.now())
+
+
+@task
+def doctor(c: Context, config: DoctorConfig) -> None:
+    """Check machine, environment, registry and checkpoints.
+
+    Each check has a verdict and what helps. It ends with 1 where something is broken; warnings do not count. `--fix`
+    does the cures that are safe: it migrates the registry after a copy, closes runs whose process is dead, records
+    damaged checkpoints, and shows files again that macOS hides.
+    """
+    from dataclasses import asdict
+
+    from mlxops.jobs.project import doctor as job
+    from mlxops.ui.project import doctor as drawing
+    from mlxops.ui.terminal import console, progress, tables
+
+    invocation = house.invocation(c)
+    with progress.bars(console.make(stderr=True)) as advance:
+        found = job.diagnose(invocation, advance)
+        if config.fix:
+            found = job.cure(invocation, found, advance)
+    if config.json:
+        tables.json_out(asdict(found), console.make())
+    else:
+        drawing.findings(found, console.make())
+    job.check(found)
+
+
+@task
 def list_templates(c: Context, config: ListTemplatesConfig) -> None:
     """List the templates of projects and the recipes.
 
@@ -105,5 +161,12 @@ def list_templates(c: Context, config: ListTemplatesConfig) -> None:
 
 
 COLLECTION = "project"
-TASKS = (init, install_deps, list_templates, quickstart)
-SHORT_NAMES = {"init": init, "install-deps": install_deps, "list-templates": list_templates, "quickstart": quickstart}
+TASKS = (init, install_deps, status, doctor, list_templates, quickstart)
+SHORT_NAMES = {
+    "init": init,
+    "install-deps": install_deps,
+    "status": status,
+    "doctor": doctor,
+    "list-templates": list_templates,
+    "quickstart": quickstart,
+}

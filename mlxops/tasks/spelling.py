@@ -65,6 +65,8 @@ SPELLINGS: Mapping[str, Spelling] = {
     "monitor": _MONITOR,
     "train-monitor": _MONITOR,
     "train.monitor": _MONITOR,
+    "status": _MONITOR,
+    "project.status": _MONITOR,
     "download-model": _DOWNLOAD,
     "model.download": _DOWNLOAD,
     "models": _MODELS,

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlxops.rows import TokenRow
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PAD_TO = 16
 """Inputs are padded to a multiple of this, so that few shapes have to be compiled."""
@@ -49,6 +50,8 @@ class Batch:
 
 def collate(rows: Sequence[TokenRow]) -> Batch:
     """The rows as one batch, as wide as the longest asks for."""
+    import numpy as np
+
     width = 1 + PAD_TO * _width(max(row.length for row in rows))
     tokens = np.zeros((len(rows), width), np.int32)
     mask = np.zeros((len(rows), width), bool)

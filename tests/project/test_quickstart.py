@@ -259,8 +259,8 @@ def test_a_project_without_an_environment_says_so(tmp_path: Path) -> None:
 
     assert ended.returncode == 1
     assert ended.stderr == (
-        "this inv does not know mlxops, and the project has no .venv that does\n"
-        f"hint: ln -sfn CLONE/.venv {tmp_path}/.venv links that of your clone of mlxops\n"
+        "this inv does not know mlxops, and the project has no environment that does\n"
+        "hint: `mlx-toolkit install-deps` makes it; `./install.sh` in a clone of mlxops installs mlx-toolkit\n"
     )
 
 

@@ -292,8 +292,10 @@ def test_a_containers_processors_are_known(
 )
 def test_a_containers_memory_is_known(tmp_path: Path, line: str, files: dict[str, str], expected: int | None) -> None:
     assert cgroup.memory_left(*group(tmp_path, line, files)) == expected
+    assert cgroup.memory_limit(*group(tmp_path, line, files)) == (None if expected is None else 1000)
 
 
 def test_without_groups_there_is_no_limit(tmp_path: Path) -> None:
     assert cgroup.cpu_limit(tmp_path, tmp_path) is None
     assert cgroup.memory_left(tmp_path, tmp_path) is None
+    assert cgroup.memory_limit(tmp_path, tmp_path) is None

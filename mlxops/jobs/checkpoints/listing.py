@@ -104,10 +104,13 @@ def check(config: CheckpointsConfig) -> None:
         raise BadRequest(f"{kept[0]} says what --prune keeps", hint=f"`inv checkpoints --prune {kept[0]}`")
 
 
-def listing(invocation: Invocation, config: CheckpointsConfig) -> Listing:
-    """Every checkpoint of the project, of one run, or at and below a folder."""
+def listing(invocation: Invocation, config: CheckpointsConfig, opened: opening.Opening = opening.reading) -> Listing:
+    """Every checkpoint of the project, of one run, or at and below a folder.
+
+    `opened` is how the registry is opened: usually it is brought up to date, and runs that died are closed.
+    """
     project = invocation.project
-    runs = known_runs(invocation, config.run, with_imported=True)
+    runs = known_runs(invocation, config.run, with_imported=True, opened=opened)
     below = folder_asked(project, config.path)
     listed: dict[object, str] = {}
     groups, unreadable = [], []
@@ -138,14 +141,20 @@ def _adopting(project: Project, source: str) -> str:
     return f"inv lora --adopt {shlex.quote(source)} continues it in a run of its own"
 
 
-def known_runs(invocation: Invocation, name: str | None = None, *, with_imported: bool = False) -> list[RecordedRun]:
+def known_runs(
+    invocation: Invocation,
+    name: str | None = None,
+    *,
+    with_imported: bool = False,
+    opened: opening.Opening = opening.reading,
+) -> list[RecordedRun]:
     """The runs of the registry, newest first, or the one of that name; none without a registry.
 
     Imported ones are left out unless asked for; to name one raises `Refused` then.
     """
     if not invocation.project.registry_path.exists() and name is None:
         return []
-    with opening.reading(invocation.project.registry_path) as db:
+    with opened(invocation.project.registry_path) as db:
         rows, rates = registry.all_checkpoints(db), registry.iteration_rates(db)
         only = None if name is None else registry.find_run(db, name)["id"]
         found = [row for row in registry.list_runs(db) if only in (None, row["id"])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +58,7 @@ def verify(invocation: Invocation, config: CheckpointsConfig, progress: Progress
     """
     project, found = invocation.project, listing(invocation, config)
     counter = _Counter(found.bytes, progress)
-    is_recorded = _may_be_written(invocation.project.registry_path)
+    is_recorded = registry.may_write(invocation.project.registry_path)
     verified: list[Verified] = []
     consequences: list[str] = []
     for group in found.groups:
@@ -99,15 +98,18 @@ class _Counter:
 
 def _verify_group(project: Project, group: CheckpointFolder, counter: _Counter) -> list[Verified]:
     folder = project.from_root(group.folder)
-    return [_verify_item(folder, group, item, counter) for item in group.items if not _is_known_gone(item)]
+    return [read_through(folder, group, item, counter.add) for item in group.items if not is_known_gone(item)]
 
 
-def _is_known_gone(item: ListedCheckpoint) -> bool:
+def is_known_gone(item: ListedCheckpoint) -> bool:
     """Whether nothing is left of a checkpoint and its row says so: pruned, set aside, or found missing before."""
     return item.state == "pruned" or (item.status in ("corrupt", "missing") and item.bytes == 0)
 
 
-def _verify_item(folder: Path, group: CheckpointFolder, item: ListedCheckpoint, counter: _Counter) -> Verified:
+def read_through(
+    folder: Path, group: CheckpointFolder, item: ListedCheckpoint, heard: Callable[[int], object]
+) -> Verified:
+    """Read one checkpoint in this folder; `heard` gets the bytes as they come. Nothing is recorded."""
     told = partial(Verified, run=group.run, folder=group.folder, iteration=item.iteration)
     hashes = dict(item.hashes)
     for name in hashes or [item.file]:
@@ -118,16 +120,12 @@ def _verify_item(folder: Path, group: CheckpointFolder, item: ListedCheckpoint, 
         except OSError as error:
             return told(result="damaged", reason=f"{name} cannot be read: {error.strerror}")
     if item.iteration is not None and (hashes or files.is_there(folder / layout.state_name(item.iteration))):
-        problem = checkpoints.problem(folder, item.iteration, hashes, fingerprint=group.fingerprint, heard=counter.add)
+        problem = checkpoints.problem(folder, item.iteration, hashes, fingerprint=group.fingerprint, heard=heard)
         return told(result="damaged" if problem else "whole", reason=problem)
     problem = folders.read_header(folder / item.file).problem
     if problem:
         return told(result="damaged", reason=f"{item.file} {problem}")
     return told(result="not comparable", reason="no hash of it is known; its header is in order")
-
-
-def _may_be_written(path: Path) -> bool:
-    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 _STATUS: Mapping[str, str] = {"whole": "whole", "damaged": "corrupt", "missing": "missing"}

@@ -63,7 +63,7 @@ def models(invocation: Invocation, config: ModelsConfig) -> ModelList:
     Without a network the list of the hub is the one of the last time, or missing, and a note says so.
     """
     asks_hub = config.filter != "downloaded" and (config.search is not None or config.filter == "available")
-    local = _local(invocation)
+    local = on_this_machine(invocation)
     room = needs.room()
     found = [] if config.filter == "available" else local
     remote = HubList(entries=(), notes=())
@@ -114,7 +114,8 @@ def _latest_first(time: str | None) -> tuple[int, ...]:
     return tuple(-ord(letter) for letter in time or "")
 
 
-def _local(invocation: Invocation) -> list[ModelEntry]:
+def on_this_machine(invocation: Invocation) -> list[ModelEntry]:
+    """The models of the project and of the hub's cache; what is known of unchanged folders is not read again."""
     folder = invocation.project.models_folder
     places = [("models", name, folder / name) for name in folders.list_models(folder)]
     places += [("cache", name, place) for name, place in _in_hub_cache()]

@@ -58,14 +58,16 @@ def init(invocation: Invocation, config: InitConfig) -> NewProject:
         raise Failed(f"{str(folder)!r} cannot be written: {error.strerror or error}") from error
     if not config.no_env:
         templates.link_environment(folder)
+    has_environment = (folder / ".venv").is_dir()
     return NewProject(
         folder=str(folder),
         template=config.template,
         files=written,
-        has_environment=(folder / ".venv").is_dir(),
+        has_environment=has_environment,
         has_git=_init_git(folder),
         next=[
             *([] if config.here else [f"cd {shlex.quote(os.path.relpath(folder, cwd))}"]),
+            *([] if has_environment else ["inv install-deps"]),
             "inv model.import sample",
             "inv lora --model SmolLM2-135M-Instruct --config recipes/small.yaml",
         ],

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mlxops.config import LoraConfig
 from mlxops.config.train import layers_trained
-from mlxops.jobs.train.prepare import Prepared
 from mlxops.models import memory
 from mlxops.models.memory import TrainingMemory
 from mlxops.projects import machine
+
+if TYPE_CHECKING:
+    from mlxops.jobs.train.prepare import Prepared
 
 
 def estimate(prepared: Prepared, *, dtype: str | None, device: str) -> TrainingMemory:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import get_ident
 from typing import Any
 
@@ -173,7 +172,7 @@ class Watch:
             return None, None
         at_work = registry.attempts_at_work(db)
         self._dead = {attempt["run_id"] for attempt in at_work if attempt["is_dead"]}
-        if self._dead and self._may_write():
+        if self._dead and registry.may_write(self.path):
             registry.try_to_close_dead_attempts(self.path, patience=0)
         beating = tuple(row["id"] for row in at_work if row["is_beating"] and not row["is_dead"])
         return beating, (self._file, registry.data_version(db))
@@ -217,26 +216,15 @@ class Watch:
         wanted = now // 2 if steps > 0 else now * 2
         self.last = None if wanted >= whole else max(wanted, _FEWEST)
 
-    def _may_write(self) -> bool:
-        return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
-
     def _open(self) -> Registry:
         """The registry as it is now, which may be another than at the last look."""
-        file = self._as_it_is()
+        file = registry.identity(self.path)
         if self._db and file != self._file:
             self._db.close()
             self._db = None
         if self._db is None:
             self._db, self._file, self._thread = registry.open_read_only(self.path), file, get_ident()
         return self._db
-
-    def _as_it_is(self) -> Hashable:
-        """What names the file. In a folder that is read-only it is opened as one that never changes: see if it has."""
-        found = _stat(self.path)
-        if found is None or os.access(self.path.parent, os.W_OK):
-            return found and found.st_ino
-        log = _stat(self.path.with_name(self.path.name + "-wal"))
-        return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in (found, log) if each)
 
     def _is_lost(self, run: RunOverview | RunSummaryView) -> bool:
         """Whether its process is dead though the registry could not be told yet."""
@@ -322,10 +310,3 @@ class Watch:
     def _curve(self, run: RunSummaryView, name: str) -> tuple[Any, ...]:
         """What names a curve: a new attempt may have taken points away, and the id of a deleted run is given again."""
         return run["id"], name, run["name"], run["created_at"], run["attempts"], self.last
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None

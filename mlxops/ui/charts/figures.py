@@ -24,7 +24,8 @@ from mlxops import words
 from mlxops.errors import BadRequest
 from mlxops.ui.charts import losses as charts
 from mlxops.ui.charts import svg
-from mlxops.ui.charts.plot import Point, drawable
+from mlxops.ui.charts.plot import drawable
+from mlxops.ui.charts.raster import Point
 
 if TYPE_CHECKING:
     from mlxops.jobs.run.comparison import Comparison, Loss, RunCurves

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from rich.text import Text
 
 from mlxops import words
-from mlxops.ui.charts.plot import LINE, Layer, Point, draw, drawable, thin
+from mlxops.ui.charts.plot import LINE, Layer, draw, drawable, thin
+from mlxops.ui.charts.raster import Point
 
 if TYPE_CHECKING:
     from mlxops.jobs.train.monitor import OtherRun, Snapshot

@@ -1,4 +1,4 @@
-"""Layers of points in one frame of characters, drawn by uniplot: they are told apart without colour."""
+"""Layers of points in one frame of characters, drawn by raster.py: they are told apart without colour."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypedDict
+from typing import Any
 
 from rich.text import Text
 
-from mlxops.ui.charts import scales
-
-Point = tuple[float, float]
+from mlxops.ui.charts import raster, scales
+from mlxops.ui.charts.raster import Frame, Point
 
 LINE = ""
 """The mark of a layer whose points are joined."""
 
 _FRAME = str.maketrans("┌┐└┘─│┊", "++++-|:")
 _FARTHEST = 1e100  # beyond what a loss can be, and its square is still a number
-_BLANK = "⠀"
 _EVERY = 16  # columns between two letters on a line
 
 
@@ -59,18 +57,16 @@ def draw(
     scale is logarithmic only where every value is above zero.
     """
     layers = [layer for layer in layers if any(math.isfinite(value) for _, value in layer.points)]
-    shape = _shape(layers, log, first)
-    bounds = shape["y_min"], shape["y_max"]
-    beside = scales.beside(*bounds, height, log=shape["y_as_log"]) if labels else [""] * height
+    frame = _frame(layers, log, first)
+    beside = scales.beside(frame.y_min, frame.y_max, height, log=frame.is_log) if labels else [""] * height
     widest = max(map(len, beside))
     inside = width - 2 - (widest + 1 if widest else 0)
     cells = [[" "] * inside for _ in range(height)]
     styles = [[""] * inside for _ in range(height)]
     for layer in layers:
-        rows = _draw(layer, inside, height, unicode, shape)
-        _lay_over(layer, [row[1 : inside + 1] for row in rows[1 : height + 1]], cells, styles)
+        _lay_over(layer, _draw(layer, inside, height, unicode, frame), cells, styles)
         _write_letters(layer, cells, styles)
-    place = _places(shape["x_min"], shape["x_max"], inside)
+    place = _places(frame.x_min, frame.x_max, inside)
     for column in filter(None, map(place, upright)):
         for row in cells:
             row[column] = "┊" if row[column] == " " else row[column]
@@ -80,7 +76,7 @@ def draw(
     body = [_row(*row) for row in zip(cells, styles, beside, strict=True)]
     lines = [Text(top), *body, Text(bottom)]
     if labels:
-        lines.append(Text(scales.below(shape["x_min"], shape["x_max"], inside, whole=whole)))
+        lines.append(Text(scales.below(frame.x_min, frame.x_max, inside, whole=whole)))
     return lines if unicode else [_in_ascii(line) for line in lines]
 
 
@@ -110,20 +106,7 @@ def _value(point: Point) -> float:
     return point[1]
 
 
-class _Shape(TypedDict):
-    """The frame of a plot, by the names of uniplot's options."""
-
-    color: bool
-    x_gridlines: list[float]
-    y_gridlines: list[float]
-    x_min: float
-    x_max: float
-    y_min: float
-    y_max: float
-    y_as_log: bool
-
-
-def _shape(layers: Sequence[Layer], log: bool, first: float | None) -> _Shape:
+def _frame(layers: Sequence[Layer], log: bool, first: float | None) -> Frame:
     values = [value for layer in layers for _, value in layer.points if math.isfinite(value)]
     iterations = [iteration for layer in layers for iteration, _ in layer.points]
     is_log = log and min(values) > 0
@@ -131,16 +114,7 @@ def _shape(layers: Sequence[Layer], log: bool, first: float | None) -> _Shape:
     last = max(iterations)
     if first is None:
         first = min(iterations) if min(iterations) > 0.5 * last and len(set(iterations)) > 1 else 0
-    return {
-        "color": False,
-        "x_gridlines": [],
-        "y_gridlines": [],
-        "x_min": first,
-        "x_max": last if last > first else first + 1,
-        "y_min": lowest,
-        "y_max": highest,
-        "y_as_log": is_log,
-    }
+    return Frame(x_min=first, x_max=last if last > first else first + 1, y_min=lowest, y_max=highest, is_log=is_log)
 
 
 def _bounds(values: Sequence[float], is_log: bool) -> tuple[float, float]:
@@ -153,31 +127,18 @@ def _bounds(values: Sequence[float], is_log: bool) -> tuple[float, float]:
     return lowest - margin, highest + margin
 
 
-def _draw(layer: Layer, width: int, height: int, unicode: bool, shape: _Shape) -> list[str]:
-    from uniplot import plot_to_string
-
+def _draw(layer: Layer, width: int, height: int, unicode: bool, frame: Frame) -> list[str]:
     is_line = layer.mark == LINE
     points = thin(layer.points, width)
-    # its own labels are rounded until they differ, not until they are true: scales.py has others
-    drawing: str = plot_to_string(
-        ys=[value for _, value in points],
-        xs=[iteration for iteration, _ in points],
-        lines=is_line,
-        character_set="braille" if is_line and unicode else "ascii",
-        force_ascii_characters=[layer.plain if is_line else layer.mark],
-        width=width,
-        height=height,
-        x_labels=False,
-        y_labels=False,
-        **shape,
-    )
-    return drawing.split("\n")
+    if is_line and unicode:
+        return raster.braille(points, frame, width, height)
+    return raster.marks(points, frame, width, height, layer.plain if is_line else layer.mark, joined=is_line)
 
 
 def _lay_over(layer: Layer, rows: Sequence[str], cells: list[list[str]], styles: list[list[str]]) -> None:
     for row, texts in enumerate(rows):
         for column, character in enumerate(texts):
-            if character in (" ", _BLANK):
+            if character == " ":
                 continue
             lower = cells[row][column]
             both = _is_braille(character) and _is_braille(lower)

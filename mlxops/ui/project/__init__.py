@@ -1,0 +1,1 @@
+"""What the tasks on projects and on the machine show."""

@@ -1,0 +1,103 @@
+"""Programs for PATH that start at once: each command is forked from the server that `training_runs` has.
+
+A page has dozens of commands, and four fifths of a small one is loading libraries. What is typed, the current folder,
+the environment, the streams and the exit code are the command's own; only the libraries are there already.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from multiprocessing import reduction
+from pathlib import Path
+
+import training_runs
+
+PROGRAMS = ("inv", "mlx-toolkit", "mlx_lm", "mlx_lm.generate")
+
+_CLIENT = """\
+import json, os, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.connect(os.path.join(os.path.dirname(__file__), "server"))
+socket.send_fds(server, [b"."], [0, 1, 2])
+server.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode())
+server.shutdown(socket.SHUT_WR)
+sys.exit(int(server.recv(16) or b"1"))
+"""
+
+
+@contextmanager
+def ready_programs(folder: Path) -> Iterator[Path]:
+    """A new folder for PATH with `PROGRAMS`, which work until the end of the block."""
+    folder.mkdir(parents=True)
+    client = folder / "client.py"
+    client.write_text(_CLIENT, encoding="utf-8")
+    for name in PROGRAMS:
+        # a `#!` line takes no path with a space
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{client}" "$0" "$@"\n', encoding="utf-8")
+        (folder / name).chmod(0o755)
+    # the path of a socket is short: bound from inside its folder
+    server = socket.socket(socket.AF_UNIX)
+    here = os.open(".", os.O_RDONLY)
+    os.chdir(folder)
+    try:
+        server.bind("server")
+    finally:
+        os.fchdir(here)
+        os.close(here)
+    server.listen()
+    threading.Thread(target=_serve, args=(server,), daemon=True).start()
+    try:
+        yield folder
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+def _serve(server: socket.socket) -> None:
+    while True:
+        try:
+            client, _ = server.accept()
+        except OSError:  # closed
+            return
+        threading.Thread(target=_answer, args=(client,), daemon=True).start()
+
+
+def _answer(client: socket.socket) -> None:
+    with client:
+        _, streams, _, _ = socket.recv_fds(client, 1, 3)
+        with client.makefile("rb") as rest:
+            argv, folder, environment = json.load(rest)
+        try:
+            sent = tuple(map(reduction.DupFd, streams))
+            process = training_runs.forks().Process(target=_run, args=(argv, folder, environment, sent), daemon=True)
+            process.start()
+        finally:
+            for each in streams:
+                os.close(each)
+        process.join()
+        code = process.exitcode or 0
+        client.sendall(str(code if code >= 0 else 128 - code).encode())
+
+
+def _run(argv: list[str], folder: str, environment: dict[str, str], streams: tuple[reduction.DupFd, ...]) -> None:
+    for number, stream in enumerate(streams):
+        received = stream.detach()
+        os.dup2(received, number)
+        os.close(received)
+    # what a process of this kind has for standard input is empty
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
+    training_runs.hear_signals()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = argv
+    (program,) = {each for each in metadata.entry_points(group="console_scripts") if each.name == Path(argv[0]).name}
+    sys.exit(program.load()())
