@@ -25,6 +25,7 @@ from mlxops.config.project import (
     ListTemplatesConfig,
     QuickstartConfig,
     StatusConfig,
+    UpdateConfig,
 )
 from mlxops.config.run import (
     CompareConfig,
@@ -77,5 +78,6 @@ __all__ = [
     "StopConfig",
     "TagConfig",
     "TestConfig",
+    "UpdateConfig",
     "VerifyConfig",
 ]

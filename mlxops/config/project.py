@@ -67,3 +67,11 @@ class DoctorConfig:
 
     fix: bool = option(False, "do the cures that are safe, and say so; without it nothing is written")
     json: bool = option(False, "as JSON")
+
+
+@settings
+class UpdateConfig:
+    """Settings of an update."""
+
+    check: bool = option(False, "show what is new, and change nothing")
+    json: bool = option(False, "the result as JSON")

@@ -233,6 +233,16 @@ def needed_cache(given: Path | None) -> Path:
     return cache
 
 
+def git() -> str | None:
+    """The program git; None without one, and where Apple's stub in its place would open a window."""
+    program = shutil.which("git")
+    if program == "/usr/bin/git" and ON_MACOS and output(["/usr/bin/xcode-select", "-p"]) is None:
+        return None
+    return program
+
+
 def git_commit(folder: Path) -> str | None:
     """The commit checked out in a folder, with `-dirty` where files differ from it; None without git."""
-    return output(["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"])
+    program = git()
+    command = ["-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    return output([program, *command]) if program is not None else None

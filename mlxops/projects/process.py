@@ -1,9 +1,14 @@
-"""What the machine is doing while a run is watched: processors and memory, and how many watch."""
+"""What processes do: the processors and memory that a run and its machine take, and which of them train."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+_TRAIN = {"lora", "train.lora", "finetune", "train.finetune", "resume", "train.resume", "quickstart"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +58,23 @@ class Sampler:
         except psutil.Error:  # gone in the meantime, or another user's
             self._process = None
         return found
+
+
+def trainings(is_asked_for: Callable[[Path], bool]) -> list[tuple[int, Path]]:
+    """The processes of this user that train in an environment that is asked for, with the folder of each."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.uids().real != os.getuid():
+                continue
+            program, *words = process.cmdline() or [""]
+            folder = Path(process.cwd())
+        except (psutil.Error, OSError):  # gone meanwhile, or hidden
+            continue
+        environment = Path(program).parent.parent
+        is_ours = any(Path(word).name in ("mlxops", "mlx-toolkit", "inv", "invoke", "__main__.py") for word in words)
+        if is_ours and _TRAIN & set(words) and Path(program).is_absolute() and is_asked_for(environment):
+            found.append((process.pid, folder))
+    return found

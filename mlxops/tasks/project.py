@@ -11,6 +11,7 @@ from mlxops.config import (
     ListTemplatesConfig,
     QuickstartConfig,
     StatusConfig,
+    UpdateConfig,
 )
 from mlxops.tasks import house
 from mlxops.tasks.house import task
@@ -137,6 +138,37 @@ def doctor(c: Context, config: DoctorConfig) -> None:
 
 
 @task
+def update(c: Context, config: UpdateConfig) -> None:
+    """Bring mlxops to its newest version, after showing what is new.
+
+    A clone goes forward to what is upstream and is installed again; a package is upgraded. Nothing of yours is lost: a
+    clone with changes of its own is refused. `--check` only looks. Interrupted, the same command completes it.
+    """
+    from dataclasses import asdict
+
+    from mlxops.jobs.project import update as job
+    from mlxops.ui.project import update as drawing
+    from mlxops.ui.terminal import console, tables
+
+    invocation, found, screen = house.invocation(c), job.installation(), console.make()
+    progress = console.make(stderr=True)
+
+    def say(line: str) -> None:
+        progress.print(line, soft_wrap=True)
+
+    plan = job.look(invocation, found, say)
+    if not config.json:
+        drawing.plan(plan, screen)
+    job.check(plan, found)
+    if config.check:
+        return tables.json_out(asdict(plan), screen) if config.json else None
+    updated = job.update(invocation, plan, found, say)
+    if config.json:
+        return tables.json_out(asdict(updated), screen)
+    return None if plan.is_up_to_date else drawing.done(updated, screen)
+
+
+@task
 def list_templates(c: Context, config: ListTemplatesConfig) -> None:
     """List the templates of projects and the recipes.
 
@@ -161,12 +193,13 @@ def list_templates(c: Context, config: ListTemplatesConfig) -> None:
 
 
 COLLECTION = "project"
-TASKS = (init, install_deps, status, doctor, list_templates, quickstart)
+TASKS = (init, install_deps, status, doctor, update, list_templates, quickstart)
 SHORT_NAMES = {
     "init": init,
     "install-deps": install_deps,
     "status": status,
     "doctor": doctor,
+    "update": update,
     "list-templates": list_templates,
     "quickstart": quickstart,
 }

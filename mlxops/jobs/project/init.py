@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +141,8 @@ def _add(made: Path, folder: Path, names: list[str]) -> list[str]:
 
 def _init_git(folder: Path) -> bool:
     """Whether the folder is under git, having made it so where git is there and no repository is around it."""
-    git = shutil.which("git")
-    # Without the developer tools, the one of macOS is a stub that opens a window.
-    if git is None or (machine.ON_MACOS and subprocess.run(["xcode-select", "-p"], capture_output=True).returncode):
+    git = machine.git()
+    if git is None:
         return False
     around = subprocess.run([git, "-C", folder, "rev-parse", "--is-inside-work-tree"], capture_output=True)
     if around.returncode == 0:
