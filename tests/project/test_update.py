@@ -183,6 +183,7 @@ def test_a_folder_that_is_no_clone_and_an_upstream_that_is_gone_are_a_sentence(c
 
 def test_check_shows_what_is_new_and_changes_nothing(mlxops, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "checkout", lambda: clone)
+    monkeypatch.setattr(sys, "prefix", str(clone / ".venv"))  # one in which no other test trains
     before = git(clone, "rev-parse", "HEAD"), sorted(clone.rglob("[!.]*.*"))
 
     code, out, err = mlxops("update --check")
@@ -199,7 +200,7 @@ def test_check_shows_what_is_new_and_changes_nothing(mlxops, clone: Path, monkey
 
 
 def test_a_run_at_work_is_not_updated_under_and_unfinished_ones_are_named(clone: Path, invocation: Invocation) -> None:
-    found = Installation(environment=Path(sys.prefix), clone=clone)
+    found = Installation(environment=clone / ".venv", clone=clone)
     with registry.open_registry(Path("runs.db")) as db:
         begun, heron = new_run(db, "otter"), new_run(db, "heron")
         attempt = new_attempt(db, heron.id)
