@@ -1,8 +1,9 @@
-"""Prints the memory that is predicted for a training and the peak that MLX measures, for several settings.
+"""Prints the memory that is predicted for training and for making text, and the peak that MLX measures.
 
     python benchmarks/memory_estimate.py [--model FOLDER ...]
 
-Without a model, tiny ones of several shapes are made. Two steps are trained of each; the tokens are made up.
+Without a model, tiny ones of several shapes are made. Three steps are trained of each, or four tokens made; the tokens
+that they begin with are made up. The peak counts from before the model is loaded.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import gc
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ import numpy as np
 from mlxops.config import LoraConfig
 from mlxops.jobs.train.memory import trained_part
 from mlxops.models import memory
-from mlxops.models.loading import load_model
+from mlxops.models.loading import load_for_generation, load_model
 from mlxops.models.tiny import make_tiny
 from mlxops.projects import blas, machine
 from mlxops.rows import TokenRow
 from mlxops.training import batches
+
+_MADE = 4  # tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +76,24 @@ CASES = (
     Case(name="bfloat16, full", dtype="bfloat16", settings={"fine_tune_type": "full"}),
 )
 
+TEXTS = (
+    Case(name="text, short", rows=1, width=250),
+    Case(name="text, long", rows=1, width=2000),
+    Case(name="text, 8 layers", model={"layers": 8, "kv_heads": 4}, rows=1, width=1000),
+    Case(name="text, 4 bits", model={"quantized": True}, rows=1, width=1000),
+    Case(name="text, 4 at once", rows=4, width=250),
+)
+
 REAL = (
     Case(name="4 layers, 4 x 96", settings={"num_layers": 4}, rows=4, width=96),
     Case(name="16 layers, 2 x 64", settings={"num_layers": 16}, width=64),
     Case(name="30 layers, 1 x 256", settings={"num_layers": -1}, rows=1),
     Case(name="16 layers, recomputed, 2 x 128", settings={"num_layers": 16, "grad_checkpoint": True}, width=128),
     Case(name="full, 2 layers, 1 x 64", settings={"num_layers": 2, "fine_tune_type": "full"}, rows=1, width=64),
+)
+
+REAL_TEXTS = tuple(
+    Case(name=f"text, {rows} x {width}", rows=rows, width=width) for rows, width in ((1, 128), (1, 2048), (4, 512))
 )
 
 
@@ -88,26 +103,49 @@ def config_of(case: Case) -> LoraConfig:
 
 
 def predicted(model: Path, case: Case) -> memory.TrainingMemory:
-    """What is predicted for a case."""
+    """What is predicted for a training."""
     shape = memory.shape_of(model)
     trained = trained_part(config_of(case), len(shape.layers))
-    keeps_scores = machine.device()["kind"] == "cpu"
-    return memory.training(
-        shape, trained, rows=case.rows, width=case.width, dtype=case.dtype, keeps_scores=keeps_scores
-    )
+    return memory.training(shape, trained, rows=case.rows, width=case.width, dtype=case.dtype, keeps_scores=_on_cpu())
+
+
+def predicted_text(model: Path, case: Case) -> memory.GenerationMemory:
+    """What is predicted for conversations of `width` tokens."""
+    shape = memory.shape_of(model)
+    return memory.generating(shape, tokens=case.width, dtype=case.dtype, keeps_scores=_on_cpu(), rows=case.rows)
 
 
 def measured(model: Path, case: Case) -> int:
     """The peak of three steps, as MLX has it, in bytes."""
-    import mlx.core as mx
+    return _peak(lambda: _train(model, case))
 
-    from mlxops.training import layers
-    from mlxops.training.step import Trainer, Work
+
+def measured_text(model: Path, case: Case) -> int:
+    """The peak of making four tokens at the end of conversations."""
+    return _peak(lambda: _make_text(model, case))
+
+
+def _on_cpu() -> bool:
+    return bool(machine.device()["kind"] == "cpu")
+
+
+def _peak(work: Callable[[], None]) -> int:
+    import mlx.core as mx
 
     gc.collect()
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
+    work()
+    return int(mx.get_peak_memory() - before)
+
+
+def _train(model: Path, case: Case) -> None:
+    import mlx.core as mx
+
+    from mlxops.training import layers
+    from mlxops.training.step import Trainer, Work
+
     config = config_of(case)
     # the loader knows the three types by name
     prepared = layers.prepare(load_model(model, dtype=case.dtype)[0], config)  # type: ignore[arg-type]
@@ -126,7 +164,18 @@ def measured(model: Path, case: Case) -> int:
             if iteration % config.grad_accumulation_steps == 0:
                 trainer.update(1e-5, weights)
         mx.eval(trainer.model.parameters(), trainer.optimizer.state)
-    return mx.get_peak_memory() - before
+
+
+def _make_text(model: Path, case: Case) -> None:
+    from mlxops.models import generation
+
+    loaded = load_for_generation(model, dtype=case.dtype)  # type: ignore[arg-type]
+    loaded = replace(loaded, stop_tokens=frozenset())
+    prompt = [each % 300 + 3 for each in range(case.width - _MADE)]
+    if case.rows == 1:
+        generation.generate(loaded, prompt, max_tokens=_MADE)
+    else:
+        generation.generate_batch(loaded, [prompt] * case.rows, max_tokens=_MADE)
 
 
 def make(case: Case, folder: Path) -> Path:
@@ -134,11 +183,12 @@ def make(case: Case, folder: Path) -> Path:
     return make_tiny(folder / case.name.replace(" ", "-"), **case.model)
 
 
-def show(model: Path, cases: Sequence[Case]) -> None:
-    """A line for each case."""
-    for case in cases:
-        was, found = measured(model, case), predicted(model, case)
-        print(f"{case.name:32} {found.peak / 2**20:9.1f} {was / 2**20:9.1f} {found.peak / was:6.2f}", flush=True)
+def show(model: Path, case: Case) -> None:
+    """A line for a case."""
+    is_text = case in TEXTS or case in REAL_TEXTS
+    found = (predicted_text if is_text else predicted)(model, case).peak
+    was = (measured_text if is_text else measured)(model, case)
+    print(f"{case.name:32} {found / 2**20:9.1f} {was / 2**20:9.1f} {found / was:6.2f}", flush=True)
 
 
 def main() -> int:
@@ -150,11 +200,12 @@ def main() -> int:
     print(f"{'':32} predicted  measured  ratio (MiB)")
     for model in arguments.model:
         print(model.name)
-        show(model, REAL)
+        for case in (*REAL, *REAL_TEXTS):
+            show(model, case)
     if not arguments.model:
         with tempfile.TemporaryDirectory() as folder:
-            for case in CASES:
-                show(make(case, Path(folder)), [case])
+            for case in (*CASES, *TEXTS):
+                show(make(case, Path(folder)), case)
     return 0
 
 

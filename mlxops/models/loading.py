@@ -34,13 +34,16 @@ def load_model(
     what = f"mlx-lm cannot load {folder.name!r} (architecture {info.model_type!r})"
     with loader_errors(what, name=folder.name):
         import mlx.core as mx
+        from mlx.utils import tree_flatten
         from mlx_lm import utils
 
-        model, config = utils.load_model(folder, lazy=lazy, trust_remote_code=trust_remote_code)
+        model, config = utils.load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
         if dtype is not None:
             model.set_dtype(getattr(mx, dtype))
-            if not lazy:
-                mx.eval(model.parameters())
+        if not lazy:
+            # one after the other, the largest first: two types of all of them would take half as much memory again
+            for array in sorted((each for _, each in tree_flatten(model.parameters())), key=lambda each: -each.nbytes):
+                mx.eval(array)
     return model, config
 
 

@@ -12,7 +12,7 @@ more. It counts bytes of arrays that are in memory at the same time:
 - logits: `_LOGITS` numbers for each token of the vocabulary, at each position whose loss is computed; one less where a
   processor sums their softmax in blocks.
 
-The factors were measured on a processor; `benchmarks/memory.py` prints what is predicted and what is measured.
+The factors were measured on a processor; `benchmarks/memory_estimate.py` prints what is predicted and what is measured.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ _UPDATE = {"adam": 4.0, "adamw": 4.0, "muon": 3.5, "sgd": 1.5, "adafactor": 3.0}
 """Arrays of the size of what is trained that an update holds at once, besides those there are before it."""
 _STATE = {"adam": 2, "adamw": 2, "muon": 1, "sgd": 1, "adafactor": 0}
 """Those that an optimizer keeps."""
-_PREFILL = 2048  # tokens of a prompt that mlx-lm computes at once
+_PREFILL = 512  # tokens of a prompt that are computed at once (mlxops/models/generation.py)
+_PREFILL_OF_BATCH = 2048  # and of each prompt of a batch, as mlx-lm has it
+_PREFILLED = 8  # prompts of a batch at once
 _STEP = 256  # tokens by which it makes a cache longer
 
 _LAYER = re.compile(r"\.(?:layers|blocks|h)\.(\d+)\.(.+)\.\w+$")
@@ -215,14 +217,14 @@ def training(
 
 def generating(model: Shape, *, tokens: int, dtype: str, keeps_scores: bool, rows: int = 1) -> GenerationMemory:
     """The memory of making text up to so many tokens in all, for several conversations at once."""
-    size, at_once = SIZES.get(dtype, 4), min(tokens, _PREFILL)
+    size, at_once = SIZES.get(dtype, 4), min(tokens, _PREFILL if rows == 1 else _PREFILL_OF_BATCH)
     outputs = max((_outputs(layer) for layer in model.layers), default=0)
     scores = model.heads * tokens if keeps_scores else 0
     cached = len(model.layers) * model.cached * -(-tokens // _STEP) * _STEP
     return GenerationMemory(
         model=model.packed + model.numbers * size,
         cache=rows * cached * size,
-        activations=rows * size * (at_once * (2 * outputs + scores) + 2 * model.vocabulary),
+        activations=size * (min(rows, _PREFILLED) * at_once * (2 * outputs + scores) + rows * 2 * model.vocabulary),
     )
 
 

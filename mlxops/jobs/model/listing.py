@@ -19,7 +19,7 @@ from mlxops.models.weight_headers import weight_files
 from mlxops.projects import machine
 from mlxops.projects.invocation import Invocation
 
-_VERSION = 1  # of what is remembered about a folder
+_VERSION = 2  # of what is remembered about a folder
 _STAMPED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 

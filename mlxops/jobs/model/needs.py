@@ -5,7 +5,9 @@ Making text: a conversation of 2,048 tokens. LoRA: the usual settings, four rows
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from mlxops.config import LoraConfig
@@ -33,14 +35,20 @@ def of_folder(
 ) -> Needs:
     """The estimate of a model in a folder; raises `BadRequest` as `check_model` does."""
     shape = memory.shape_of(folder, tensors)
-    keeps_scores = not machine.ON_MACOS
+    on_cpu = not _has_gpu()
+    # a processor computes in float32, whatever the files have
+    dtype = "float32" if on_cpu else info.dtype
     trained = training.trained_part(LoraConfig(model=str(folder)), len(shape.layers))
     return Needs(
-        loading=memory.generating(shape, tokens=CONVERSATION, dtype=info.dtype, keeps_scores=keeps_scores).peak,
-        training=memory.training(
-            shape, trained, rows=rows, width=width, dtype=info.dtype, keeps_scores=keeps_scores
-        ).peak,
+        loading=memory.generating(shape, tokens=CONVERSATION, dtype=dtype, keeps_scores=on_cpu).peak,
+        training=memory.training(shape, trained, rows=rows, width=width, dtype=dtype, keeps_scores=on_cpu).peak,
     )
+
+
+@functools.cache
+def _has_gpu() -> bool:
+    """Whether MLX is the one for a GPU; MLX is not imported for that."""
+    return machine.ON_MACOS or any(any(metadata.distributions(name=each)) for each in ("mlx-cuda-12", "mlx-cuda-13"))
 
 
 def room() -> int:
