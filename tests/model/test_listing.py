@@ -84,6 +84,7 @@ def test_models_of_the_hubs_cache_are_listed(tiny_model: Path, mlxops: Any) -> N
     (cache.with_name("models--me--half") / "snapshots" / "abc").mkdir(parents=True)
 
     assert names(mlxops) == [("me/cached", "cache")]
+    assert list(Path.cwd().iterdir()) == []  # no project, so nothing is remembered in it
 
 
 def test_the_hub_is_searched_over_its_pages_and_what_is_here_stands_first(

@@ -135,6 +135,22 @@ def test_runs_that_died_and_runs_that_are_silent_are_told_apart(tmp_path: Path) 
     assert "heron: no sign of life" in doctor.check_runs(RegistryHealth(path="", is_there=True, silent=("heron",))).said
 
 
+def test_a_cure_that_cannot_be_done_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "runs.db"
+    die_at_work(path)
+    monkeypatch.setattr(doctor, "_PATIENCE", 0.0)
+    invocation = Invocation(project=Project.at(tmp_path))
+    found = Diagnosis(
+        findings=(Finding(check="python", level="ok", said=""), *doctor._of_the_project(invocation, silent))
+    )
+    with registry.open_registry(path) as db, db.transaction():
+        tried = doctor.cure(invocation, found, silent)
+
+    assert tried.done == ("runs whose process is dead could not be recorded: another process writes to the registry",)
+    assert [each.check for each in tried.findings] == ["python", "registry", "runs", "checkpoints"]
+    assert doctor.cure(invocation, found, silent).findings[2].said == "none is lost"
+
+
 def test_a_damaged_registry_a_newer_one_and_another_programs_are_broken(tmp_path: Path) -> None:
     damaged, newer, other = tmp_path / "damaged.db", tmp_path / "newer.db", tmp_path / "other.db"
     with registry.open_registry(damaged) as db:

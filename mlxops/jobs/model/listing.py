@@ -132,7 +132,9 @@ def on_this_machine(invocation: Invocation) -> list[ModelEntry]:
         entries.append(entry)
         if stamp is not None:
             stamps[str(place)] = [stamp, asdict(entry)]
-    if stamps != {place: [*each] for place, each in known.items()}:
+    # a folder that is no project stays as it is
+    is_project = folder.is_dir() or memory.parent.is_dir()
+    if is_project and stamps != {place: [*each] for place, each in known.items()}:
         _write(memory, stamps)
     return entries
 

@@ -24,7 +24,6 @@ from mlxops.registry import RegistryHealth
 Progress = Callable[[str, int, int], None]
 
 _BUDGET = 2 * 10**9  # bytes of checkpoints that are read through: what a resume takes first, then the newest
-_ROUNDS = 3  # a cure may show what it hid
 _PATIENCE = 5.0  # seconds that a cure waits for whoever writes to the registry
 
 MIGRATE, CLOSE, RECORD, SHOW = "migrate the registry", "close dead runs", "record damage", "show hidden files"
@@ -73,12 +72,11 @@ def _of_the_project(invocation: Invocation, progress: Progress) -> tuple[Finding
 
 
 def cure(invocation: Invocation, found: Diagnosis, progress: Progress) -> Diagnosis:
-    """Do the safe cures of what was found, and look again; what was done is told."""
+    """Do the safe cures of what was found, and look again: one may show what it hid. What was done is told."""
     done: list[str] = []
-    for _ in range(_ROUNDS):
-        fixes = [each.fix for each in found.findings if each.fix is not None]
-        if not fixes:
-            break
+    tried: set[str] = set()
+    while fixes := [each.fix for each in found.findings if each.fix is not None and each.fix not in tried]:
+        tried.update(fixes)
         done += [_CURES[fix](invocation, progress) for fix in fixes]
         if SHOW in fixes:
             found = diagnose(invocation, progress)
@@ -126,6 +124,8 @@ def check_registry(health: RegistryHealth) -> Finding:
 
 def check_runs(health: RegistryHealth) -> Finding:
     """Whether runs are recorded as at work whose process is gone."""
+    if health.error is not None:
+        return Finding(check="runs", level="ok", said="not looked at: the registry cannot be read")
     if health.dead:
         said = f"{words.listed(health.dead, 3)}: recorded as running, but the process is dead"
         cure = "`inv runs` or `inv doctor --fix` records it; the command that started the run resumes it"
