@@ -5,7 +5,7 @@ MLX may be loaded. The tokenizer is an argument.
 """
 
 from mlxops.data.formats import Record
-from mlxops.data.preparing import ROWS_AT_ONCE, Part, Preparation, WordTokens
+from mlxops.data.preparing import ROWS_AT_ONCE, Part, Preparation, PreparedRow, WordTokens
 from mlxops.data.reading import HeldOut, Splits, read, read_held_out
 from mlxops.data.tokens import MASKING_RULES, Tokenized, Use, content_identity, identity, tokenize
 
@@ -15,6 +15,7 @@ __all__ = [
     "HeldOut",
     "Part",
     "Preparation",
+    "PreparedRow",
     "Record",
     "Splits",
     "Tokenized",

@@ -18,8 +18,13 @@ from mlxops.data.formats import Record, Unusable
 from mlxops.data.probes import OTHER_WORDS, QUESTION, answer_of_a_tool, end_of_last_words, named, with_other_words
 from mlxops.data.templates import ChatTemplate, Message, Messages, Span, Spans, Token, common
 
-Found = Literal["prompt", "comparison", "marks"]
-"""How a turn was found: its words follow the prompt, renderings of other words part there, or the template marks it."""
+Found = Literal["prompt", "comparison", "header", "rewritten", "marks"]
+"""How the start of a turn was found.
+
+Its words follow the prompt; renderings with other words part there; the template's role header ends there; the prompt
+ends there, in a row of its own, because the turns before are written otherwise once this one follows; the template
+marks it.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,7 @@ class _Place(NamedTuple):
     text: str
     start: int
     words: int
+    found: Found
     remainder: str = ""
 
 
@@ -153,8 +159,7 @@ class _Conversation:
         rendered = None if position == len(self.messages) - 1 else self.render(self.messages[: position + 1])
         text, after = (self.whole, self.messages[position + 1 :]) if rendered is None else (rendered, ())
         prompt = self.render(self.messages[:position], is_prompt=True)
-        plainly = _plainly(self.messages[position], text, prompt)
-        place = plainly or self._compared(position, text, prompt, after)
+        place = _plainly(self.messages[position], text, prompt) or self._compared(position, text, prompt, after)
         text, words = place.text, place.words
         limit = self._next_words(position + 1, text, len(self.messages)) if after else len(text)
         end = self._first_stop(text, words, limit) or self._own_end(text, words)
@@ -166,7 +171,7 @@ class _Conversation:
             closed=words if after else max(words, len(text.rstrip())),
             end=end,
             remainder=place.remainder,
-            found="prompt" if plainly else "comparison",
+            found=place.found,
         )
 
     def end(self, turn: _Turn, text: str, count: int) -> _End | None:
@@ -203,7 +208,9 @@ class _Conversation:
         header = self.template.header
         if prompt is None:
             place = text.rfind(header, 0, own) if header else -1
-            return _Place(text, own if place < 0 else place + len(header), words)
+            if place < 0:
+                return _Place(text, own, words, "comparison")
+            return _Place(text, place + len(header), words, "header")
         parted = common(prompt, text)
         start = self.template.whole_tokens(text, min(parted, own))
         remainder = ""
@@ -213,15 +220,15 @@ class _Conversation:
                 # the turns before are written differently once this one follows: in use, the model sees the prompt
                 place = text.rfind(prompt[asked:], 0, own)
                 start = own if place < 0 else place + len(prompt) - asked
-                return _Place(prompt + text[start:], len(prompt), words + len(prompt) - start)
+                return _Place(prompt + text[start:], len(prompt), words + len(prompt) - start, "rewritten")
             if text[start:own].split() == prompt[start:].split():  # the same header, other white space
                 start = own
             elif prompt[start:].strip():
                 remainder = prompt[start:]
         for part in (header, header.rstrip()):
             if part and text.startswith(part, start) and start + len(part) <= own:
-                return _Place(text, start + len(part), words)
-        return _Place(text, start, words, remainder)
+                return _Place(text, start + len(part), words, "header")
+        return _Place(text, start, words, "prompt" if start == len(prompt) else "comparison", remainder)
 
     def _own(self, position: int, text: str, after: Messages) -> tuple[int, int]:
         """From where to where the rendering depends on the fields of a turn. Raises `Unusable` where it does not."""
@@ -289,7 +296,7 @@ def _plainly(turn: Message, text: str, prompt: str | None) -> _Place | None:
         return None
     stop = first + len(words)
     trailing = turn["content"][len(words) :]
-    return _Place(text, len(prompt), stop + (len(trailing) if text.startswith(trailing, stop) else 0))
+    return _Place(text, len(prompt), stop + (len(trailing) if text.startswith(trailing, stop) else 0), "prompt")
 
 
 def _by_marks(conversation: _Conversation) -> MaskedText | None:

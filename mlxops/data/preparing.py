@@ -30,17 +30,26 @@ WordTokens = Sequence[tuple[str, int, int]]
 _LONGEST_REMAINDER = 60
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """The token rows of some records, in their order, and the problems of those that have none.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedRow:
+    """A token row of full length and what it was made of.
 
-    `records` and `words` are those of the rows, one for each; None for a row whose tokenizer does not tell where its
-    tokens stand.
+    `text` is the row of a conversation as text, None for a row of text; `is_apart` tells that prompt and answer were
+    tokenized apart; `words` are None unless asked for, and where the tokenizer does not tell where its tokens stand.
     """
 
-    rows: list[TokenRow]
-    records: list[Record]
-    words: list[WordTokens | None]
+    row: TokenRow
+    record: Record
+    text: MaskedText | None
+    is_apart: bool
+    words: WordTokens | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The rows of some records, in their order, and the problems of those that have none."""
+
+    rows: list[PreparedRow]
     problems: list[str]
 
 
@@ -113,10 +122,6 @@ class Preparation:
             if waiting is not None:
                 yield self._part(*waiting)
 
-    def masked(self, record: Record) -> tuple[MaskedText, ...]:
-        """The rows of one conversation as text, in the order of its token rows. Raises `Unusable`."""
-        return self._masked(record, _Findings())[1].rows
-
     def notes(self, count: int) -> tuple[str, ...]:
         """What there is to say of the rows so far, which were made of `count` records."""
         return _notes(self._template, self._findings, count)
@@ -128,7 +133,7 @@ class Preparation:
         for record in records:
             if record.text is None:
                 try:
-                    whole, found = self._masked(record, self._findings)
+                    whole, found = self._masked(record)
                 except Unusable as unusable:
                     problems.append(f"{record.origin}: {unusable}")
                     continue
@@ -138,10 +143,10 @@ class Preparation:
         texts = [record for record in records if record.text is not None]
         return _Texts(records, texts, masked, wholes), problems
 
-    def _masked(self, record: Record, findings: _Findings) -> tuple[str, Masked]:
+    def _masked(self, record: Record) -> tuple[str, Masked]:
         if self._template is None:
             self._template = chat_template(self._tokenizer, stops=self._stops, arguments=self._arguments)
-        return _mask(self._template, record, self._mask_prompt, findings)
+        return _mask(self._template, record, self._mask_prompt, self._findings)
 
     def _tokens(self, given: _Texts) -> _Tokens:
         wholes = [MaskedText(text=text, turns=(), spans=()) for text in given.wholes.values()]
@@ -167,16 +172,21 @@ class Preparation:
         findings.tokens_before += sum(len(row.tokens) for row in tokens.wholes)
         findings.tokens_after += sum(len(row.tokens) for each in given.wholes for row in by_record[each])
         texts_of = {id(row): text for (_, text), row in zip(given.masked, tokens.masked, strict=True)}
-        encoded = [(record, row) for record in given.records for row in by_record.get(id(record), ())]
-        return Part(
-            rows=[
-                TokenRow(tokens=numpy.array(row.tokens, dtype=numpy.int32), spans=row.spans, origin=record.origin)
-                for record, row in encoded
-            ],
-            records=[record for record, _ in encoded],
-            words=[_words(record, texts_of.get(id(row)), row) for record, row in encoded] if self._with_words else [],
-            problems=problems,
-        )
+        rows = []
+        for record in given.records:
+            for row in by_record.get(id(record), ()):
+                text = texts_of.get(id(row))
+                array = numpy.array(row.tokens, dtype=numpy.int32)
+                rows.append(
+                    PreparedRow(
+                        row=TokenRow(tokens=array, spans=row.spans, origin=record.origin),
+                        record=record,
+                        text=text,
+                        is_apart=row.is_split,
+                        words=_words(record, text, row) if self._with_words else None,
+                    )
+                )
+        return Part(rows=rows, problems=problems)
 
 
 def _words(record: Record, text: MaskedText | None, row: Encoded) -> WordTokens | None:

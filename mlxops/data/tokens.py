@@ -84,7 +84,7 @@ def tokenize(
     places = range(0, len(records), ROWS_AT_ONCE)
     parts = preparation.parts(records[place : place + ROWS_AT_ONCE] for place in places)
     for done, part in zip(places, parts, strict=True):
-        rows += part.rows
+        rows += [prepared.row for prepared in part.rows]
         problems += part.problems
         if progress is not None:
             progress(min(done + ROWS_AT_ONCE, len(records)), len(records))

@@ -81,8 +81,8 @@ def test_every_token_of_a_conversation_is_counted_for_the_one_who_said_it() -> N
 
     (part,) = preparation.parts([[data.Record(origin="f:1", messages=said)]])
 
-    (row,) = part.rows
-    texts = [(role, tokenizer.decode(row.tokens[start:stop])) for role, start, stop in part.words[0]]
+    ((row, words),) = [(prepared.row, prepared.words) for prepared in part.rows]
+    texts = [(role, tokenizer.decode(row.tokens[start:stop])) for role, start, stop in words]
     assert texts == [
         ("system", "Be brief."),
         ("user", "What is it?"),
@@ -90,7 +90,7 @@ def test_every_token_of_a_conversation_is_counted_for_the_one_who_said_it() -> N
         ("assistant", "It is"),
     ]
     counts = TokenCounts()
-    counts.add(row, part.words[0], limit=1000)
+    counts.add(row, words, limit=1000)
     assert sum(counts.by_role.values()) == row.length
 
 

@@ -206,13 +206,14 @@ def _check_tokens(part: data.Part, model: _Model, found: _Found, kept_back: set[
     """Check the token rows of a part; those of a training file (`kept_back` is given) are counted."""
     for problem in part.problems:
         found.add_problem("rows the chat template refuses", problem)
-    for row, words in zip(part.rows, part.words, strict=True):
+    for prepared in part.rows:
+        row = prepared.row
         if kept_back is not None and row.origin not in kept_back:
-            model.counts.add(row, words, model.limit)
+            model.counts.add(row, prepared.words, model.limit)
         for finding in _of_tokens(row, model):
             found.add(finding)
     if kept_back is not None:
-        kept_back.difference_update(row.origin for row in part.rows)
+        kept_back.difference_update(prepared.record.origin for prepared in part.rows)
 
 
 def _of_tokens(row: TokenRow, model: _Model) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,25 +10,30 @@ from typing import Any
 from mlxops import data
 from mlxops.config import LoraConfig, PreviewDataConfig
 from mlxops.data import encoding
-from mlxops.data.masking import MaskedText
-from mlxops.errors import NotFound
+from mlxops.data.masking import Found
+from mlxops.errors import InvalidData, NotFound
+from mlxops.jobs.data.figures import trained_within
 from mlxops.jobs.train.prepare import Progress, Tokenize
 from mlxops.models.folders import check_model, find_model
 from mlxops.models.tokenizer import eos_ids, load_tokenizer
 from mlxops.projects.invocation import Invocation
-from mlxops.rows import TokenRow
 
 _SHOWN = 3
 
 # The rules by which spans are found, as docs/data.md numbers them.
-_STARTS = {
+_STARTS: Mapping[Found, str] = {
     "prompt": "starts where the generation prompt ends (rule 1)",
     "comparison": "starts where renderings with other words part (rule 1)",
+    "header": "starts behind the template's own role header (rule 4)",
+    "rewritten": "starts where the generation prompt ends, which writes the turns before differently (rule 5)",
     "marks": "starts and ends at the template's generation marks (rule 8)",
 }
 _ENDS_ADDED = "ends with a token that is added, because the template writes none (rule 3)"
-_ENDS_BY_STOP = "ends with a token at which generation stops (rule 2)"
-_ENDS_OTHERWISE = "ends with no token at which generation stops (rule 2)"
+_ENDS_BY_STOP = "ends with the first token at which generation stops (rule 2)"
+_ENDS_BY_TEMPLATE = "ends with the template's own token, at which generation does not stop (rule 2)"
+_ENDS_NOWHERE = "ends with its words: no token ends it (rule 3)"
+_APART = "prompt and answer are tokenized apart, because a token would join them (rule 7)"
+_SEVERAL = "the conversation becomes {} rows: earlier turns are written differently once later ones follow (rule 5)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +94,13 @@ def preview(invocation: Invocation, config: PreviewDataConfig, progress: Progres
     rows: list[PreviewedRow] = []
     notes: list[str] = []
     for use, record in chosen:
-        tokenized = tokenize([record], "tokens", "training")
-        texts = tokenize.preparation().masked(record) if record.messages else ()
-        for part, row in enumerate(tokenized.rows):
-            text = texts[part] if texts and len(texts) == len(tokenized.rows) else None
-            rows.append(_previewed(row, text, use, part, len(tokenized.rows), config.max_seq_length, tokenize))
-        if record.text is not None:
-            notes.append(f"{record.origin}: a row of text is trained whole")
-        notes += [f"{record.origin}: {note}" for note in tokenized.notes]
+        preparation = tokenize.preparation()
+        (part,) = preparation.parts([[record]])
+        if part.problems:
+            raise InvalidData(f"{record.origin} cannot be used with this model", part.problems)
+        for number, prepared in enumerate(part.rows, 1):
+            rows.append(_previewed(prepared, use, number, len(part.rows), config.max_seq_length, tokenize))
+        notes += [f"{record.origin}: {note}" for note in preparation.notes(1)]
     return DataPreview(
         model=project.relative(folder), max_seq_length=config.max_seq_length, rows=rows, notes=[*splits.notes, *notes]
     )
@@ -119,24 +123,24 @@ def _chosen(splits: data.Splits, asked: str | None) -> list[tuple[str, data.Reco
 
 
 def _previewed(
-    row: TokenRow, text: MaskedText | None, use: str, part: int, parts: int, limit: int, tokenize: Tokenize
+    prepared: data.PreparedRow, use: str, part: int, parts: int, limit: int, tokenize: Tokenize
 ) -> PreviewedRow:
+    row = prepared.row
     tokens = [int(token) for token in row.tokens]
     kept = min(limit, row.length)
     spans = [(start, stop) for start, stop in row.spans]
-    trained = sum(max(min(stop, kept) - max(start, 1), 0) for start, stop in spans)
     return PreviewedRow(
         origin=row.origin,
         use=use,
-        part=part + 1,
+        part=part,
         parts=parts,
         length=row.length,
         kept_tokens=kept,
-        trained_tokens=trained,
+        trained_tokens=trained_within(row, kept),
         tokens=tokens,
         spans=spans,
         pieces=_pieces(tokens, spans, kept, tokenize.tokenizer),
-        rules=_rules(tokens, spans, text, tokenize.stops),
+        rules=_rules(prepared, parts, tokenize),
     )
 
 
@@ -154,15 +158,24 @@ def _pieces(tokens: list[int], spans: list[tuple[int, int]], kept: int, tokenize
     return pieces
 
 
-def _rules(tokens: list[int], spans: list[tuple[int, int]], text: MaskedText | None, stops: Sequence[int]) -> list[str]:
-    """How each trained part was found."""
+def _rules(prepared: data.PreparedRow, parts: int, tokenize: Tokenize) -> list[str]:
+    """How each trained part was found, and what the row is made of."""
+    text, row = prepared.text, prepared.row
     if text is None:
-        return []
+        return ["the whole text is trained"]
     if not text.turns:
         return ["the whole conversation is trained (--no-mask-prompt)"]
     found = []
-    for place, (turn, how, (_, stop)) in enumerate(zip(text.turns, text.found, spans, strict=True)):
-        is_added = text.appended is not None and place == len(spans) - 1
-        end = _ENDS_ADDED if is_added else _ENDS_BY_STOP if tokens[stop - 1] in stops else _ENDS_OTHERWISE
+    for place, (turn, how, (_, stop)) in enumerate(zip(text.turns, text.found, row.spans, strict=True)):
+        is_added = text.appended is not None and place == len(row.spans) - 1
+        end = _ENDS_ADDED if is_added else _end(int(row.tokens[stop - 1]), tokenize)
         found.append(f"turn {turn + 1} {_STARTS[how]}, and {end}")
+    found += [_SEVERAL.format(parts)] if parts > 1 else []
+    found += [_APART] if prepared.is_apart else []
     return found
+
+
+def _end(token: int, tokenize: Tokenize) -> str:
+    if token in tokenize.stops:
+        return _ENDS_BY_STOP
+    return _ENDS_BY_TEMPLATE if token in tokenize.tokenizer.added_tokens_decoder else _ENDS_NOWHERE
