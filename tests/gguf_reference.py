@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ class Reference:
     def __init__(self, file: Path) -> None:
         reader = gguf.GGUFReader(file)
         self.metadata: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
-        self.tensors = {tensor.name: gguf.dequantize(tensor.data, tensor.tensor_type) for tensor in reader.tensors}
-        self.tensors = {name: tensor.astype(numpy.float64) for name, tensor in self.tensors.items()}
+        self._packed = {tensor.name: tensor for tensor in reader.tensors}
+
+    @cached_property
+    def tensors(self) -> dict[str, numpy.ndarray]:
+        """The weights as float64, which take a while to unpack."""
+        unpacked = {name: gguf.dequantize(each.data, each.tensor_type) for name, each in self._packed.items()}
+        return {name: each.astype(numpy.float64) for name, each in unpacked.items()}
 
     def logits(self, ids: list[int]) -> numpy.ndarray:
         """The logits after each token, in float64."""

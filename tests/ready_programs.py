@@ -1,7 +1,8 @@
 """Programs for PATH that start at once: each command is forked from the server that `training_runs` has.
 
 A page has dozens of commands, and four fifths of a small one is loading libraries. What is typed, the current folder,
-the environment, the streams and the exit code are the command's own; only the libraries are there already.
+the environment, the streams and the exit code are the command's own; only the libraries are there already. What
+ends the program that was typed kills the command.
 """
 
 from __future__ import annotations
@@ -9,28 +10,38 @@ from __future__ import annotations
 import io
 import json
 import os
+import runpy
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from multiprocessing import reduction
+from multiprocessing.connection import wait
 from pathlib import Path
 
+import pytest
 import training_runs
 
-PROGRAMS = ("inv", "mlx-toolkit", "mlx_lm", "mlx_lm.generate")
+PROGRAMS = ("inv", "mlx-toolkit", "mlx_lm", "mlx_lm.generate", "python")
+"""`python` runs scripts, and has the libraries of a command."""
 
 _CLIENT = """\
 import json, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect(os.path.join(os.path.dirname(__file__), "server"))
 socket.send_fds(server, [b"."], [0, 1, 2])
-server.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode())
-server.shutdown(socket.SHUT_WR)
+server.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
 sys.exit(int(server.recv(16) or b"1"))
 """
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Path]:
+    """A folder for PATH with programs that start at once."""
+    with ready_programs(tmp_path / "programs") as folder:
+        yield folder
 
 
 @contextmanager
@@ -74,7 +85,7 @@ def _answer(client: socket.socket) -> None:
     with client:
         _, streams, _, _ = socket.recv_fds(client, 1, 3)
         with client.makefile("rb") as rest:
-            argv, folder, environment = json.load(rest)
+            argv, folder, environment = json.loads(rest.readline())
         try:
             sent = tuple(map(reduction.DupFd, streams))
             process = training_runs.forks().Process(target=_run, args=(argv, folder, environment, sent), daemon=True)
@@ -82,9 +93,12 @@ def _answer(client: socket.socket) -> None:
         finally:
             for each in streams:
                 os.close(each)
+        if process.sentinel not in wait([process.sentinel, client]):
+            process.kill()
         process.join()
         code = process.exitcode or 0
-        client.sendall(str(code if code >= 0 else 128 - code).encode())
+        with suppress(OSError):
+            client.sendall(str(code if code >= 0 else 128 - code).encode())
 
 
 def _run(argv: list[str], folder: str, environment: dict[str, str], streams: tuple[reduction.DupFd, ...]) -> None:
@@ -98,6 +112,11 @@ def _run(argv: list[str], folder: str, environment: dict[str, str], streams: tup
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    name, *arguments = argv
+    if Path(name).name == "python":
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
+        return
     sys.argv = argv
-    (program,) = {each for each in metadata.entry_points(group="console_scripts") if each.name == Path(argv[0]).name}
+    (program,) = {each for each in metadata.entry_points(group="console_scripts") if each.name == Path(name).name}
     sys.exit(program.load()())

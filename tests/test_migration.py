@@ -10,13 +10,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from commands import ROOT
-from ready_programs import ready_programs
 
 from mlxops.models.tiny import make_tiny
 from mlxops.tasks import namespace
@@ -165,12 +164,6 @@ def test_a_program_of_others_has_the_options_that_a_sentence_gives_it(command: s
 
 
 # an old project, and all that is typed in it -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Path]:
-    with ready_programs(tmp_path / "programs") as folder:
-        yield folder
 
 
 @pytest.fixture

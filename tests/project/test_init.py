@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from commands import ROOT, run_python
+from commands import ROOT
 
 from mlxops.models.tiny import make_tiny
 from mlxops.projects import templates
@@ -143,17 +144,23 @@ def test_every_recipe_trains(mlxops, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_the_scripts_of_the_advanced_template_train_measure_and_ask(mlxops, tiny_model: Path, monkeypatch) -> None:
+def test_the_scripts_of_the_advanced_template_train_measure_and_ask(
+    mlxops, programs: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(*words: str) -> tuple[int, str, str]:
+        ended = subprocess.run([programs / "python", *words], capture_output=True, text=True, check=False)
+        return ended.returncode, ended.stdout, ended.stderr
+
     mlxops("init scripts --template advanced")
     monkeypatch.chdir("scripts")
     shutil.copytree(tiny_model, "models/tiny")
     options = ["--model", "models/tiny"]
     adapter = ["--adapter", "adapters/script"]
 
-    trained = run_python(SCRIPTS[1], *options, "--iters", "8", "--learning-rate", "0.02")
-    before, after = (run_python(SCRIPTS[0], *options, *more, "--json") for more in ([], adapter))
+    trained = script(SCRIPTS[1], *options, "--iters", "8", "--learning-rate", "0.02")
+    before, after = (script(SCRIPTS[0], *options, *more, "--json") for more in ([], adapter))
     question = ["--max-tokens", "24", "How do I list my runs?"]
-    base, asked = (run_python(SCRIPTS[2], *options, *more, *question) for more in ([], adapter))
+    base, asked = (script(SCRIPTS[2], *options, *more, *question) for more in ([], adapter))
 
     assert [ended[0] for ended in (trained, before, after, base, asked)] == [0] * 5, (trained, before, after, asked)
     assert json.loads(before[1])["rows"] == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -119,14 +120,14 @@ def test_a_quickstart_that_is_trained_on_keeps_what_a_person_changed(mlxops, tri
     assert own.read_text() == "mine"
 
 
-@pytest.mark.parametrize("there", [["models"], ["models/tiny"], ["runs.db"], [".mlxops/decide.lock"], ["nothing"]])
-def test_a_quickstart_that_was_killed_goes_on(mlxops, there: list[str]) -> None:
-    command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "2", "--json"]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while running.poll() is None and not (Path("quickstart") / there[0]).exists() and there != ["nothing"]:
-        os.sched_yield()
-    running.kill()
-    running.wait()
+def test_a_quickstart_that_was_killed_again_and_again_goes_on(mlxops, programs: Path) -> None:
+    for there in (".mlxops", "models", "models/tiny", "runs.db", "adapters"):
+        command = [programs / "mlx-toolkit", "quickstart", "--tiny", "--iters", "2", "--json"]
+        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while running.poll() is None and not (Path("quickstart") / there).exists():
+            os.sched_yield()
+        running.kill()
+        assert running.wait() == -signal.SIGKILL
 
     code, out, err = mlxops("quickstart --tiny --iters 2 --json")
 

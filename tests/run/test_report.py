@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -200,8 +201,14 @@ def test_without_matplotlib_it_is_said_what_to_type_and_nothing_is_written(
 
 
 def known(*runs: str) -> Page:
+    return Page(known_text(*runs))
+
+
+@cache
+def known_text(*runs: str) -> str:
+    """The page of runs of the known registry, drawn once for all tests."""
     settings().project.registry_path.write_bytes(known_registry.content())
-    return shown(*runs)
+    return drawn(*runs)["html"].decode()
 
 
 @pytest.mark.slow
@@ -259,7 +266,7 @@ def test_a_page_needs_no_network_and_no_script(runs: list[str]) -> None:
 
     assert {tag for tag, _ in found.elements} & {"script", "link", "img", "iframe", "object", "base", "form"} == set()
     assert {value for name in ("href", "src") for value in found.values(name) if not value.startswith("#")} == set()
-    assert not re.search(r"url\((?!#)|@import|https?:", drawn(*runs)["html"].decode().partition("</style>")[0])
+    assert not re.search(r"url\((?!#)|@import|https?:", known_text(*runs).partition("</style>")[0])
     assert "default-src 'none'; style-src 'unsafe-inline'" in found.values("content")
 
 
@@ -300,7 +307,7 @@ def test_every_chart_is_told_in_words(db: Registry) -> None:
 
 @pytest.mark.slow
 def test_colours_follow_the_page_and_runs_are_told_apart_without_them() -> None:
-    text = (known("heron", "otter", "wren"), drawn("heron", "otter", "wren"))[1]["html"].decode()
+    text = known_text("heron", "otter", "wren")
     charts = text.partition("<main>")[2]
 
     assert "prefers-color-scheme: dark" in text
@@ -314,8 +321,8 @@ def test_the_same_rows_make_the_same_bytes(db: Registry) -> None:
     train(db, "heron", LINE, VALIDATIONS)
     train(db, "otter", LINE, VALIDATIONS)
 
-    assert drawn("heron", png=True) == drawn("heron", png=True)
-    assert drawn("heron", "otter", png=True) == drawn("heron", "otter", png=True)
+    for runs in ONE_AND_BOTH:
+        assert drawn(*runs, png=True) == drawn(*runs, png=True)
 
 
 @pytest.mark.slow

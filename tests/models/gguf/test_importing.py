@@ -151,9 +151,14 @@ def test_progress_counts_all_tensors(tiny_model: Path, tmp_path: Path) -> None:
     assert said == [(number, 38) for number in range(1, 39)]
 
 
+@pytest.fixture(scope="module")
+def reference(smollm2_gguf: Path) -> Reference:
+    """The real model, computed without MLX."""
+    return Reference(smollm2_gguf)
+
+
 @pytest.mark.slow
-def test_the_real_model_computes_what_its_file_says(smollm2: Path, smollm2_gguf: Path) -> None:
-    reference = Reference(smollm2_gguf)
+def test_the_real_model_computes_what_its_file_says(smollm2: Path, reference: Reference) -> None:
     ids = load_tokenizer(smollm2).apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=False)
 
     expected = reference.logits(ids)
@@ -163,20 +168,22 @@ def test_the_real_model_computes_what_its_file_says(smollm2: Path, smollm2_gguf:
 
 
 @pytest.mark.slow
-def test_the_real_model_kept_in_4_bits_computes_the_same(smollm2_gguf: Path, tmp_path: Path) -> None:
+def test_the_real_model_kept_in_4_bits_computes_the_same(
+    smollm2_gguf: Path, reference: Reference, tmp_path: Path
+) -> None:
     ids = [1, 4093, 198, 504, 3575, 282, 4649, 314]
 
     info = import_gguf(smollm2_gguf, tmp_path / "packed", dtype="keep").info
 
     # The norms are rounded to float16, the numbers in 4 bits are the file's own.
-    assert largest_difference(tmp_path / "packed", ids, Reference(smollm2_gguf).logits(ids)) < 0.05
+    assert largest_difference(tmp_path / "packed", ids, reference.logits(ids)) < 0.05
     assert (info.parameters, info.dtype) == (134_515_008, "float16")
     assert info.quantization == {"group_size": 32, "bits": 4, "model.embed_tokens": {"group_size": 32, "bits": 8}}
 
 
 @pytest.mark.slow
-def test_the_real_tokenizer_gives_the_ids_of_its_file(smollm2: Path, smollm2_gguf: Path) -> None:
-    tokenizer, reference = load_tokenizer(smollm2), Reference(smollm2_gguf)
+def test_the_real_tokenizer_gives_the_ids_of_its_file(smollm2: Path, reference: Reference) -> None:
+    tokenizer = load_tokenizer(smollm2)
 
     ids = [tokenizer.encode(text) for text in TEXTS]
 
