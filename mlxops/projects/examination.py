@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mlxops.projects import cgroup, environment, interpreter, machine, packages
-from mlxops.projects.diagnosis import (
-    PROGRAMS,
+from mlxops.projects.diagnosis import PROGRAMS
+from mlxops.projects.facts import (
     ComputeFacts,
     EnvironmentFacts,
     Facts,
@@ -28,6 +28,7 @@ from mlxops.projects.diagnosis import (
     MachineFacts,
     PathFacts,
     PermissionFacts,
+    PlaceFacts,
     SystemFacts,
 )
 from mlxops.projects.invocation import Invocation
@@ -93,6 +94,7 @@ def examine(invocation: Invocation, heard: Callable[[int, int], object]) -> Fact
         environment=found,
         compute=compute,
         machine=machine_facts(disks, swapped),
+        place=place_facts(invocation.project.registry_path.parent, Path(os.environ.get("HOME") or "/")),
         hub=hub,
         permissions=permission_facts(invocation, cache),
     )
@@ -284,6 +286,40 @@ def _swapped_out() -> int:
     import psutil
 
     return int(psutil.swap_memory().sout)
+
+
+def place_facts(folder: Path, home: Path) -> PlaceFacts:
+    """On what file system a folder is or will be, and what syncs it."""
+    import psutil
+
+    there = _there(folder).resolve()
+    mounts = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
+    around = max(
+        (each for each in mounts if there.is_relative_to(each)), key=lambda each: len(each.parts), default=None
+    )
+    kind = mounts[around] if around is not None else None
+    return PlaceFacts(
+        folder=str(folder),
+        file_system=kind or None,
+        is_remote=kind is not None and kind.lower().startswith(_REMOTE),
+        synced_by=synced_by(there, home.resolve()),
+    )
+
+
+_REMOTE = ("nfs", "cifs", "smb", "afp", "webdav", "davfs", "fuse.sshfs", "fuse.rclone", "ceph", "fuse.glusterfs", "9p")
+
+
+def synced_by(folder: Path, home: Path) -> str | None:
+    """What copies a folder to other machines; macOS does so with Desktop and Documents where that is switched on."""
+    library = home / "Library"
+    clouds = library / "CloudStorage"
+    if folder.is_relative_to(clouds) and folder != clouds:
+        return folder.relative_to(clouds).parts[0].partition("-")[0]
+    icloud = library / "Mobile Documents"
+    shared = [home / name for name in ("Desktop", "Documents") if (icloud / "com~apple~CloudDocs" / name).exists()]
+    if any(folder.is_relative_to(each) for each in (icloud, *shared)):
+        return "iCloud"
+    return "Dropbox" if folder.is_relative_to(home / "Dropbox") else None
 
 
 def permission_facts(invocation: Invocation, cache: Path | None) -> PermissionFacts:

@@ -11,14 +11,15 @@ import pytest
 from commands import run_python
 
 from mlxops.projects import diagnosis, examination, packages
-from mlxops.projects.diagnosis import (
+from mlxops.projects.diagnosis import Finding
+from mlxops.projects.facts import (
     ComputeFacts,
     EnvironmentFacts,
-    Finding,
     HubFacts,
     MachineFacts,
     PathFacts,
     PermissionFacts,
+    PlaceFacts,
     SystemFacts,
 )
 from mlxops.projects.interpreter import Interpreter
@@ -161,6 +162,9 @@ TABLE = [
     row(diagnosis.check_disk(MACHINE), "ok", "100.0 GB free"),
     row(diagnosis.check_disk(replace(MACHINE, disks={"the project": GB, "the cache": 9 * GB})), "warning", "project"),
     row(diagnosis.check_disk(replace(MACHINE, disks={"the project": 9 * GB, "the cache": 10**7})), "broken", "cache"),
+    row(diagnosis.check_place(PlaceFacts(folder="/p", file_system="ext4")), "ok", "ext4"),
+    row(diagnosis.check_place(PlaceFacts(folder="/p", file_system="nfs4", is_remote=True)), "warning", "nfs4", "_DB="),
+    row(diagnosis.check_place(PlaceFacts(folder="/p", synced_by="iCloud")), "warning", "iCloud syncs /p", "move"),
     row(diagnosis.check_permissions(PermissionFacts()), "ok"),
     row(diagnosis.check_permissions(PermissionFacts(needed=("/p/runs.db", "/p"))), "broken", "/p/runs.db", "1 more"),
     row(diagnosis.check_permissions(PermissionFacts(cache="/c")), "warning", "/c", "MLXOPS_CACHE"),
@@ -294,6 +298,19 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
     assert found.needed == (str(tmp_path), str(tmp_path / "models"))
     assert found.cache == str(tmp_path / "cache" / "deep")
+
+
+def test_a_folder_that_others_copy_is_known_by_its_place(tmp_path: Path) -> None:
+    def by(folder: str) -> str | None:
+        return examination.synced_by(tmp_path / folder, tmp_path)
+
+    before = by("Documents/haiku")
+    (tmp_path / "Library/Mobile Documents/com~apple~CloudDocs/Documents").mkdir(parents=True)
+
+    assert before is None
+    assert (by("Documents/haiku"), by("Desktop/haiku"), by("Library/Mobile Documents/x")) == ("iCloud", None, "iCloud")
+    assert (by("Library/CloudStorage/OneDrive-Work/x"), by("Dropbox/x"), by("x")) == ("OneDrive", "Dropbox", None)
+    assert not examination.place_facts(tmp_path / "not yet" / "there", tmp_path).is_remote
 
 
 def test_files_that_macos_hides_are_found_by_their_flag(tmp_path: Path) -> None:
