@@ -13,6 +13,9 @@ from mlxops import __version__
 from mlxops.projects import entering, project
 from mlxops.tasks import failures, namespace, pages, spelling
 
+# What makes environments is done by the newest version here, not by the one in the environment.
+_OF_THE_MACHINE = {"install-deps", "project.install-deps", "update", "project.update"}
+
 
 class Toolkit(Program):
     """Invoke's program over our namespace: it reads the project's `invoke.yaml`, and a wrong request is exit code 2."""
@@ -71,7 +74,13 @@ class Toolkit(Program):
         pages.print_task(self.collection[name], name)
 
 
-program = Toolkit(name="mlx-toolkit", binary="mlx-toolkit", version=__version__, namespace=namespace)
+program = Toolkit(
+    name="mlx-toolkit",
+    binary="mlx-toolkit",
+    binary_names=["mlx-toolkit", "mlxops"],
+    version=__version__,
+    namespace=namespace,
+)
 
 
 def main() -> None:
@@ -83,7 +92,7 @@ def main() -> None:
         print("the folder you stand in is not there any more\nhint: cd into another one", file=sys.stderr)
         sys.exit(1)
     python = entering.python_of(project.find(here).root)
-    if python is not None:
+    if python is not None and not _OF_THE_MACHINE & set(sys.argv[1:2]):
         entering.enter(python, "mlxops")
     program.run()
 

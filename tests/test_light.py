@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tomllib
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from commands import ROOT
+from linked_wheels import LIGHT, PROJECT, closure, normal
 from packaging.requirements import Requirement
-
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LIGHT = set(PROJECT["tool"]["mlxops"]["light"])
 
 # Runs each command of a list in one process that has only these folders to import from.
 _PROGRAM = """
@@ -49,25 +46,6 @@ NEED_MORE = [
     "data.preview|--model|tiny",
     "checkpoints",
 ]
-
-
-def normal(name: str) -> str:
-    return name.lower().replace("_", "-")
-
-
-def closure(names: set[str]) -> dict[str, metadata.Distribution]:
-    """Distributions by name, with all that they require here."""
-    found: dict[str, metadata.Distribution] = {}
-    waiting = list(names)
-    while waiting:
-        name = normal(waiting.pop())
-        if name in found:
-            continue
-        found[name] = metadata.distribution(name)
-        for each in map(Requirement, found[name].requires or []):
-            if each.marker is None or each.marker.evaluate({"extra": ""}):
-                waiting.append(each.name)
-    return found
 
 
 @pytest.fixture(scope="module")

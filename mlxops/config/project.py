@@ -29,7 +29,8 @@ class InitConfig:
     template: Literal["basic", "advanced"] = option(
         "basic", "files to start with; advanced adds three scripts made for changing"
     )
-    no_env: bool = option(False, "no .venv, which else is a link to the environment that runs this")
+    python: str | None = option(None, "make an environment of its own with this Python (program or path)")
+    no_env: bool = option(False, "no .venv, which else is a link to the environment that runs this if that has MLX")
     json: bool = option(False, "the result as JSON")
 
 
@@ -45,6 +46,9 @@ class InstallDepsConfig:
     """Settings of the project's environment."""
 
     dev: bool = option(False, "also what tests and checks need")
+    backend: Literal["auto", "metal", "cpu", "cuda12", "cuda13"] = option(
+        "auto", "what MLX computes on; auto keeps the one there, else takes the GPU whose driver is here"
+    )
     upgrade: bool = option(False, "newer versions of what is there; else nothing is done where nothing is missing")
     python: str | None = option(None, "program or path of the Python to use (the one at work unless given)")
     json: bool = option(False, "the result as JSON")

@@ -9,20 +9,18 @@ import csv
 import fcntl
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mlxops import files
-from mlxops.errors import Failed, MlxopsError, Refused
+from mlxops.errors import BadRequest, Failed, MlxopsError, Refused
 from mlxops.projects import pip
+from mlxops.projects.environment_plan import NAME, Found, Wanted, decide, normal, steps
 
 Log = Callable[[str], None]
 
@@ -33,75 +31,43 @@ _FORM = 1
 
 # What it has in each state at least.
 _MADE = {"is_ours", "folder", "project", "minor", "platform"}
-_KEYS = {"making": {"is_ours"}, "filling": _MADE, "complete": _MADE | {"definition", "extras", "packages"}}
-
-# What a new environment brings along: no reason to keep a broken one.
-_BROUGHT_ALONG = {"pip", "setuptools", "wheel"}
+_KEYS = {
+    "making": {"is_ours"},
+    "made": _MADE,
+    "filling": _MADE,
+    "complete": _MADE | {"definition", "extras", "packages"},
+}
 
 _PROBE = """
-import importlib.util, json, sys, sysconfig
+import glob, importlib.util, json, os, platform, sys
+has = lambda name: importlib.util.find_spec(name) is not None
+near = [os.path.dirname(importlib.util.find_spec("ensurepip").origin) + "/_bundled"] if has("ensurepip") else []
 print(json.dumps({
     "prefix": sys.base_prefix,
     "version": "%d.%d.%d" % sys.version_info[:3],
     "minor": "%d.%d" % sys.version_info[:2],
-    "platform": sysconfig.get_platform(),
+    "platform": sys.platform + "-" + platform.machine(),
     "is_old": sys.version_info < (3, 11),
-    "has_pip": importlib.util.find_spec("pip") is not None,
+    "has_pip": has("pip"),
+    "pip": [each for folder in near + ["/usr/share/python-wheels"] for each in glob.glob(folder + "/pip-*.whl")][:1],
 }))
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """An environment to be had in `folder`: the project, its files used where they are, with these extras.
+def make(wanted: Wanted, *, log: Log, fill: bool = True) -> None:
+    """Have the environment ready; where it is, nothing is written and no installer is asked.
 
-    `python` None: the one there is kept while it serves, and a new environment is of the Python at work. `upgrade` asks
-    the index for newer versions, also where nothing is missing.
-    """
-
-    folder: Path
-    project: Path
-    extras: frozenset[str] = frozenset()
-    python: Path | None = None
-    upgrade: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What is in a folder: its stamp, what its Python says of itself (None: it does not run), its packages.
-
-    `chosen` is what the Python that was asked for says, None where none was. `has_more` is true of a folder that holds
-    something, but is no virtual environment.
-    """
-
-    stamp: dict[str, Any]
-    python: dict[str, Any] | None
-    chosen: dict[str, Any] | None
-    packages: frozenset[str]
-    is_damaged: bool
-    has_more: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What to do about a folder, and why: nothing, install into it, make it again, or leave it to its owner."""
-
-    action: Literal["nothing", "fill", "remake", "refuse"]
-    reason: str = ""
-
-
-def make(wanted: Wanted, *, log: Log) -> None:
-    """Have the environment ready; where it is, nothing is written and pip is not asked.
-
-    Two at once: the second waits. Interrupted at any moment, the next call completes it. Raises `Refused` for an
-    environment that somebody else made and that does not serve, `Failed` where the disk or pip says no.
+    Without `fill` it need not have its packages. Two at once: the second waits. Interrupted at any moment, the next
+    call completes it. Raises `Refused` for an environment that somebody else made and that does not serve, `Failed`
+    where the disk or the installer says no.
     """
     if is_ready(wanted):
         return
     try:
+        wanted.folder.parent.mkdir(parents=True, exist_ok=True)
         _make_folder(wanted.folder, log)
         with _lock(wanted.folder, log) as lock:
-            _make_locked(wanted, lock, log)
+            _make_locked(wanted, lock, log, fill=fill)
     except OSError as error:
         raise _disk_says_no(wanted.folder, error) from error
 
@@ -110,7 +76,7 @@ def is_ready(wanted: Wanted) -> bool:
     """Whether `make` would do nothing."""
     if _read_stamp(wanted.folder).get("state") != "complete":
         return False
-    return decide(_look(wanted), wanted, _definition(wanted.project)).action == "nothing"
+    return decide(_look(wanted), wanted, _definition(wanted)).action == "nothing"
 
 
 def python_of(folder: Path) -> Path:
@@ -143,53 +109,13 @@ def version_of(folder: Path) -> str:
     return str(python["version"])
 
 
-def decide(found: Found, wanted: Wanted, definition: str) -> Decision:
-    """What to do about what was found."""
-    misfit = _misfit(found, wanted)
-    if not found.stamp:
-        others = found.packages - _BROUGHT_ALONG - {_name_of(wanted.project)}
-        if misfit and (found.has_more or others):
-            return Decision(action="refuse", reason=misfit)
-        # Whose it is, nobody says; while it holds nothing of value, a broken one is no loss.
-        return Decision(action="remake" if misfit else "fill", reason=misfit or "")
-    if misfit is not None:
-        return Decision(action="remake" if found.stamp["is_ours"] else "refuse", reason=misfit)
-    if found.is_damaged and found.stamp["is_ours"]:
-        return Decision(action="remake", reason="an installation was cut off")
-    is_complete = (
-        not wanted.upgrade
-        and found.stamp["state"] == "complete"
-        and found.stamp["definition"] == definition
-        and wanted.extras <= set(found.stamp["extras"])
-        and set(found.stamp["packages"]) <= found.packages
-    )
-    return Decision(action="nothing" if is_complete else "fill")
-
-
-def _misfit(found: Found, wanted: Wanted) -> str | None:
-    """Why what is there cannot be installed into, as it is."""
-    stamp, python = found.stamp, found.python
-    if stamp.get("state") == "making":
-        return "making it was cut off"
-    if python is None:
-        return "its Python does not run"
-    if python["is_old"]:
-        return f"its Python is {python['version']}"
-    if not python["has_pip"] and stamp.get("is_ours"):
-        return "it has no pip"
-    if found.chosen and any(found.chosen[key] != python[key] for key in ("prefix", "minor")):
-        return f"its Python is {_in_words(python)}, and {_in_words(found.chosen)} was asked for"
-    if not stamp:
-        return None
-    if (stamp["folder"], stamp["project"]) != (str(wanted.folder), str(wanted.project)):
-        return f"it was made in {stamp['folder']}"
-    if (stamp["minor"], stamp["platform"]) != (python["minor"], python["platform"]):
-        return f"it was made with Python {stamp['minor']} on {stamp['platform']}"
-    return None
-
-
-def _in_words(python: dict[str, Any]) -> str:
-    return f"{python['version']} of {python['prefix']}"
+def check(python: Path) -> None:
+    """Raise `BadRequest` for a Python that cannot have an environment."""
+    about = _ask(python)
+    if about is None:
+        raise BadRequest(f"{str(python)!r} does not run as a Python", hint="`--python python3.13`, or the path of one")
+    if about["is_old"]:
+        raise BadRequest(f"{str(python)!r} is Python {about['version']}, and mlxops needs 3.11 or newer")
 
 
 # ---------------------------------------------------------------------------------------------- what is there
@@ -203,7 +129,6 @@ def _look(wanted: Wanted) -> Found:
         python=_ask(python_of(folder)),
         chosen=_ask(wanted.python) if wanted.python else None,
         packages=frozenset(_name(each) for each in _distributions(folder)),
-        is_damaged=stamp.get("state") == "filling" and is_damaged(folder),
         has_more=not (folder / "pyvenv.cfg").exists() and any(map(_is_anothers, folder.iterdir())),
     )
 
@@ -242,11 +167,7 @@ def _distributions(folder: Path) -> list[Path]:
 
 
 def _name(distribution: Path) -> str:
-    return _normal(distribution.name.split("-")[0])
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return normal(distribution.name.split("-")[0])
 
 
 def _is_whole(distribution: Path) -> bool:
@@ -257,22 +178,19 @@ def _is_whole(distribution: Path) -> bool:
         return False
 
 
-def _definition(project: Path) -> str:
-    return files.sha256(project / "pyproject.toml")
-
-
-def _name_of(project: Path) -> str:
-    described = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-    return _normal(described["project"]["name"])
+def _definition(wanted: Wanted) -> str:
+    """What changes when other packages are needed."""
+    is_wheel = wanted.source.suffix == ".whl"
+    return ",".join([files.sha256(wanted.source if is_wheel else wanted.source / "pyproject.toml"), *wanted.light])
 
 
 # ------------------------------------------------------------------------------------------------- what is done
 
 
-def _make_locked(wanted: Wanted, lock: int | None, log: Log) -> None:
+def _make_locked(wanted: Wanted, lock: int | None, log: Log, *, fill: bool) -> None:
     folder = wanted.folder
     found = _look(wanted)
-    decision = decide(found, wanted, _definition(wanted.project))
+    decision = decide(found, wanted, _definition(wanted))
     if decision.action == "nothing":
         return
     if decision.action == "refuse":
@@ -284,11 +202,13 @@ def _make_locked(wanted: Wanted, lock: int | None, log: Log) -> None:
     if decision.action == "remake":
         if decision.reason and (found.stamp or found.packages):
             log(f"{folder.name} is made again: {decision.reason}")
-        _make_anew(folder, wanted.python or own_python(), lock, log)
-    _fill(wanted, extras, lock, log)
+        _make_anew(wanted, lock, log)
+    if fill:
+        _fill(wanted, extras, lock, log)
 
 
-def _make_anew(folder: Path, python: Path, lock: int | None, log: Log) -> None:
+def _make_anew(wanted: Wanted, lock: int | None, log: Log) -> None:
+    folder, python = wanted.folder, wanted.python or own_python()
     _write_stamp(folder, {"state": "making", "is_ours": True})
     for each in folder.iterdir():
         if each.name in (_STAMP, _LOCK):
@@ -297,10 +217,28 @@ def _make_anew(folder: Path, python: Path, lock: int | None, log: Log) -> None:
             shutil.rmtree(each)
         else:
             each.unlink()
-    log(f"making {folder.name} with Python {(_ask(python) or {}).get('version', '')} ({python})")
-    ended = pip.run([python, "-I", "-m", "venv", folder], scratch=folder / _SCRATCH, lock=lock)
-    if ended.code != 0:
-        raise Failed(f"{folder} could not be made: {ended.last_line}", hint=pip.what_helps(ended.error_number))
+    about = _ask(python) or {}
+    log(f"making {folder.name} with Python {about.get('version', '')} ({python})")
+    commands: list[list[str | Path]] = [[python, "-I", "-m", "venv", folder]]
+    if (uv := pip.uv()) and about:
+        # quicker by seconds, with the pip that this Python brings along
+        commands = [[uv, "venv", "--quiet", "--allow-existing", "--python", python, folder]]
+        commands += [[uv, "pip", "install", "--python", python_of(folder), "--no-deps", *about["pip"]]] * bool(
+            about["pip"]
+        )
+    for command in commands:
+        ended = pip.run(command, scratch=folder / _SCRATCH, lock=lock)
+        if ended.code != 0:
+            raise Failed(f"{folder} could not be made: {ended.last_line}", hint=pip.what_helps(ended.error_number))
+    _write_stamp(folder, {"state": "made", **_made(wanted, is_ours=True)})
+
+
+def _made(wanted: Wanted, *, is_ours: bool) -> dict[str, Any]:
+    python = _ask(python_of(wanted.folder))
+    if python is None:
+        raise Failed(f"{python_of(wanted.folder)} does not run", hint=f"rm -r {wanted.folder.name}, then do it again")
+    about = {key: python[key] for key in ("prefix", "version", "minor", "platform")}
+    return {"is_ours": is_ours, "folder": str(wanted.folder), "project": str(wanted.source), **about}
 
 
 def own_python() -> Path:
@@ -310,41 +248,27 @@ def own_python() -> Path:
 
 def _fill(wanted: Wanted, extras: Collection[str], lock: int | None, log: Log) -> None:
     folder, before = wanted.folder, _read_stamp(wanted.folder)
-    python = _ask(python_of(folder))
-    if python is None:
-        raise Failed(f"{python_of(folder)} does not run", hint=f"rm -r {folder.name}, then give the command again")
     stamp = {
-        "is_ours": before.get("is_ours", False),
-        "folder": str(folder),
-        "project": str(wanted.project),
-        "definition": _definition(wanted.project),
+        **_made(wanted, is_ours=before.get("is_ours", False)),
+        "definition": _definition(wanted),
         "extras": sorted(extras),
-        **{key: python[key] for key in ("prefix", "version", "minor", "platform")},
+        **({"backend": backend} if (backend := wanted.backend or before.get("backend")) else {}),
     }
     distributions = _distributions(folder)
     _write_stamp(folder, {**stamp, "state": "filling"})
     with_extras = f" with {', '.join(sorted(extras))}" if extras else ""
-    log(f"installing {_name_of(wanted.project)}{with_extras} and what it needs")
+    log(f"installing {NAME}{with_extras} and what it needs")
     try:
-        pip.install(
-            python_of(folder),
-            wanted.project,
-            extras,
-            has_pip=python["has_pip"],
-            upgrade=wanted.upgrade,
-            scratch=folder / _SCRATCH,
-            lock=lock,
-            log=log,
-        )
+        pip.install(python_of(folder), steps(wanted, extras), scratch=folder / _SCRATCH, lock=lock, log=log)
     except (MlxopsError, KeyboardInterrupt):
         # An environment into which nothing came is as complete as it was.
         if before.get("state") == "complete" and _distributions(folder) == distributions:
             _write_stamp(folder, before)
         raise
     packages = sorted({_name(each) for each in _distributions(folder)})
-    if _name_of(wanted.project) not in packages:
+    if NAME not in packages:
         raise Failed(
-            f"pip installed {wanted.project.name} elsewhere than in {folder}",
+            f"{NAME} was installed elsewhere than in {folder}",
             hint="python3 -m pip config list shows the settings; target, prefix and root do not go with this",
         )
     _write_stamp(folder, {**stamp, "state": "complete", "packages": packages})

@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shutil
 import struct
+import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -39,7 +41,8 @@ class Interpreter:
 
 
 def this() -> Interpreter:
-    """The Python at work."""
+    """The Python at work; uv makes environments without its modules for that."""
+    has_uv = shutil.which("uv") is not None
     return Interpreter(
         path=sys.executable,
         version=sys.version_info[:2],
@@ -49,7 +52,11 @@ def this() -> Interpreter:
         machine=platform.machine(),
         macos=_numbers(platform.mac_ver()[0]),
         glibc=_glibc(),
-        lacks=tuple(name for module, name in _MODULES.items() if importlib.util.find_spec(module) is None),
+        lacks=tuple(
+            name
+            for module, name in _MODULES.items()
+            if importlib.util.find_spec(module) is None and not (has_uv and name in ("venv", "ensurepip"))
+        ),
     )
 
 
@@ -68,6 +75,18 @@ def _numbers(version: str) -> tuple[int, ...]:
 def misfit(python: Interpreter) -> Failed | None:
     """Why this one will not do and what to get instead, None where it does."""
     return _wrong_machine(python) or _wrong_python(python)
+
+
+def tools_missing() -> list[str]:
+    """Hints on what is not needed to install but later: a compiler; on a Mac, Apple's developer tools."""
+    if sys.platform == "darwin":
+        found = subprocess.run(["/usr/bin/xcode-select", "-p"], capture_output=True, check=False).returncode == 0
+        return (
+            [] if found else ["hint: without Apple's developer tools there is no git; xcode-select --install adds them"]
+        )
+    if shutil.which("g++"):
+        return []
+    return ["hint: without g++ MLX trains slower on a CPU; sudo apt install g++, or sudo dnf install gcc-c++"]
 
 
 def _wrong_machine(python: Interpreter) -> Failed | None:

@@ -1,10 +1,11 @@
-"""pip as a child process: a project into an environment, a package into a folder, what went wrong in one sentence.
+"""uv or pip as a child process: packages into an environment or a folder, what went wrong in one sentence.
 
 Standard library only, as `environment.py`.
 """
 
 from __future__ import annotations
 
+import configparser
 import errno
 import os
 import re
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,45 +23,43 @@ from types import MappingProxyType
 
 from mlxops.errors import Failed
 
-# What would send the packages elsewhere, install only some of them, or hide why it went wrong. The rest of what a
-# person sets counts: indexes, folders of wheels, certificates, proxies, constraints, caches.
-_NOT_FOR_PIP = {
-    "PIP_ABI",
-    "PIP_DRY_RUN",
-    "PIP_EDITABLE",
-    "PIP_IMPLEMENTATION",
-    "PIP_NO_BUILD_ISOLATION",
-    "PIP_NO_DEPS",
-    "PIP_PLATFORM",
-    "PIP_PREFIX",
-    "PIP_PYTHON",
-    "PIP_PYTHON_VERSION",
-    "PIP_QUIET",
-    "PIP_REQUIREMENT",
-    "PIP_REQUIRE_VIRTUALENV",
-    "PIP_ROOT",
-    "PIP_TARGET",
-    "PIP_USER",
-    "PIP_VERBOSE",
+# What a person's variables may tell pip: where packages come from, and how. Others would send them elsewhere, install
+# only some of them, or hide why it went wrong.
+_FOR_PIP = {
+    *("PIP_CACHE_DIR", "PIP_CERT", "PIP_CLIENT_CERT", "PIP_CONFIG_FILE", "PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"),
+    *("PIP_DEFAULT_TIMEOUT", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_NO_BINARY", "PIP_PRE"),
+    *("PIP_NO_CACHE_DIR", "PIP_NO_INDEX", "PIP_ONLY_BINARY", "PIP_PREFER_BINARY", "PIP_PROXY", "PIP_RETRIES"),
+    *("PIP_TIMEOUT", "PIP_TRUSTED_HOST", "PIP_USE_FEATURE", "PIP_USE_DEPRECATED", "PIP_KEYRING_PROVIDER"),
 }
 # What points a Python at the libraries of another one; the macOS launcher and `activate` leave some of it behind.
 _OF_ANOTHER_PYTHON = {
-    "PYTHONEXECUTABLE",
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "PYTHONPLATLIBDIR",
-    "VIRTUAL_ENV",
-    "__PYVENV_LAUNCHER__",
+    *("PYTHONEXECUTABLE", "PYTHONHOME", "PYTHONPATH", "PYTHONPLATLIBDIR", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"),
+    *("UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON"),
 }
+
+# pip's settings that uv knows, as its options; a list has one option for each word.
+_FOR_UV = {
+    "index-url": "--default-index",
+    "extra-index-url": "--index",
+    "find-links": "--find-links",
+    "constraint": "--constraints",
+    "trusted-host": "--allow-insecure-host",
+}
+
+_MACOS = "Library/Application Support/pip/pip.conf"
+_CONFIG_FILES = ("/etc/pip.conf", f"/{_MACOS}", "~/.pip/pip.conf", f"~/{_MACOS}")
 
 # Downloads that are worth a line, in MB, and how much of pip's last lines is shown when it fails.
 _LARGE, _SHOWN, _WIDTH = 20.0, 8, 300
-_DOWNLOADING = re.compile(r"^\s*Downloading (\S+?)-\d\S* \((\d+(?:\.\d+)?) MB\)")
+_DOWNLOADING = re.compile(r"^\s*Downloading (\S+?)(?:-\d\S*)? \((\d+(?:\.\d+)?) ?Mi?B\)")
 _UNREACHABLE = re.compile(
-    r"NewConnectionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|NameResolutionError|Max retries exceeded"
+    r"NewConnectionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|NameResolutionError|Max retries exceeded|"
+    r"error sending request|Failed to fetch"
 )
-_NOT_TRUSTED = re.compile(r"SSLError|CERTIFICATE_VERIFY_FAILED")
-_NOT_THERE = re.compile(r"No matching distribution found for ([^\s;]+)")
+_NOT_TRUSTED = re.compile(r"SSLError|CERTIFICATE_VERIFY_FAILED|UnknownIssuer|invalid peer certificate")
+_NOT_THERE = re.compile(
+    r"No matching distribution found for ([^\s;]+)|[Bb]ecause ([^\s;=<>]+)\S* was not found in the (?:provided|package)"
+)
 _NOISE = re.compile(
     r"\s*($|note: |[×│╰]|\[end of output|error: subprocess-exited|hint: |Looking in |Obtaining |WARNING: Retrying |"
     r"Installing |Checking if build |Getting requirements to build |Preparing |Processing |Collecting |Using cached |"
@@ -123,39 +122,62 @@ def what_helps(error_number: int | None) -> str | None:
     return _WHAT_HELPS.get(error_number or 0)
 
 
+def uv() -> str | None:
+    """The program uv, which installs faster than pip; None where it is not there."""
+    return shutil.which("uv")
+
+
 def install(
-    python: Path,
-    project: Path,
-    extras: Collection[str],
-    *,
-    has_pip: bool,
-    upgrade: bool = False,
-    scratch: Path,
-    lock: int | None,
-    log: Callable[[str], None],
+    python: Path, steps: Sequence[Sequence[str]], *, scratch: Path, lock: int | None, log: Callable[[str], None]
 ) -> None:
-    """Install the project, its files used where they are, with these extras; raises `Failed` with what pip said."""
-    if not has_pip:
+    """Give an environment's uv or pip these words, step by step; raises `Failed` with what was said.
+
+    The first word of a step is install or uninstall, the others are options and requirements that both know.
+    """
+    by_uv = uv()
+    settings = _settings()
+    if by_uv is None and not _has_pip(python):
         ended = run([python, "-I", "-m", "ensurepip"], scratch=scratch, lock=lock)
         if ended.code != 0:
             raise Failed(f"{python.parents[1]} has no pip, and it cannot be added: {ended.last_line}")
-    # The dot keeps a folder named x[1] from being read as a project with the extra 1.
-    target = f"{project}/." + (f"[{','.join(sorted(extras))}]" if extras else "")
-    command = [str(python), "-I", "-m", "pip", "install", "--no-user", "--no-input", "--disable-pip-version-check"]
-    command += ["--progress-bar=off", *(["--upgrade", "--upgrade-strategy=eager"] if upgrade else [])]
-    command += ["--editable", target]
 
     def hear(line: str) -> None:
         if (found := _DOWNLOADING.match(line)) and float(found[2]) >= _LARGE:
             log(f"  downloading {found[1]} ({float(found[2]):.0f} MB)")
-        elif line.startswith("Installing collected packages"):
+        elif line.startswith(("Installing collected packages", "Prepared ")):
             log("  unpacking")
 
-    ended = run(command, scratch=scratch, lock=lock, heard=hear, more=_patience(python))
+    for verb, *words in steps:
+        if by_uv:
+            command = [by_uv, "pip", verb, "--python", str(python), "--no-progress"]
+            command += [*(_for_uv(settings) if verb == "install" else []), *words]
+        else:
+            command = [str(python), "-I", "-m", "pip", verb, "--no-input", "--disable-pip-version-check"]
+            command += ["--no-user", "--progress-bar=off"] if verb == "install" else ["--yes"]
+            command += [*(["--upgrade-strategy=eager"] if "--upgrade" in words else []), *words]
+        ended = run(command, scratch=scratch, lock=lock, heard=hear, more=_patience(settings))
+        if ended.code != 0:
+            for line in ended.telling[-_SHOWN:]:
+                log(f"  {line[:_WIDTH]}")
+            raise explain(ended, os.environ)
+
+
+def build(python: Path, source: Path, folder: Path, *, lock: int | None) -> None:
+    """Build the wheel of a source tree into a folder, without what it needs; raises `Failed` with what was said."""
+    settings, by_uv = _settings(), uv()
+    if by_uv:
+        command = [by_uv, "build", "--wheel", "--python", str(python), "--out-dir", str(folder)]
+        command += [*_for_uv({**settings, "constraint": ""}), str(source)]
+    else:
+        command = [str(python), "-I", "-m", "pip", "wheel", "--no-deps", "--no-input", "--progress-bar=off"]
+        command += ["--disable-pip-version-check", "--wheel-dir", str(folder), f"{source}/."]
+    ended = run(command, scratch=folder / "building", lock=lock, more=_patience(settings))
     if ended.code != 0:
-        for line in ended.telling[-_SHOWN:]:
-            log(f"  {line[:_WIDTH]}")
-        raise explain(ended, os.environ)
+        raise explain(ended, os.environ, what=f"build {source.name}")
+
+
+def _has_pip(python: Path) -> bool:
+    return any(python.parents[1].glob("lib/python*/site-packages/pip/__init__.py"))
 
 
 def download(package: str, folder: Path, *, use_cache: bool = True, python: Path | None = None) -> None:
@@ -167,7 +189,7 @@ def download(package: str, folder: Path, *, use_cache: bool = True, python: Path
     command = [str(python), "-I", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar=off", *([] if use_cache else ["--no-cache-dir"])]
     command += ["--dest", str(folder), package]
-    ended = run(command, scratch=folder / "pip", lock=None, more=_patience(python))
+    ended = run(command, scratch=folder / "pip", lock=None, more=_patience(_settings()))
     if ended.code == 0:
         return
     if any(line.endswith("No module named pip") for line in ended.lines):
@@ -179,18 +201,42 @@ def download(package: str, folder: Path, *, use_cache: bool = True, python: Path
     raise explain(ended, os.environ, what=f"download {package}", offline=offline)
 
 
-def _patience(python: Path) -> dict[str, str]:
-    """Settings for a network that does not answer, where the person has set none: pip's own take over a minute.
+def _settings() -> dict[str, str]:
+    """What the person has set for pip, in files and in variables, by the names of its options."""
+    files = [Path(folder) / "pip/pip.conf" for folder in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")]
+    files += [Path(path).expanduser() for path in _CONFIG_FILES]
+    files += [Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()) / "pip/pip.conf"]
+    named = os.environ.get("PIP_CONFIG_FILE")
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    with suppress(configparser.Error, OSError):  # pip itself says what is wrong with it
+        parser.read([] if named == os.devnull else [*files, *([named] if named else [])], encoding="utf-8")
+    found = {
+        name: value for section in ("global", "install") if section in parser for name, value in parser[section].items()
+    }
+    variables = {name[4:].lower(): value for name, value in os.environ.items() if name.startswith("PIP_") and value}
+    return {name.replace("_", "-"): value for name, value in {**found, **variables}.items()}
+
+
+def _for_uv(settings: Mapping[str, str]) -> list[str]:
+    options = [
+        word for name, option in _FOR_UV.items() for value in settings.get(name, "").split() for word in (option, value)
+    ]
+    is_offline = settings.get("no-index", "0").lower() not in ("", "0", "false", "no", "off")
+    return [*options, *(["--no-index"] if is_offline else [])]
+
+
+def _patience(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings for a network that does not answer, where the person has set none: the usual ones take over a minute.
 
     They are variables, since pip does not pass its options on to the pip that fetches what a build needs.
     """
-    command = [str(python), "-I", "-m", "pip", "config", "list", "--disable-pip-version-check"]
-    said = subprocess.run(
-        command, env=clean(os.environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    set_by_person = {line.split("=")[0].rpartition(".")[2] for line in said.stdout.splitlines()}
-    settings = {} if "retries" in set_by_person else {"PIP_RETRIES": "2"}
-    return settings if {"timeout", "default-timeout"} & set_by_person else {**settings, "PIP_DEFAULT_TIMEOUT": "8"}
+    timeout = settings.get("timeout") or settings.get("default-timeout")
+    more = {"UV_HTTP_TIMEOUT": timeout or "15", "UV_NO_PROGRESS": "1"}
+    if "retries" not in settings:
+        more["PIP_RETRIES"] = more["UV_HTTP_RETRIES"] = "2"
+    if cert := settings.get("cert"):
+        more["SSL_CERT_FILE"] = cert
+    return more if timeout else {**more, "PIP_DEFAULT_TIMEOUT": "8"}
 
 
 def run(
@@ -207,9 +253,11 @@ def run(
     that must have the room anyway.
     """
     scratch.mkdir(exist_ok=True)
-    # Warnings made errors would end pip in the middle.
     environment = {
-        name: value for name, value in clean(os.environ).items() if name not in {*_NOT_FOR_PIP, "PYTHONWARNINGS"}
+        name: value
+        for name, value in clean(os.environ).items()
+        # Warnings made errors would end pip in the middle.
+        if name != "PYTHONWARNINGS" and (name in _FOR_PIP or not name.startswith("PIP_"))
     }
     lines: deque[str] = deque(maxlen=400)
     child = subprocess.Popen(
@@ -259,7 +307,7 @@ def explain(
     if ended.error_number:
         word = f"[Errno {ended.error_number}]"
         line = next(line for line in reversed(ended.lines) if word in line)
-        return Failed(f"pip could not write:{line.partition(word)[2]}", hint=what_helps(ended.error_number))
+        return Failed(f"the disk cannot be written:{line.partition(word)[2]}", hint=what_helps(ended.error_number))
     if _NOT_TRUSTED.search(said):
         return Failed(
             "the certificate of the package index is not trusted here",
@@ -270,5 +318,6 @@ def explain(
     missing = _NOT_THERE.search(said)
     if missing and environ.get("PIP_NO_INDEX"):
         folder = environ.get("PIP_FIND_LINKS") or "PIP_FIND_LINKS, which is not set"
-        return Failed(f"PIP_NO_INDEX is set, and no wheel of {missing[1]} that fits is in {folder}", hint=offline)
-    return Failed(f"pip could not {what}: {ended.last_line}")
+        name = missing[1] or missing[2]
+        return Failed(f"PIP_NO_INDEX is set, and no wheel of {name} that fits is in {folder}", hint=offline)
+    return Failed(f"it was not possible to {what}: {ended.last_line}")

@@ -53,7 +53,8 @@ def init(c: Context, config: InitConfig) -> None:
     from mlxops.jobs.project import init as job
     from mlxops.ui.terminal import console, tables
 
-    made = job.init(house.invocation(c), config)
+    say = console.make(stderr=True).print
+    made = job.init(house.invocation(c), config, lambda line: say(line, markup=False, soft_wrap=True))
     if config.json:
         tables.json_out(asdict(made), console.make())
     else:
@@ -69,17 +70,19 @@ def init(c: Context, config: InitConfig) -> None:
 def install_deps(c: Context, config: InstallDepsConfig) -> None:
     """Give the project an environment of its own in .venv.
 
-    About 0.5 GB. Nobody activates it: inv and mlx-toolkit enter it by themselves, from any folder of the project. The
-    versions are written to requirements.lock and to the registry. Interrupted, the same command completes it.
+    About 0.5 GB. Nobody activates it: inv and mlx-toolkit enter it by themselves, from any folder of the project. uv
+    installs where it is there, else pip; pip's settings hold for both. The versions are written to requirements.lock
+    and to the registry. Interrupted, the same command completes it.
     """
     from dataclasses import asdict
 
-    from mlxops import resources
     from mlxops.jobs.project import install_deps as job
     from mlxops.ui.terminal import console, tables
 
     say = console.make(stderr=True).print
-    made = job.install_deps(house.invocation(c), config, resources.checkout(), lambda line: say(line, markup=False))
+    invocation = house.invocation(c)
+    source = job.source_of(invocation.project.root)
+    made = job.install_deps(invocation, config, source, lambda line: say(line, markup=False, soft_wrap=True))
     if config.json:
         tables.json_out(asdict(made), console.make())
     else:

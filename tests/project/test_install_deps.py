@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -9,13 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_checkouts import write_checkout, write_wheels
+from small_checkouts import UV, write_checkout, write_wheels
 
+from mlxops import resources
 from mlxops.config import InstallDepsConfig
 from mlxops.errors import BadRequest, Failed
-from mlxops.jobs.project.install_deps import InstalledEnvironment, install_deps
+from mlxops.jobs.project.install_deps import InstalledEnvironment, backend_for, install_deps
 from mlxops.models.tiny import make_tiny
-from mlxops.projects import environment
+from mlxops.projects import environment, machine
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 
@@ -30,6 +32,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_checkout(folder)
     for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": str(tmp_path / "wheels")}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
+    monkeypatch.setenv("PATH", f"{UV.parent}{os.pathsep}{os.environ['PATH']}")
     return folder
 
 
@@ -90,10 +93,46 @@ def test_an_installation_that_failed_is_completed_by_the_next(source: Path, monk
 def test_what_cannot_be_done_is_said_and_leaves_no_environment(source: Path) -> None:
     with pytest.raises(BadRequest, match="there is no Python 'python0'"):
         install(source, python="python0")
-    with pytest.raises(Failed, match="has no source to install from"):
+    with pytest.raises(Failed, match="neither a clone"):
         install(None)
 
     assert not Path(".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("says", "chosen"),
+    [("580.65.06", "cuda13"), ("575.1", "cuda12"), ("470.82.01", "cpu"), ("no devices were found", "cpu"), ("", "cpu")],
+)
+def test_the_backend_is_the_newest_that_the_driver_can_run(
+    says: str, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{says}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(machine, "ON_MACOS", False)
+
+    assert backend_for("auto", None) == chosen
+    assert backend_for("auto", "cuda12") == "cuda12"
+
+
+def test_a_backend_of_another_system_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_mac, asked in ((True, "cuda13"), (True, "cpu"), (False, "metal")):
+        monkeypatch.setattr(machine, "ON_MACOS", is_mac)
+        with pytest.raises(BadRequest, match=f"no backend {asked}"):
+            backend_for(asked, None)
+
+
+def test_init_makes_the_environment_of_the_python_that_is_named(source: Path, mlxops, monkeypatch) -> None:
+    monkeypatch.setattr(resources, "checkout", lambda: source)
+
+    code, out, err = mlxops(f"init new --python {environment.own_python()} --json")
+
+    assert (code, json.loads(out)["has_environment"]) == (0, True), err
+    assert "making .venv with Python" in err
+    assert not Path("new/.venv").is_symlink()
+    assert mlxops("init other --python nothing-here")[0] == 2
+    assert not Path("other").exists()
 
 
 def test_a_project_is_entered_from_below_whatever_is_activated(tmp_path: Path, mlxops, monkeypatch) -> None:

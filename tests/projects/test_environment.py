@@ -12,12 +12,12 @@ import pytest
 from commands import ROOT
 
 from mlxops.errors import Failed, Refused
-from mlxops.projects import environment, interpreter, pip
-from mlxops.projects.environment import Found, Wanted
+from mlxops.projects import environment, environment_plan, interpreter, pip
+from mlxops.projects.environment_plan import Found, Wanted
 
 HERE = {"prefix": "/usr", "version": "3.11.2", "minor": "3.11", "platform": "linux-x86_64", "is_old": False}
 WORKS = {**HERE, "has_pip": True}
-WANTED = Wanted(folder=ROOT / ".venv", project=ROOT)
+WANTED = Wanted(folder=ROOT / ".venv", source=ROOT, backend="cpu")
 STAMP = {
     "state": "complete",
     "is_ours": True,
@@ -33,7 +33,6 @@ COMPLETE = Found(
     python=WORKS,
     chosen=None,
     packages=frozenset({"mlx", "mlxops", "pip"}),
-    is_damaged=False,
     has_more=False,
 )
 NOBODYS = replace(COMPLETE, stamp={})
@@ -45,7 +44,7 @@ def stamped(**changes: Any) -> Found:
 
 
 def action(found: Found, wanted: Wanted = WANTED) -> str:
-    return environment.decide(found, wanted, "abc").action
+    return environment_plan.decide(found, wanted, "abc").action
 
 
 @pytest.mark.parametrize(
@@ -66,15 +65,15 @@ def test_nothing_is_done_to_a_complete_environment(found: Found) -> None:
     "found",
     [
         stamped(definition="another pyproject.toml"),
-        stamped(state="filling"),
+        stamped(project="/elsewhere"),
         replace(COMPLETE, packages=frozenset({"mlxops", "pip"})),
         NOBODYS,
         replace(NOBODYS, python={**WORKS, "has_pip": False}),
-        replace(stamped(is_ours=False, state="filling"), is_damaged=True),
+        stamped(is_ours=False, state="filling"),
     ],
     ids=[
         "new requirements",
-        "cut off",
+        "from another clone",
         "a package removed",
         "made by a person",
         "made without pip",
@@ -93,11 +92,11 @@ BROKEN = {
     "its Python is gone": replace(COMPLETE, python=None),
     "its pip is gone": replace(COMPLETE, python={**WORKS, "has_pip": False}),
     "making it was cut off": replace(COMPLETE, stamp={"state": "making", "is_ours": True}),
-    "an installation was killed": replace(stamped(state="filling"), is_damaged=True),
+    "an installation was killed": stamped(state="filling"),
     "its folder was moved": stamped(folder="/elsewhere/.venv"),
-    "its project was moved": stamped(project="/elsewhere"),
     "another Python is in its place": stamped(minor="3.12"),
     "it came from another machine": stamped(platform="macosx-14.0-arm64"),
+    "it has the MLX of another backend": stamped(backend="cuda13"),
     "another Python was asked for": replace(COMPLETE, chosen={**WORKS, "minor": "3.13"}),
 }
 
@@ -115,7 +114,9 @@ def test_a_broken_environment_that_a_person_made_is_left_alone(kind: str) -> Non
 
 
 def test_an_environment_of_an_old_python_that_holds_packages_is_left_alone() -> None:
-    decision = environment.decide(replace(NOBODYS, python={**WORKS, "is_old": True, "version": "3.9.1"}), WANTED, "abc")
+    decision = environment_plan.decide(
+        replace(NOBODYS, python={**WORKS, "is_old": True, "version": "3.9.1"}), WANTED, "abc"
+    )
 
     assert (decision.action, decision.reason) == ("refuse", "its Python is 3.9.1")
 
@@ -136,7 +137,7 @@ def test_a_stamp_that_lacks_something_makes_no_environment_ours(state: Any, tmp_
     (folder / ".mlxops.json").write_text(json.dumps({"form": 1, "state": state}))
 
     with pytest.raises(Refused, match="was not made here"):
-        environment.make(Wanted(folder=folder, project=ROOT), log=lambda _: None)
+        environment.make(Wanted(folder=folder, source=ROOT), log=lambda _: None)
 
 
 def test_a_stamp_that_was_cut_off_is_nobodys_loss(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_a_stamp_that_was_cut_off_is_nobodys_loss(tmp_path: Path) -> None:
     said: list[str] = []
 
     with pytest.raises(Failed, match="could not be made"):
-        environment.make(Wanted(folder=folder, project=ROOT, python=Path("/bin/false")), log=said.append)
+        environment.make(Wanted(folder=folder, source=ROOT, python=Path("/bin/false")), log=said.append)
 
     assert said == ["making .venv with Python  (/bin/false)"]
 
@@ -240,3 +241,68 @@ def test_what_will_not_do_is_named_with_what_helps(python: interpreter.Interpret
 )
 def test_what_pip_says_becomes_a_sentence(line: str, environ: dict[str, str], words: str) -> None:
     assert words in pip.explain(pip.Ended(code=1, lines=(line,)), environ).message
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({"index-url": "u", "find-links": "a b"}, ["--default-index", "u", "--find-links", "a", "--find-links", "b"]),
+        ({"no-index": "1", "constraint": "c.txt"}, ["--constraints", "c.txt", "--no-index"]),
+        ({"no-index": "false", "timeout": "3"}, []),
+    ],
+)
+def test_uv_is_told_what_a_person_has_set_for_pip(settings: dict[str, str], options: list[str]) -> None:
+    assert pip._for_uv(settings) == options
+
+
+def test_what_is_set_for_pip_is_read_from_files_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    file = tmp_path / "pip.conf"
+    file.write_text("[global]\nindex-url = https://there.example/simple\nretries = 9\n[install]\nretries = 4\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+    monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
+
+    found = pip._settings()
+
+    assert (found["index-url"], found["retries"], found["find-links"]) == (
+        "https://there.example/simple",
+        "4",
+        "wheels",
+    )
+
+
+# ------------------------------------------------------------------------------------------ what the installer is told
+
+
+def test_a_clone_is_used_where_it_is() -> None:
+    wanted = Wanted(folder=Path("/p/.venv"), source=Path("/a/clone"))
+
+    assert environment_plan.steps(wanted, ["dev"]) == [["install", "--editable", "/a/clone/.[dev]"]]
+
+
+def test_a_wheel_replaces_one_of_its_version() -> None:
+    wanted = Wanted(folder=Path("/p/.venv"), source=Path("/a b/mlxops-1-py3-none-any.whl"), upgrade=True)
+
+    assert environment_plan.steps(wanted, []) == [
+        ["install", "--upgrade", "mlxops @ file:///a%20b/mlxops-1-py3-none-any.whl"],
+        ["install", "--force-reinstall", "--no-deps", "/a b/mlxops-1-py3-none-any.whl"],
+    ]
+
+
+def test_a_light_environment_has_the_light_packages_and_no_dependencies() -> None:
+    wanted = Wanted(folder=Path("/p/env"), source=Path("/mlxops-1-py3-none-any.whl"), light=("invoke>=3", "rich"))
+
+    assert environment_plan.steps(wanted, []) == [
+        ["install", "invoke>=3", "rich"],
+        ["install", "--force-reinstall", "--no-deps", "/mlxops-1-py3-none-any.whl"],
+    ]
+
+
+def test_cuda_takes_the_other_library_out_and_puts_its_own_back() -> None:
+    wanted = Wanted(folder=Path("/p/.venv"), source=Path("/a/clone"), backend="cuda13")
+
+    first, *rest = environment_plan.steps(wanted, [])
+
+    assert first == ["install", "mlx[cuda13]", "--editable", "/a/clone/."]
+    assert rest == [["uninstall", "mlx-cpu"], ["install", "--force-reinstall", "--no-deps", "mlx-cuda-13"]]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlxops import files
-from mlxops.config import InitConfig
+from mlxops.config import InitConfig, InstallDepsConfig
 from mlxops.errors import BadRequest, Failed, Refused
-from mlxops.projects import machine, templates
+from mlxops.jobs.project import install_deps
+from mlxops.projects import environment, machine, templates
 from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
 _LORA = """\
     # model: NAME           a folder in models/, or an id of the hub
@@ -35,13 +38,17 @@ class NewProject:
     next: list[str]
 
 
-def init(invocation: Invocation, config: InitConfig) -> NewProject:
+def init(invocation: Invocation, config: InitConfig, say: Callable[[str], None]) -> NewProject:
     """Make a project in a new or empty folder, or in the current one.
 
     Raises `BadRequest` for a name that cannot be one, `Refused` where something is in the way, `Failed` where the disk
-    says no; then nothing is left behind.
+    says no; then nothing is left behind. A project whose environment could not be made is whole without it.
     """
     cwd = invocation.project.cwd
+    if config.python is not None:
+        if config.no_env:
+            raise BadRequest("--python makes an environment, and --no-env none", hint="leave out one of them")
+        environment.check(install_deps.python_of(config.python))
     folder = _folder(config, cwd)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +62,11 @@ def init(invocation: Invocation, config: InitConfig) -> NewProject:
                 made.rename(folder)
     except OSError as error:
         raise Failed(f"{str(folder)!r} cannot be written: {error.strerror or error}") from error
-    if not config.no_env:
+    if config.python is not None:
+        inside = replace(invocation, project=Project.at(folder))
+        settings = InstallDepsConfig(python=config.python)
+        install_deps.install_deps(inside, settings, install_deps.source_of(folder), say)
+    elif not config.no_env:
         templates.link_environment(folder)
     has_environment = (folder / ".venv").is_dir()
     return NewProject(

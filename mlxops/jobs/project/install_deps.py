@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxops import files, registry
+from mlxops import files, registry, resources
 from mlxops.config import InstallDepsConfig
 from mlxops.errors import BadRequest, Failed
-from mlxops.projects import environment
+from mlxops.projects import environment, machine
+from mlxops.projects.environment_plan import Wanted
 from mlxops.projects.invocation import Invocation
 
 _LOCK = "requirements.lock"
 # The package that carries MLX's code, and what computes there.
 _BACKENDS = {"mlx-cuda-13": "cuda13", "mlx-cuda-12": "cuda12", "mlx-metal": "metal", "mlx-cpu": "cpu"}
+# The driver that each CUDA needs at least.
+_DRIVERS = {"cuda13": 580, "cuda12": 550}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,29 +35,49 @@ class InstalledEnvironment:
     was_up_to_date: bool
 
 
+def source_of(root: Path) -> Path | None:
+    """What a project's mlxops is installed from: the clone or the wheel of the program at work, or the one before."""
+    if (clone := resources.checkout()) is not None:
+        return clone
+    stamp = environment.stamp_of(root / ".venv")
+    before = Path(stamp["project"]) if "project" in stamp else None
+    # install.sh keeps a wheel beside the environment that it makes
+    for place in (Path(sys.prefix).parent / "wheels", before):
+        folder = place.parent if place and place.suffix == ".whl" else place
+        if folder and (wheels := sorted(folder.glob("mlxops-*.whl"), key=lambda wheel: wheel.stat().st_mtime)):
+            return wheels[-1]
+        if folder and (folder / "pyproject.toml").is_file():
+            return folder
+    return None
+
+
 def install_deps(
     invocation: Invocation, config: InstallDepsConfig, source: Path | None, say: Callable[[str], None]
 ) -> InstalledEnvironment:
     """Have the project's `.venv` complete; interrupted, the next call completes it.
 
-    `source` is the clone that mlxops comes from. Raises `BadRequest` for a Python that is not there, `Refused` for an
-    environment of somebody else's that does not serve, `Failed` where pip or the disk says no.
+    `source` is the clone or the wheel that mlxops comes from. Raises `BadRequest` for a Python that is not there and
+    a backend that this machine cannot have, `Refused` for an environment of somebody else's that does not serve,
+    `Failed` where the installer or the disk says no.
     """
     root = invocation.project.root
     if source is None:
         raise Failed(
-            "this mlxops was not started from a clone of its repository, so it has no source to install from",
-            hint="in a clone: `./install.sh quickstart`, then `.venv/bin/mlx-toolkit install-deps` in the project",
+            "this mlxops knows neither a clone of its repository nor a wheel to install from",
+            hint="`./install.sh` in a clone of mlxops keeps a wheel for this; then `mlx-toolkit install-deps`",
         )
     if files.is_same(root, source):
         raise BadRequest(f"{str(root)!r} is the clone of mlxops itself", hint="`./install.sh test` sets that up")
-    wanted = environment.Wanted(
+    wanted = Wanted(
         folder=root / ".venv",
-        project=source,
+        source=source,
         extras=frozenset({"dev"}) if config.dev else frozenset(),
-        python=_python(config.python),
+        backend=backend_for(config.backend, environment.stamp_of(root / ".venv").get("backend")),
+        python=None if config.python is None else python_of(config.python),
         upgrade=config.upgrade,
     )
+    if wanted.python is not None:
+        environment.check(wanted.python)
     if wanted.folder.is_symlink():
         say(".venv was a link to the environment at work; this project gets its own")
         wanted.folder.unlink()
@@ -72,9 +97,33 @@ def install_deps(
     )
 
 
-def _python(named: str | None) -> Path | None:
-    if named is None:
-        return None
+def backend_for(asked: str, before: str | None) -> str:
+    """The backend to install: the one asked for, or for auto the one of `before`, else what suits this machine.
+
+    Raises `BadRequest` for one that MLX does not have on this system.
+    """
+    of_mac = machine.ON_MACOS
+    if asked == "auto":
+        return before or ("metal" if of_mac else _of_driver())
+    if (asked == "metal") != of_mac:
+        system, fits = ("a Mac", "metal") if of_mac else ("Linux", "cpu, cuda12 and cuda13")
+        raise BadRequest(f"MLX has no backend {asked} on {system}", hint=f"`--backend auto`, or {fits}")
+    return asked
+
+
+def _of_driver() -> str:
+    """The newest CUDA that the NVIDIA driver here can run, else cpu."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
+    except OSError:
+        return "cpu"
+    major = said.partition(".")[0].strip()
+    return next((name for name, least in _DRIVERS.items() if major.isdecimal() and int(major) >= least), "cpu")
+
+
+def python_of(named: str) -> Path:
+    """The program that a person names as a Python; raises `BadRequest` where there is none."""
     found = shutil.which(files.expanded(named))
     if found is None:
         raise BadRequest(f"there is no Python {named!r}", hint="`--python python3.13`, or the path of one")

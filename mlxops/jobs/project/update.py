@@ -21,6 +21,7 @@ from mlxops import files, registry, resources, words
 from mlxops.errors import Busy, Failed, MlxopsError
 from mlxops.projects import changelog, checkout, environment, packages, pip, process
 from mlxops.projects.checkout import Checkout
+from mlxops.projects.environment_plan import Wanted
 from mlxops.projects.invocation import Invocation
 
 Say = Callable[[str], None]
@@ -186,7 +187,7 @@ def _install_again(invocation: Invocation, found: Installation, clone: Path, say
     stamp = environment.stamp_of(found.environment)
     is_one = (found.environment / "pyvenv.cfg").is_file()
     if found.prefix is None and is_one and (is_needed or stamp):
-        wanted = environment.Wanted(folder=found.environment, project=clone, extras=frozenset(stamp.get("extras", ())))
+        wanted = Wanted(folder=found.environment, source=clone, extras=frozenset(stamp.get("extras", ())))
         environment.make(wanted, log=say)
 
 
