@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 SampleFormat = Literal["instruction", "text", "chat", "both", "preference"]
 Row = Mapping[str, Any]
+
+UNLIKE_ROWS = 10_000
+"""Of more rows, which take long to compare, some are nearly the same as others."""
+
+_TOO_ALIKE = 0.6  # of the pieces that two rows have together; data.check, which estimates it, warns above 0.85
+_USUAL = 1000
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _NAMES = (
@@ -64,16 +71,57 @@ class _Exchange:
 def rows(format: SampleFormat, count: int, seed: int) -> list[Row]:
     """So many rows of a format, all different, in an order in which kinds of tasks are mixed.
 
+    Up to `UNLIKE_ROWS` rows none is nearly the same as another.
+
     >>> [sorted(row) for row in rows("both", 2, seed=0)]
     [['instruction', 'response'], ['text']]
     """
     chance = random.Random(f"{format}:{seed}")
     found: dict[str, Row] = {}
     makers = _makers(format, chance)
+    usual = _makers(format, random.Random(format))
+    unlike = Unlike(next(usual) for _ in range(_USUAL)) if count <= UNLIKE_ROWS else None
     while len(found) < count:
         row = next(makers)
-        found.setdefault(json.dumps(row), row)
+        text = json.dumps(row)
+        if text not in found and (unlike is None or unlike.add(row)):
+            found[text] = row
     return list(found.values())
+
+
+class Unlike:
+    """Rows of which no two have too many pieces of three words in common.
+
+    Two sets that overlap by much have one of their rarest pieces in common, so only these are looked up: in an order
+    by how often they stand in `usual` rows.
+    """
+
+    def __init__(self, usual: Iterable[Row]) -> None:
+        self._numbers: dict[tuple[str, ...], int] = {}
+        self._often = Counter(piece for row in usual for piece in self._pieces(row))
+        self._rows: list[frozenset[int]] = []
+        self._with: defaultdict[int, list[int]] = defaultdict(list)
+
+    def add(self, row: Row) -> bool:
+        """Take a row in, unless it is too much like one before."""
+        pieces = self._pieces(row)
+        by_rarity = sorted(pieces, key=lambda piece: (self._often[piece], piece))
+        rarest = by_rarity[: len(pieces) - int(_TOO_ALIKE * len(pieces)) + 1]
+        near = {place for piece in rarest for place in self._with[piece]}
+        if any(len(pieces & other) > _TOO_ALIKE * len(pieces | other) for other in map(self._rows.__getitem__, near)):
+            return False
+        for piece in rarest:
+            self._with[piece].append(len(self._rows))
+        self._rows.append(pieces)
+        return True
+
+    def _pieces(self, row: Row) -> frozenset[int]:
+        turns = row.get("messages") or [{"content": text} for text in row.values()]
+        words = " ".join(turn["content"] for turn in turns if turn.get("role") != "system").lower().split()
+        return frozenset(
+            self._numbers.setdefault(piece, len(self._numbers))
+            for piece in zip(words, words[1:], words[2:], strict=False)
+        )
 
 
 def _makers(format: SampleFormat, chance: random.Random) -> Iterator[Row]:

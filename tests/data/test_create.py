@@ -12,6 +12,7 @@ from commands import Ended
 from mlxops import data
 from mlxops.data import samples
 from mlxops.data.formats import Unusable, parse
+from mlxops.data.repetitions import Repetitions
 
 Typed = Callable[..., Ended]
 FORMATS: tuple[samples.SampleFormat, ...] = ("instruction", "text", "chat", "both", "preference")
@@ -36,12 +37,37 @@ def test_rows_of_preferences_are_refused_by_their_name() -> None:
         parse(dict(row), "f:1")
 
 
-def test_thousands_of_rows_are_all_different_and_come_from_the_seed() -> None:
-    found = {name: [json.dumps(row) for row in samples.rows(name, 3000, seed=5)] for name in FORMATS}
+def test_a_thousand_rows_are_all_different_and_come_from_the_seed() -> None:
+    found = {name: [json.dumps(row) for row in samples.rows(name, 1000, seed=5)] for name in FORMATS}
 
-    assert {name: len(set(rows)) for name, rows in found.items()} == dict.fromkeys(FORMATS, 3000)
-    assert found["chat"] == [json.dumps(row) for row in samples.rows("chat", 3000, seed=5)]
-    assert found["chat"] != [json.dumps(row) for row in samples.rows("chat", 3000, seed=6)]
+    assert {name: len(set(rows)) for name, rows in found.items()} == dict.fromkeys(FORMATS, 1000)
+    assert found["chat"] == [json.dumps(row) for row in samples.rows("chat", 1000, seed=5)]
+    assert found["chat"] != [json.dumps(row) for row in samples.rows("chat", 1000, seed=6)]
+
+
+def test_no_row_is_nearly_the_same_as_another() -> None:
+    for name in FORMATS:
+        rows = samples.rows(name, 600, seed=8)
+        records = [data.Record(origin=f"f:{number}", text=said(row)) for number, row in enumerate(rows, 1)]
+        repetitions = Repetitions()
+
+        found = [*repetitions.of_rows(records, [record.content for record in records]), *repetitions.nearly()]
+
+        assert found == []
+
+
+def said(row: samples.Row) -> str:
+    turns = row.get("messages") or [{"role": "user", "content": words} for words in row.values()]
+    return " ".join(turn["content"] for turn in turns if turn["role"] != "system")
+
+
+def test_a_row_with_one_other_word_is_too_much_like_another() -> None:
+    words = [f"word{number}" for number in range(30)]
+    unlike = samples.Unlike([{"text": " ".join(words)}])
+
+    taken = [unlike.add({"text": " ".join(each)}) for each in (words, [*words[:-1], "other"], words[::-1])]
+
+    assert taken == [True, False, True]
 
 
 def test_what_is_counted_in_an_answer_is_right() -> None:
