@@ -1,4 +1,7 @@
-"""How long `inv models` takes with 500 models, beside bare `inv`: `python benchmarks/models.py [MODELS]`."""
+"""How long `inv models` takes with 500 models, beside bare `inv`: `python benchmarks/models.py [MODELS] [FOLDER]`.
+
+The models are copies of a tiny one, or hard links to the files of a model's folder, which has a tokenizer of its size.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from mlxops.models.tiny import make_tiny
 REPEATS = 5
 
 
-def main(count: int) -> None:
+def main(count: int, folder: Path | None) -> None:
     """Print the medians, the first list apart, which has nothing remembered."""
     with tempfile.TemporaryDirectory() as place:
         project = Path(place)
         (project / "tasks.py").write_text("from mlxops.tasks import namespace\n", encoding="utf-8")
-        first = make_tiny(project / "models" / "m-000")
-        for number in range(1, count):
-            shutil.copytree(first, project / "models" / f"m-{number:03}")
+        first = make_tiny(project / "model") if folder is None else folder
+        for number in range(count):
+            shutil.copytree(first, project / "models" / f"m-{number:03}", copy_function=os.link)
         bare = statistics.median(seconds(project) for _ in range(REPEATS))
         once = seconds(project, "models")
         again = statistics.median(seconds(project, "models") for _ in range(REPEATS))
@@ -46,4 +49,4 @@ def seconds(project: Path, *words: str) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500, Path(sys.argv[2]) if len(sys.argv) > 2 else None)

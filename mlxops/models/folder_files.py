@@ -89,3 +89,14 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadRequest(f"{file} holds no JSON object", hint="get the model again")
     return content
+
+
+def check_object(file: Path) -> None:
+    """Raise `BadRequest` where a JSON file, however large, does not begin and end as an object does."""
+    check_file(file)
+    with readable(file), file.open("rb") as stream:
+        head = stream.read(_HEAD)
+        stream.seek(-min(_HEAD, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+        tail = stream.read()
+    if not head.lstrip().startswith(b"{") or not tail.rstrip().endswith(b"}"):
+        raise BadRequest(f"{file} holds no whole JSON object", hint=AGAIN)

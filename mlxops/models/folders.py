@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxops.errors import BadRequest, NotFound
-from mlxops.models.folder_files import check_file, read_json, readable
+from mlxops.models.folder_files import check_file, check_object, read_json, readable
 from mlxops.models.identity import DECIDING
 from mlxops.models.loader_errors import own_code
 from mlxops.models.weight_headers import (
@@ -151,8 +151,13 @@ def check_model(folder: Path, *, trust_remote_code: bool = False) -> ModelInfo:
     return check_with_headers(folder, trust_remote_code=trust_remote_code)[0]
 
 
-def check_with_headers(folder: Path, *, trust_remote_code: bool = False) -> tuple[ModelInfo, Tensors]:
-    """The same with the headers of the weights, for who would read them again. Raises as `check_model` does."""
+def check_with_headers(
+    folder: Path, *, trust_remote_code: bool = False, parses_tokenizer: bool = True
+) -> tuple[ModelInfo, Tensors]:
+    """The same with the headers of the weights, for who would read them again. Raises as `check_model` does.
+
+    The vocabulary is most of what would be read. Unless it is parsed, only its beginning and its end are looked at.
+    """
     with readable(folder):
         if not folder.is_dir():
             _refuse_dangling(folder)
@@ -161,7 +166,7 @@ def check_with_headers(folder: Path, *, trust_remote_code: bool = False) -> tupl
         config = _read_config(folder)
         _check_architecture(config, folder, trust_remote_code)
         tensors = read_headers(folder)
-        _check_tokenizer(folder)
+        _check_tokenizer(folder, parses=parses_tokenizer)
         size = sum(file.stat().st_size for file in weight_files(folder))
     text_config = {**config, **_table(config, "text_config", folder)}
     quantization = _table(config, "quantization", folder) or _table(config, "quantization_config", folder)
@@ -297,10 +302,13 @@ def _constant(file: Path, name: str) -> dict[str, str]:
     return {}
 
 
-def _check_tokenizer(folder: Path) -> None:
+def _check_tokenizer(folder: Path, *, parses: bool = True) -> None:
     kinds = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     if not any((folder / name).is_file() for name in kinds) and not any(folder.glob("*.tiktoken")):
         raise BadRequest(f"{str(folder)!r} has no tokenizer (tokenizer.json)", hint="copy the tokenizer's files there")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name, check in (
+        ("tokenizer.json", read_json if parses else check_object),
+        ("tokenizer_config.json", read_json),
+    ):
         if (folder / name).is_file():
-            read_json(folder / name)
+            check(folder / name)

@@ -148,13 +148,15 @@ def shape(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape:
     others: list[Matrix] = []
     numbers = packed = 0
     for name, tensor in tensors.items():
-        is_packed = f"{name.rpartition('.')[0]}.scales" in tensors and tensor.dtype not in _FLOATS
-        numbers += 0 if is_packed else tensor.size
-        packed += 4 * tensor.size if is_packed else 0
-        matrix = _matrix(name, tensor, tensors, active=active, group=group)
-        if found := _LAYER.search(f".{name}"):
+        is_packed = tensor.dtype not in _FLOATS and f"{name.rpartition('.')[0]}.scales" in tensors
+        size = tensor.size
+        numbers += 0 if is_packed else size
+        packed += 4 * size if is_packed else 0
+        found = _LAYER.search(f".{name}")
+        matrix = _matrix(name, found and found[2], tensor, tensors, active=active, group=group)
+        if found:
             matrices, own = layers.get(int(found[1]), ([], 0))
-            layers[int(found[1])] = (matrices + ([matrix] if matrix else []), own + (0 if is_packed else tensor.size))
+            layers[int(found[1])] = (matrices + ([matrix] if matrix else []), own + (0 if is_packed else size))
         elif matrix:
             others.append(matrix)
     hidden = _whole(config, ("hidden_size", "n_embd", "d_model", "dim", "model_dim"), 0)
@@ -228,17 +230,19 @@ def generating(model: Shape, *, tokens: int, dtype: str, keeps_scores: bool, row
     )
 
 
-def _matrix(name: str, tensor: Tensor, tensors: Mapping[str, Tensor], *, active: int, group: int) -> Matrix | None:
+def _matrix(
+    name: str, in_layer: str | None, tensor: Tensor, tensors: Mapping[str, Tensor], *, active: int, group: int
+) -> Matrix | None:
+    """A tensor as a matrix, by the name that its module has in a layer; None for what is none."""
     stem, _, last = name.rpartition(".")
     if last != "weight" or len(tensor.shape) not in (2, 3):
         return None
     *copies, outputs, inputs = tensor.shape
-    if (scales := tensors.get(f"{stem}.scales")) and tensor.dtype not in _FLOATS:
+    if tensor.dtype not in _FLOATS and (scales := tensors.get(f"{stem}.scales")):
         inputs = scales.shape[-1] * group
-    found = _LAYER.search(f".{name}")
     many = copies[0] if copies else 1
     return Matrix(
-        name=found[2] if found else stem,
+        name=in_layer or stem,
         inputs=inputs,
         outputs=outputs,
         copies=many,

@@ -7,9 +7,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlxops import words
 from mlxops.errors import BadRequest
@@ -31,8 +30,7 @@ _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 _LONGEST_HEADER = 100_000_000  # as in the safetensors library
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """An array in a weight file: its type as safetensors calls it, and its shape."""
 
     dtype: str

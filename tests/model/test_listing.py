@@ -64,6 +64,19 @@ def test_what_is_remembered_of_a_model_is_looked_at_again_when_a_file_changes(mo
     assert listed(mlxops) == changed
 
 
+def test_a_list_looks_at_the_ends_of_a_vocabulary_and_verifying_reads_all_of_it(models: Path, mlxops: Any) -> None:
+    whole = (models / "tiny" / "tokenizer.json").read_text()
+    (models / "small" / "tokenizer.json").write_text(whole[:-9])
+    (models / "tiny" / "tokenizer.json").write_text(whole.replace(":", " ", 1))
+
+    found = {each["name"]: each["problem"] for each in listed(mlxops)}
+    code, out, _ = mlxops("model.verify tiny")
+
+    assert "small/tokenizer.json holds no whole JSON object" in found["small"]
+    assert found["tiny"] is None
+    assert (code, "tokenizer.json:2: not JSON" in out) == (1, True), out
+
+
 def test_little_memory_shows_in_what_fits(models: Path, mlxops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = next(each for each in listed(mlxops) if each["name"] == "tiny")
     rooms = [tiny["training"], tiny["training"] - 1, tiny["loading"] - 1]

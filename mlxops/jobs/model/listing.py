@@ -141,7 +141,7 @@ def on_this_machine(invocation: Invocation) -> list[ModelEntry]:
 
 def _entry(where: str, name: str, folder: Path) -> ModelEntry:
     try:
-        info, tensors = folders.check_with_headers(folder)
+        info, tensors = folders.check_with_headers(folder, parses_tokenizer=False)
         found = needs.of_folder(folder, info, tensors)
     except MlxopsError as error:
         return ModelEntry(name=name, where=where, problem=str(error))
