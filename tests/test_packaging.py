@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import email
 import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 from commands import ROOT, run_python
+from linked_wheels import write_linked_wheels
 from packaging.requirements import Requirement
+from shared_folders import Shared
+from small_checkouts import UV
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MAC = {"sys_platform": "darwin", "platform_machine": "arm64"}
@@ -70,6 +76,64 @@ def version() -> str:
     from mlxops import __version__
 
     return __version__
+
+
+@pytest.mark.slow
+def test_the_built_files_install_in_an_empty_environment_and_run(tmp_path: Path, wheel: Path, shared: Shared) -> None:
+    from hatchling.builders.sdist import SdistBuilder
+    from hatchling.builders.wheel import WheelBuilder
+
+    (archive,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(archive) as opened:
+        opened.extractall(tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    (built,) = WheelBuilder(str(source)).build(directory=str(tmp_path / "built"), versions=["standard"])
+    wheels, bin = shared("linked-wheels", write_linked_wheels), tmp_path / "empty" / "bin"
+
+    uv = [str(UV), "--quiet", "--no-cache"]
+    subprocess.run([*uv, "venv", "--python", sys.executable, bin.parent], check=True)
+    into = ["pip", "install", "--python", bin / "python", "--no-index", "--find-links", wheels]
+    subprocess.run([*uv, *into, built], check=True)
+    environment = {"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    commands = (
+        "mlxops --version",
+        "mlx-toolkit init new --no-env",
+        "mlxops list-templates",
+        "cd new && inv runs --json",
+    )
+    said = {
+        command: subprocess.run(
+            ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for command in commands
+    }
+
+    with zipfile.ZipFile(built) as from_source:
+        names = {name for name in from_source.namelist() if not name.endswith("RECORD")}
+    assert names == {name for name in files_below(wheel, "*") if not name.endswith("RECORD")}
+    assert said["mlxops --version"] == f"mlx-toolkit {version()}\n"
+    assert (tmp_path / "new" / "tasks.py").is_file()
+    assert said["cd new && inv runs --json"] == "[]\n"
+
+
+def test_the_metadata_says_what_an_index_shows(wheel: Path) -> None:
+    metadata = email.message_from_string((wheel / f"mlxops-{version()}.dist-info" / "METADATA").read_text())
+
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["License-File"] == "LICENSE"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert "mlx" in metadata["Keywords"]
+    assert {"Programming Language :: Python :: 3.11", "Programming Language :: Python :: 3.14"} <= set(
+        metadata.get_all("Classifier") or []
+    )
+    assert metadata.get_payload().startswith("# mlxops\n")
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    headings = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
+
+    assert headings[0].startswith(f"## {version()}")
 
 
 @pytest.mark.parametrize(
