@@ -326,6 +326,25 @@ def test_a_package_is_upgraded_and_a_clone_is_installed_again(
     assert (again.is_up_to_date, said_again) == (True, [])
 
 
+def test_a_global_installation_is_older_than_its_clone_until_its_wheel_is_built(clone: Path, tmp_path: Path) -> None:
+    (clone / "pyproject.toml").touch()
+    (clone / "mlxops" / "__pycache__").mkdir()
+    for each in clone.rglob("*"):
+        os.utime(each, (1000, 1000))
+    (tmp_path / "wheels").mkdir()
+    without = job._is_older(tmp_path / "wheels", clone)
+    wheel = write_package(tmp_path / "wheels", "1.0")
+    os.utime(wheel, (2000, 2000))
+    built = job._is_older(tmp_path / "wheels", clone)
+    (clone / "mlxops" / "__pycache__" / "x.pyc").touch()
+    compiled = job._is_older(tmp_path / "wheels", clone)
+    checkout.fetch(clone)
+    checkout.go_forward(checkout.look(clone))
+    pulled = job._is_older(tmp_path / "wheels", clone)
+
+    assert (without, built, compiled, pulled) == (True, False, False, True)
+
+
 def test_a_global_installation_leads_to_the_clone_that_it_came_from(
     tmp_path: Path, invocation: Invocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,7 +172,7 @@ def _install_again(invocation: Invocation, found: Installation, clone: Path, say
     The new code does it, in processes of its own. What was installed by hand is left alone unless it `is_needed`.
     """
     root = invocation.project.root
-    if found.prefix is not None:
+    if found.prefix is not None and (is_needed or _is_older(found.prefix / "wheels", clone)):
         _run([str(clone / "install.sh"), "--prefix", str(found.prefix)], clone, found, say)
     own = root / ".venv"
     if (
@@ -189,6 +189,14 @@ def _install_again(invocation: Invocation, found: Installation, clone: Path, say
     if found.prefix is None and is_one and (is_needed or stamp):
         wanted = Wanted(folder=found.environment, source=clone, extras=frozenset(stamp.get("extras", ())))
         environment.make(wanted, log=say)
+
+
+def _is_older(wheels: Path, clone: Path) -> bool:
+    """Whether the wheel of a global installation was built before the clone got its files."""
+    built = max((each.stat().st_mtime for each in wheels.glob("*.whl")), default=0.0)
+    parts = (clone / name for name in (_NAME, "db", "templates"))
+    sources = (each for part in parts for each in part.rglob("*") if each.is_file() and each.suffix != ".pyc")
+    return any(each.stat().st_mtime > built for each in (*sources, clone / "pyproject.toml"))
 
 
 def _run(command: list[str], folder: Path, found: Installation, say: Say) -> None:
