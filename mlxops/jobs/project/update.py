@@ -271,11 +271,12 @@ def _runs(invocation: Invocation) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _elsewhere(invocation: Invocation, found: Installation) -> tuple[str, ...]:
     """The trainings of other projects that use the same code."""
-    sources = [str(each) for each in (found.clone, found.prefix and found.prefix / "wheels") if each is not None]
+    changed = [found.environment, *([found.prefix / "env"] if found.prefix else [])]
 
     def uses_it(folder: Path) -> bool:
-        source = str(environment.stamp_of(folder.resolve()).get("project", ""))
-        return files.is_same(folder, found.environment) or any(source.startswith(each) for each in sources)
+        """Whether its code changes: an environment with the wheel of the time before keeps that."""
+        source = environment.stamp_of(folder.resolve()).get("project")
+        return source == str(found.clone) or any(files.is_same(folder, each) for each in changed)
 
     root = invocation.project.root
     trainings = process.trainings(uses_it)
