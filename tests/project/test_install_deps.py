@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from mlxops.errors import BadRequest, Failed
 from mlxops.jobs.project.install_deps import InstalledEnvironment, backend_for, install_deps
 from mlxops.models.tiny import make_tiny
 from mlxops.projects import environment, machine
+from mlxops.projects.environment_plan import Wanted
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 
@@ -168,3 +170,48 @@ def test_a_project_is_entered_from_below_whatever_is_activated(tmp_path: Path, m
         assert db.execute("SELECT name, status FROM runs").fetchall() == [("entered", "completed")]
         (used,) = db.execute("SELECT json_extract(environment, '$.python') FROM attempts").fetchone()
     assert used == ".".join(map(str, sys.version_info[:3]))
+
+
+def write_wheel(folder: Path, name: str, files: dict[str, str], *metadata: str) -> Path:
+    """A wheel with these files, and a RECORD by which they are removed again."""
+    stem = f"{name.replace('-', '_')}-1"
+    there = {
+        **files,
+        f"{stem}.dist-info/METADATA": "\n".join(
+            ["Metadata-Version: 2.1", f"Name: {name}", "Version: 1", *metadata, ""]
+        ),
+        f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = f"{stem}.dist-info/RECORD"
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+        for file, text in there.items():
+            wheel.writestr(file, text)
+        wheel.writestr(record, "".join(f"{file},,\n" for file in [*there, record]))
+    return folder / f"{stem}-py3-none-any.whl"
+
+
+def test_another_backend_takes_the_library_of_the_one_before_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extras = ["Provides-Extra: cpu", "Provides-Extra: cuda13"]
+    requires = ['Requires-Dist: mlx-cpu; extra == "cpu"', 'Requires-Dist: mlx-cuda-13; extra == "cuda13"']
+    write_wheel(tmp_path, "mlx", {"mlx/core.py": ""}, *extras, *requires)
+    for name in ("mlx-cpu", "mlx-cuda-13"):
+        write_wheel(tmp_path, name, {"mlx/lib/libmlx.so": name})
+    source = write_wheel(tmp_path, "mlxops", {"mlxops/__init__.py": ""}, "Requires-Dist: mlx[cpu]")
+    monkeypatch.setenv("PATH", f"{UV.parent}:/usr/bin:/bin")
+    for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": str(tmp_path)}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    said: list[str] = []
+
+    found = []
+    for chosen in ("cpu", "cuda13"):
+        wanted = Wanted(folder=tmp_path / "env", source=source, backend=chosen)
+        environment.make(wanted, log=said.append)
+        (library,) = wanted.folder.glob("lib/python*/site-packages/mlx/lib/libmlx.so")
+        found.append(
+            (library.read_text(), "mlx-cpu==1" in environment.lock_of(wanted.folder), environment.is_ready(wanted))
+        )
+
+    assert found == [("mlx-cpu", True, True), ("mlx-cuda-13", False, True)]
+    assert "env is made again: its MLX is that for cpu, and cuda13 was asked for" in said
