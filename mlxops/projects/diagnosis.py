@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mlxops import words
-from mlxops.projects import interpreter
+from mlxops.projects import interpreter, packages
+from mlxops.projects.accelerator import Accelerator
 from mlxops.projects.facts import (
     ComputeFacts,
     EnvironmentFacts,
@@ -53,6 +55,7 @@ def judge(facts: Facts) -> list[Finding]:
         check_path(facts.path),
         check_environment(facts.environment),
         check_backends(facts.environment),
+        check_gpu(facts.accelerators, facts.environment),
         check_mlx(facts.compute, facts.environment),
         check_blas(facts.compute, facts.environment),
         check_compiler(facts.machine, facts.environment),
@@ -136,7 +139,7 @@ def check_environment(facts: EnvironmentFacts) -> Finding:
     if tuple(int(part) for part in facts.python.split(".")[:2] if part.isdigit()) < (3, 11):
         cure = f"`inv install-deps --python python3.13`, after rm -r {facts.folder} where you made it yourself"
         return _environment("broken", f"its Python is {facts.python}, and mlxops needs 3.11 or newer", cure)
-    if facts.state in ("making", "filling"):
+    if facts.state not in (None, "complete"):
         return _environment(
             "broken", f"an installation into {facts.folder} was cut off", "`inv install-deps` completes it"
         )
@@ -182,6 +185,28 @@ def check_backends(facts: EnvironmentFacts) -> Finding:
         said=f"MLX is installed for {' and for '.join(facts.backends)}, and these packages own the same files",
         cure=f"`inv install-deps --backend {facts.backends[0]}` keeps one",
     )
+
+
+def check_gpu(found: Sequence[Accelerator], environment: EnvironmentFacts) -> Finding:
+    """Whether MLX is installed for the GPU that is there, and its driver is new enough."""
+    backend = environment.backends[0] if environment.backends else None
+    nvidia = next((each for each in found if each.kind == "nvidia"), None)
+    if backend in packages.DRIVERS:
+        least = packages.DRIVERS[backend]
+        if nvidia is None:
+            said, cure = (
+                f"MLX is installed for {backend}, and no NVIDIA GPU is found",
+                "`inv install-deps --backend cpu`",
+            )
+            return Finding(check="gpu", level="broken", said=said, cure=cure)
+        major = (nvidia.driver or "").partition(".")[0]
+        if major.isdecimal() and int(major) < least:
+            said = f"{backend} needs NVIDIA's driver {least}, and this is {nvidia.driver}"
+            return Finding(check="gpu", level="broken", said=said, cure="a newer driver, or `inv install-deps`")
+    elif backend is not None and nvidia is not None:
+        said, cure = f"MLX computes on the processor, beside {nvidia.name}", "`inv install-deps --backend cuda13`"
+        return Finding(check="gpu", level="warning", said=said, cure=cure)
+    return Finding(check="gpu", level="ok", said=", ".join(each.name for each in found) or "none")
 
 
 def check_mlx(facts: ComputeFacts, environment: EnvironmentFacts) -> Finding:

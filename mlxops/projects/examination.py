@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlxops.projects import cgroup, environment, interpreter, machine, packages
+from mlxops.projects import accelerator, cgroup, environment, interpreter, machine, packages
 from mlxops.projects.diagnosis import PROGRAMS
 from mlxops.projects.facts import (
     ComputeFacts,
@@ -92,6 +92,7 @@ def examine(invocation: Invocation, heard: Callable[[int, int], object]) -> Fact
         system=system_facts(),
         path=path_facts(os.environ),
         environment=found,
+        accelerators=accelerator.find(),
         compute=compute,
         machine=machine_facts(disks, swapped),
         place=place_facts(invocation.project.registry_path.parent, Path(os.environ.get("HOME") or "/")),
@@ -160,7 +161,7 @@ def environment_facts(root: Path, installed: Installed) -> EnvironmentFacts:
     )
     # one that is shared with other programs, or that was made without MLX, is not as pip would have it
     is_for_mlx = installed.is_own or ((folder / "pyvenv.cfg").is_file() and "mlx" in installed.versions)
-    if found.python is None or found.state in ("making", "filling") or not is_for_mlx:
+    if found.python is None or found.state not in (None, "complete") or not is_for_mlx:
         return found
     differences = _differences(root / "requirements.lock", folder) if installed.is_own else ()
     return replace(

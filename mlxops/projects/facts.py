@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlxops.projects.accelerator import Accelerator
 from mlxops.projects.interpreter import Interpreter
 
 
@@ -126,6 +127,7 @@ class Facts:
     system: SystemFacts
     path: PathFacts
     environment: EnvironmentFacts
+    accelerators: tuple[Accelerator, ...]
     compute: ComputeFacts
     machine: MachineFacts
     place: PlaceFacts

@@ -13,6 +13,9 @@ from mlxops.projects import machine
 BACKENDS = {"mlx-cuda-13": "cuda13", "mlx-cuda-12": "cuda12", "mlx-metal": "metal", "mlx-cpu": "cpu"}
 """The package that carries MLX's code, and what computes there."""
 
+DRIVERS = {"cuda13": 580, "cuda12": 550}
+"""The NVIDIA driver that each CUDA needs at least."""
+
 _OFF = ("off", "0", "no", "false")
 
 

@@ -79,7 +79,7 @@ def test_what_is_broken_is_told_and_nothing_written_and_fix_does_what_is_safe(ml
     assert (code, unchanged) == (1, True)
     assert "broken   checkpoints  tuned iteration 8: 0000008_adapters.safetensors is not what was written" in out
     assert "warning  runs         otter: recorded as running, but the process is dead" in out
-    assert err == "1 check of 16 failed: checkpoints\nhint: `mlx-toolkit doctor --fix` does the safe cures\n"
+    assert err == "1 check of 17 failed: checkpoints\nhint: `mlx-toolkit doctor --fix` does the safe cures\n"
     fixed = json.loads(fixed_out)
     found = {each["check"]: each for each in fixed["findings"]}
     assert (fixed_code, fixed_err) == (0, "")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from commands import run_python
 
-from mlxops.projects import diagnosis, examination, packages
+from mlxops.projects import accelerator, diagnosis, examination, packages
+from mlxops.projects.accelerator import Accelerator
 from mlxops.projects.diagnosis import Finding
 from mlxops.projects.facts import (
     ComputeFacts,
@@ -37,6 +38,8 @@ INTEL = replace(MAC, machine="x86_64")
 CPU = {"mlx": "0.32.4", "mlx-cpu": "0.32.4", "mlxops": "0.2.0"}
 WHOLE = EnvironmentFacts(folder=".venv", is_own=True, python="3.13.1", versions=CPU, backends=("cpu",))
 METAL = replace(WHOLE, versions={"mlx": "0.32.4", "mlx-metal": "0.32.4"}, backends=("metal",))
+CUDA = replace(WHOLE, versions={"mlx": "0.32.4", "mlx-cuda-13": "0.32.4"}, backends=("cuda13",))
+H100 = Accelerator(kind="nvidia", name="H100", driver="580.1")
 COMPUTES = ComputeFacts(device="cpu", blas="openblas", flops=1.5e11)
 MACHINE = MachineFacts(
     on_macos=False, memory=32 * GB, memory_free=20 * GB, disks={"the project": 100 * GB}, compiler="/usr/bin/g++"
@@ -114,6 +117,13 @@ TABLE = [
         "for cuda13 and for cpu",
         "--backend cuda13",
     ),
+    row(diagnosis.check_gpu((), WHOLE), "ok", "none"),
+    row(diagnosis.check_gpu(accelerator.of_apple("Apple M3", "8", "0"), METAL), "ok", "Apple M3"),
+    row(diagnosis.check_gpu((H100,), CUDA), "ok", "H100"),
+    row(diagnosis.check_gpu((), CUDA), "broken", "no NVIDIA GPU", "--backend cpu"),
+    row(diagnosis.check_gpu((replace(H100, driver="570.86"),), CUDA), "broken", "driver 580, and this is 570.86"),
+    row(diagnosis.check_gpu((replace(H100, driver=None),), CUDA), "ok", "H100"),
+    row(diagnosis.check_gpu((H100,), WHOLE), "warning", "on the processor, beside H100", "--backend cuda13"),
     row(diagnosis.check_mlx(COMPUTES, WHOLE), "ok", "computes on cpu"),
     row(diagnosis.check_mlx(ComputeFacts(error="no"), replace(WHOLE, versions={})), "broken", "not installed"),
     row(

@@ -13,15 +13,11 @@ from pathlib import Path
 from mlxops import files, registry, resources
 from mlxops.config import InstallDepsConfig
 from mlxops.errors import BadRequest, Failed
-from mlxops.projects import environment, machine
+from mlxops.projects import environment, machine, packages
 from mlxops.projects.environment_plan import Wanted
 from mlxops.projects.invocation import Invocation
 
 _LOCK = "requirements.lock"
-# The package that carries MLX's code, and what computes there.
-_BACKENDS = {"mlx-cuda-13": "cuda13", "mlx-cuda-12": "cuda12", "mlx-metal": "metal", "mlx-cpu": "cpu"}
-# The driver that each CUDA needs at least.
-_DRIVERS = {"cuda13": 580, "cuda12": 550}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +81,7 @@ def install_deps(
     environment.make(wanted, log=say)
     lock, python = environment.lock_of(wanted.folder), environment.version_of(wanted.folder)
     names = {line.partition("==")[0] for line in lock.splitlines()}
-    backend = next((backend for package, backend in _BACKENDS.items() if package in names), "none")
+    backend = next((backend for package, backend in packages.BACKENDS.items() if package in names), "none")
     if not was_ready or not (root / _LOCK).exists():
         # what is used from a clone is on no index
         lines = [f"# {line}" if line.startswith("mlxops==") else line for line in lock.splitlines()]
@@ -119,7 +115,7 @@ def _of_driver() -> str:
     except OSError:
         return "cpu"
     major = said.partition(".")[0].strip()
-    return next((name for name, least in _DRIVERS.items() if major.isdecimal() and int(major) >= least), "cpu")
+    return next((name for name, least in packages.DRIVERS.items() if major.isdecimal() and int(major) >= least), "cpu")
 
 
 def python_of(named: str) -> Path:
