@@ -219,7 +219,7 @@ def _find(path: Path, root: Path | None) -> dict[Use, Path]:
     if path.is_symlink() and not path.exists():
         raise NotFound(
             f"{_shown(path, root)} is a link to {str(path.readlink())!r}, which is not there",
-            hint="put the file there, or name the file itself with `--data`",
+            hint="put the file there, or name the file itself",
         )
     if not path.is_file():
         raise NotFound(f"no data at {_shown(path, root)}", hint=_what_is_there(path.parent, root))
@@ -245,7 +245,7 @@ def _what_is_there(folder: Path, root: Path | None) -> str:
     for file in near:
         if file.suffix.lower() in _FOREIGN_SUFFIXES:
             return f"there is {_shown(file, root)}; {_to_jsonl(file, _shown(file, root))}"
-    return "`--data` takes a JSONL file, or a folder with train.jsonl"
+    return "name a JSONL file, or a folder with train.jsonl"
 
 
 def _to_jsonl(file: Path, shown: str) -> str:

@@ -9,17 +9,8 @@ from typing import Any
 
 import pytest
 from commands import Ended
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as some
 
-from mlxops import data
-from mlxops.config import CheckDataConfig, LoraConfig
 from mlxops.data import samples
-from mlxops.errors import MlxopsError
-from mlxops.jobs.data import check as job
-from mlxops.jobs.train.prepare import prepare
-from mlxops.projects.invocation import Invocation
-from mlxops.projects.project import Project
 
 Typed = Callable[..., Ended]
 
@@ -65,7 +56,18 @@ FAULTS: list[tuple[Any, str]] = [
     ({"prompt": LONG, "completion": LONG + "once"}, ""),
     ({"prompt": LONG, "completion": LONG + "twice"}, "near duplicates"),
     ({"prompt": "What is long?", "completion": "word " * 800}, "rows over the limit"),
+    ({"prompt": "word " * 800, "completion": "Short."}, "nothing to train"),
+    (turns("user", "one", "assistant", "two", "tool", "three", "assistant", "four"), "rows the chat template refuses"),
+    (turns("developer", "be brief", "user", "one", "assistant", "two"), "rows the chat template refuses"),
+    (turns("user", "one", "assistant", "to be continued"), "ends of turns"),
 ]
+# Refuses tools, drops developers, and ends some turns with a token at which generation does not stop.
+PARTICULAR = (
+    "{% for message in messages %}{% if message.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "{% if message.role != 'developer' %}{{ '<|im_start|>' + message.role + '\n' + message.content }}"
+    "{{ '<|im_start|>' if 'continued' in message.content else '<|im_end|>' }}{{ '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def as_line(row: Any) -> bytes:
@@ -82,19 +84,43 @@ def model(tiny_model: Path) -> str:
 
 @pytest.mark.slow
 def test_every_planted_fault_is_found_at_its_line_and_none_is_invented(mlxops: Typed, model: str) -> None:
-    lines = [as_line(row) for row in samples.rows("instruction", 1000, seed=3)]
-    planted = {20 + 29 * place: fault for place, fault in enumerate(FAULTS)}
+    for file in Path("models/tiny").iterdir():
+        Path("particular").mkdir(exist_ok=True)
+        Path("particular", file.name).symlink_to(file.resolve())
+    Path("particular/chat_template.jinja").unlink()
+    Path("particular/chat_template.jinja").write_text(PARTICULAR)
+    rows = [as_line(row) for row in samples.rows("instruction", 1040, seed=3)]
+    lines, valid, test = rows[:1000], rows[1000:1020], rows[1020:]
+    planted = {20 + 25 * place: fault for place, fault in enumerate(FAULTS)}
     for number, (row, _) in planted.items():
         lines[number - 1] = as_line(row)
     lines[990] = lines[4]
-    Path("rows.jsonl").write_bytes(b"".join(lines))
+    valid[6], test[11] = lines[7], lines[8]
+    Path("data").mkdir()
+    for name, part in (("train", lines), ("valid", valid), ("test", test)):
+        Path(f"data/{name}.jsonl").write_bytes(b"".join(part))
 
-    code, out, _ = mlxops("data.check rows.jsonl --model tiny --json --max-seq-length 700")
+    code, out, _ = mlxops("data.check data --model particular --json --max-seq-length 700")
 
-    found = {(finding["origin"], finding["kind"]) for finding in json.loads(out)["findings"]}
-    asked = {(f"rows.jsonl:{number}", kind) for number, (_, kind) in planted.items() if kind}
-    assert found == asked | {("rows.jsonl:991", "exact duplicates")}
-    assert (code, len(asked)) == (2, 32)
+    findings = json.loads(out)["findings"]
+    asked = {(f"data/train.jsonl:{number}", kind) for number, (_, kind) in planted.items() if kind}
+    assert {(finding["origin"], finding["kind"]) for finding in findings} == asked | {
+        ("data/train.jsonl:991", "exact duplicates"),
+        ("data/valid.jsonl:7", "the same row in two files"),
+        ("data/test.jsonl:12", "the same row in two files"),
+    }
+    assert len(findings) == len(asked) + 3 == 39
+    assert code == 2
+    (cut,) = [finding["message"] for finding in findings if finding["kind"] == "rows over the limit"]
+    assert cut.endswith("would be cut: an answer is cut off")
+
+
+def test_a_file_of_text_and_conversations_is_noted_and_is_no_warning(mlxops: Typed) -> None:
+    Path("rows.jsonl").write_bytes(as_line({"text": "a"}) + as_line({"prompt": "b", "completion": "c"}))
+
+    code, out, _ = mlxops("data.check rows.jsonl --strict --json")
+
+    assert (code, json.loads(out)["notes"]) == (0, ["rows.jsonl mixes formats: 1 row of text, 1 conversation"])
 
 
 def test_what_create_writes_is_clean_under_strict(mlxops: Typed, model: str) -> None:
@@ -166,49 +192,3 @@ def test_a_training_says_in_one_line_that_its_data_has_warnings(mlxops: Typed, m
     assert code == 0
     assert len(notes) == 1
     assert notes[0].startswith("6 warnings in the data, first rows.jsonl:")
-
-
-WORDS = some.text(max_size=20)
-VALUES = some.recursive(
-    some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | WORDS,
-    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(WORDS, inner, max_size=3),
-    max_leaves=6,
-)
-TURNS = some.fixed_dictionaries(
-    {"role": some.sampled_from(["system", "user", "assistant", "tool", "x"]), "content": WORDS | VALUES}
-)
-ROWS = some.one_of(
-    VALUES,
-    some.fixed_dictionaries({"text": WORDS | VALUES}),
-    some.fixed_dictionaries({"prompt": WORDS, "completion": WORDS | VALUES}),
-    some.fixed_dictionaries({"messages": some.lists(TURNS, max_size=4)}),
-    some.fixed_dictionaries({"messages": some.lists(TURNS, max_size=2), "tools": VALUES}),
-)
-LINES = some.one_of(some.binary(max_size=30), ROWS.map(lambda row: json.dumps(row).encode()))
-
-
-@pytest.mark.slow
-@settings(max_examples=120, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(lines=some.lists(LINES, min_size=1, max_size=4))
-def test_no_bytes_are_a_traceback_and_what_is_clean_is_trained(model_folder: Path, lines: list[bytes]) -> None:
-    file = Path("rows.jsonl")
-    file.write_bytes(b"\n".join(lines))
-    project = Project.at(Path.cwd())
-    invocation = Invocation(
-        project=project, registry_is_given=False, blas=None, cache=None, command="", background=None
-    )
-    config = CheckDataConfig(path="rows.jsonl", model=str(model_folder))
-    try:
-        checked = job.check(invocation, config, lambda *_: None)
-    except MlxopsError:
-        return
-    if checked.exit_code == 0:
-        records = data.read(file).train
-        prepared = prepare(project, LoraConfig(model=str(model_folder), data="rows.jsonl"), lambda *_: None)
-        assert len(records) > 0
-        assert checked.warnings or all(row.trained > 0 for row in prepared.train.rows)
-
-
-@pytest.fixture(scope="module")
-def model_folder(tiny_model: Path) -> Path:
-    return tiny_model

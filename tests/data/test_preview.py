@@ -23,7 +23,7 @@ ROWS: list[dict[str, Any]] = [
         ]
     },
     {"prompt": "قل مرحبا", "completion": "مرحبا\u2028يا صديقي"},
-    {"text": "line\u2028separator, tab\tand end"},
+    {"text": "line\u2028separator, paragraph\u2029, next\x85line, \x0bvertical\ttab\r\nand end"},
     {"messages": [{"role": role, "content": f"{role} {turn}"} for turn in (1, 2) for role in ("user", "assistant")]},
 ]
 

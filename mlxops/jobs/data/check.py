@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from mlxops import data
+from mlxops import data, words
 from mlxops.config import CheckDataConfig, LoraConfig
 from mlxops.data import checking, file_rows, reading, splitting
 from mlxops.data.checking import Finding
@@ -58,6 +58,7 @@ class _Found:
     turns: Counter[str] = field(default_factory=Counter)
     characters: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
+    texts: Counter[str] = field(default_factory=Counter)
     removed: dict[str, str] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -108,6 +109,8 @@ def check(invocation: Invocation, config: CheckDataConfig, progress: Progress) -
         else:
             for part in model.preparation.parts(parts):
                 _check_tokens(part, model, found, kept_back if use == "train" else None)
+        if texts := found.texts[shown]:
+            _note_mixture(shown, texts, found)
         if not found.rows[shown] and not problems.count:
             level: checking.Level = "error" if use == "train" else "warning"
             found.add(Finding(level=level, kind="empty files", origin=shown, message="the file has no rows"))
@@ -195,11 +198,19 @@ def _looked_at(
 def _count(record: data.Record, shown: str, found: _Found) -> None:
     found.rows[shown] += 1
     if record.text is not None:
+        found.texts[shown] += 1
         found.turns["text"] += 1
         found.characters["text"] += len(record.text)
     for message in record.messages:
         found.turns[message["role"]] += 1
         found.characters[message["role"]] += len(message["content"])
+
+
+def _note_mixture(shown: str, texts: int, found: _Found) -> None:
+    """A file may mix formats; where it is by mistake, a person should know."""
+    if talks := found.rows[shown] - texts:
+        rows = f"{words.plural(texts, 'row')} of text, {words.plural(talks, 'conversation')}"
+        found.notes.append(f"{shown} mixes formats: {rows}")
 
 
 def _check_tokens(part: data.Part, model: _Model, found: _Found, kept_back: set[str] | None) -> None:
