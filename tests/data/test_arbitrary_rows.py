@@ -129,6 +129,7 @@ def previewed(invocation: Invocation, model: Path) -> None:
 @settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(content=FILES, model=some.integers(0, 2))
 @example(content=b'{"text": "a"}', model=0)
+@example(content=b'[{"text": "<|im_end|>"}, {"prompt": "", "completion": "kept back"}]', model=0)
 @example(content=b'{"prompt": "a", "completion": "b"}\n{"text": "\\u2028"}', model=1)
 def test_no_bytes_are_a_traceback_and_what_is_clean_is_trained(models: list[Path], content: bytes, model: int) -> None:
     Path("rows.jsonl").write_bytes(content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -89,6 +89,14 @@ class _Model:
     counts: TokenCounts = field(default_factory=TokenCounts)
 
 
+@dataclass
+class _KeptBack:
+    """The rows of a training file that training keeps back for validation: the rule, and those that are at work."""
+
+    rule: Callable[[str], bool]
+    origins: set[str] = field(default_factory=set)
+
+
 def check(invocation: Invocation, config: CheckDataConfig, progress: Progress) -> CheckedData:
     """Check all files of a data set. Raises `NotFound` where there is none, `Refused` where `--fix` would overwrite."""
     project = invocation.project
@@ -97,12 +105,12 @@ def check(invocation: Invocation, config: CheckDataConfig, progress: Progress) -
     target = target_of(project, config.fix)
     model = _model(project, config, progress)
     found, repetitions = _Found(removed=None if target is None else {}), Repetitions(near=config.near)
-    divides = not any(use == "valid" and any(file_rows.raw_rows(file, shown)) for use, file, shown in there)
+    rule = _rule(there) if model else _none
     for use, file, shown in there:
         problems = file_rows.Findings()
         records = _with_progress(file_rows.records_of(file, shown, problems), file, f"checking {shown}", progress)
-        kept_back: set[str] = set()
-        parts = _looked_at(records, shown, problems, found, repetitions, kept_back if divides else None)
+        kept_back = _KeptBack(rule if use == "train" else _none)
+        parts = _looked_at(records, shown, problems, found, repetitions, kept_back)
         if model is None:
             for _ in parts:
                 pass
@@ -139,6 +147,20 @@ def check(invocation: Invocation, config: CheckDataConfig, progress: Progress) -
     )
 
 
+def _none(_: str) -> bool:
+    return False
+
+
+def _rule(there: Sequence[tuple[reading.Use, Path, str]]) -> Callable[[str], bool]:
+    """Which rows of the training file training keeps back: none where there is a validation file with rows."""
+    files = {use: (file, shown) for use, file, shown in there}
+    if "valid" in files:
+        problems = file_rows.Findings()
+        if next(file_rows.records_of(*files["valid"], problems), None) is not None or problems.count:
+            return _none
+    return splitting.rule(record.content for record in file_rows.records_of(*files["train"], file_rows.Findings()))
+
+
 def _with_progress(records: Iterator[data.Record], file: Path, what: str, progress: Progress) -> Iterator[data.Record]:
     try:
         with file.open("rb") as stream:
@@ -170,7 +192,7 @@ def _looked_at(
     problems: file_rows.Findings,
     found: _Found,
     repetitions: Repetitions,
-    kept_back: set[str] | None,
+    kept_back: _KeptBack,
 ) -> Iterator[list[data.Record]]:
     """The rows of a file in parts, looked at one by one; those that training keeps back are named in `kept_back`."""
     while True:
@@ -180,8 +202,8 @@ def _looked_at(
             _count(record, shown, found)
             for finding in checking.of_row(record):
                 found.add(finding)
-            if kept_back is not None and splitting.is_kept_back(content):
-                kept_back.add(record.origin)
+            if kept_back.rule(content):
+                kept_back.origins.add(record.origin)
         for finding in repetitions.of_rows(part, contents):
             found.add(finding)
         for problem in problems.problems:
@@ -213,18 +235,18 @@ def _note_mixture(shown: str, texts: int, found: _Found) -> None:
         found.notes.append(f"{shown} mixes formats: {rows}")
 
 
-def _check_tokens(part: data.Part, model: _Model, found: _Found, kept_back: set[str] | None) -> None:
+def _check_tokens(part: data.Part, model: _Model, found: _Found, kept_back: _KeptBack | None) -> None:
     """Check the token rows of a part; those of a training file (`kept_back` is given) are counted."""
     for problem in part.problems:
         found.add_problem("rows the chat template refuses", problem)
     for prepared in part.rows:
         row = prepared.row
-        if kept_back is not None and row.origin not in kept_back:
+        if kept_back is not None and row.origin not in kept_back.origins:
             model.counts.add(row, prepared.words, model.limit)
         for finding in _of_tokens(row, model):
             found.add(finding)
     if kept_back is not None:
-        kept_back.difference_update(prepared.record.origin for prepared in part.rows)
+        kept_back.origins.difference_update(prepared.record.origin for prepared in part.rows)
 
 
 def _of_tokens(row: TokenRow, model: _Model) -> Iterator[Finding]:
