@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 from commands import ROOT
 
 # Tells how it was started; `quickstart --exit N` ends with N.
@@ -68,6 +70,15 @@ mlx-toolkit = "program:main"
 
 UV = Path(sys.executable).parent / "uv"
 """The installer that takes a tenth of pip's time; it is among what tests need."""
+
+
+def shell_or_skip(name: str) -> str:
+    """The path of a shell; where it is missing the test is skipped, but under MLXOPS_TEST_SHELLS fails."""
+    path = shutil.which(name)
+    if path is None:
+        assert "MLXOPS_TEST_SHELLS" not in os.environ, f"there is no {name} here"
+        pytest.skip(f"there is no {name} here")
+    return path
 
 
 def write_wheels(folder: Path) -> None:

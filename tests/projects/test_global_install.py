@@ -15,7 +15,7 @@ import pytest
 from commands import CACHE, ROOT
 from linked_wheels import write_linked_wheels
 from shared_folders import Shared
-from small_checkouts import UV
+from small_checkouts import UV, shell_or_skip
 
 from mlxops.models.tiny import make_tiny
 from mlxops.projects import environment, shells
@@ -244,15 +244,6 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
 
 
 # ----------------------------------------------------------------------------------------------------- completion
-
-
-def shell_or_skip(name: str) -> str:
-    """The path of a shell; where it is missing the test is skipped, but under MLXOPS_TEST_SHELLS fails."""
-    path = shutil.which(name)
-    if path is None:
-        assert "MLXOPS_TEST_SHELLS" not in os.environ, f"there is no {name} here"
-        pytest.skip(f"there is no {name} here")
-    return path
 
 
 def type_keys(home: Home, program: list[str], keys: str, cwd: Path, **more: str) -> str:
