@@ -111,6 +111,8 @@ ELAPSED = "since the run was created; of an imported run, the time at work that 
 
 # what a column holds, whichever table it is of
 COLUMNS = {
+    "drift": "how far a straight line through the trials climbs from the first to the last, as a share of the mean",
+    "is_interrupted": "1 where it ended before its last trial",
     "active_memory": "memory in use, in bytes",
     "adapter_file": "the weights; from the project's root in views, from the run's folder in tables",
     "adapter_path": "the run's folder",

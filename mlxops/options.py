@@ -199,6 +199,8 @@ class Option:
             return None
         value = self._converted(value)
         is_of_kind = type(value) is self.kind
+        if is_of_kind and self.kind is list and self.item in (int, float):
+            self._check_numbers(value, where)
         if not is_of_kind or (self.kind is list and not all(type(item) is self.item for item in value)):
             raise BadRequest(f"{where} takes {_WORDS[self.kind]}, not {value!r}")
         if self.kind in (list, dict) and not _is_finite(value):
@@ -226,9 +228,15 @@ class Option:
     def _as_list(self, value: Any) -> Any:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()] if self.commas else [value]
-        if self.item is float and isinstance(value, (list, tuple)):
-            return [float(item) if type(item) is int else item for item in value]
+        if self.item in (int, float) and isinstance(value, (list, tuple)):
+            return [_number(self.item, str(item)) if type(item) in (str, int) else item for item in value]
         return list(value) if isinstance(value, tuple) else value
+
+    def _check_numbers(self, values: Sequence[Any], where: str) -> None:
+        wrong = [each for each in values if type(each) is not self.item or not self._in_range(each)]
+        if wrong or (self.default and not values):
+            shown = repr(wrong[0]) if wrong else "nothing"
+            raise BadRequest(f"{where} takes {self._range_in_words()} or several with commas, not {shown}")
 
     def _check_choice(self, value: str, where: str) -> None:
         if value in self.choices:
@@ -260,7 +268,7 @@ class Option:
             )
             if bound is not None
         ]
-        words = " ".join([_WORDS[self.kind], " and ".join(bounds)]).strip()
+        words = " ".join([_WORDS[self.item if self.kind is list else self.kind], " and ".join(bounds)]).strip()
         if self.unless:
             words += f" other than {', '.join(f'{value:g}' for value in self.unless)}"
         if self.also:

@@ -5,7 +5,7 @@ The fields are the options of `inv`, the keys of a recipe and of `invoke.yaml`, 
 
 from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
 from mlxops.config.data import CheckDataConfig, CreateDataConfig, PreviewDataConfig
-from mlxops.config.eval import ChatConfig, QueryConfig, TestConfig
+from mlxops.config.eval import BenchmarkConfig, ChatConfig, QueryConfig, TestConfig
 from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
 from mlxops.config.model import (
@@ -42,6 +42,7 @@ from mlxops.config.run import (
 from mlxops.config.train import LoraConfig, MonitorConfig, StopConfig
 
 __all__ = [
+    "BenchmarkConfig",
     "ChatConfig",
     "CheckDataConfig",
     "CheckpointsConfig",

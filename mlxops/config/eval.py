@@ -123,3 +123,49 @@ class TestConfig:
     seed: int = option(0, "seed of the drawn rows and of the confidence intervals", at_least=0, at_most=2**63 - 1)
     output: str | None = option(None, "JSON file for all results", path=True)
     json: bool = option(False, "all results as JSON")
+
+
+@settings
+class BenchmarkConfig:
+    """Settings of a benchmark."""
+
+    EXAMPLES: ClassVar = (
+        "benchmark SmolLM2-135M-Instruct",
+        "benchmark --run latest --prompt-tokens 128,512 --context 0,1024",
+        'benchmark SmolLM2-135M-Instruct --prompt "Tell me a story" --max-tokens 64 --format md',
+    )
+    GROUPS: ClassVar = {
+        "model": "model",
+        "prompt": "what is timed; of lists each combination",
+        "format": "output",
+    }
+
+    model: str | None = option("", "model folder, its name in models/, or hub id", positional=True, path=True)
+    adapter_path: str | None = option(None, "adapter folder, or one of its files", path=True)
+    run: str | None = option(None, "adapter of a run: RUN, RUN:ITERATION, RUN:best or RUN:last")
+    trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
+    draft_model: str | None = option(None, "smaller model of the same tokenizer that proposes tokens", path=True)
+    prompt: str | None = option(None, "message to answer, instead of drawn tokens", aliases=["p"])
+    prompt_tokens: list[int] = option(
+        [512], "tokens of the prompt", at_least=1, at_most=HUGE, aliases=["n-prompt"], instead_of="prompt"
+    )
+    generation_tokens: list[int] = option(
+        [128],
+        "tokens to make; no token ends an answer",
+        at_least=1,
+        at_most=HUGE,
+        aliases=["g", "n-gen", "max-tokens"],
+    )
+    context: list[int] = option(
+        [0], "tokens that were read before the prompt", at_least=0, at_most=HUGE, aliases=["n-depth"]
+    )
+    batch_size: list[int] = option([1], "prompts at a time", at_least=1, at_most=65_536, aliases=["b"])
+    iterations: int = option(
+        5,
+        "trials of each, after one that does not count",
+        at_least=1,
+        at_most=HUGE,
+        aliases=["i", "n", "repetitions", "num-trials"],
+    )
+    format: Literal["table", "csv", "json", "md", "sql"] = option("table", "how the figures are written")
+    json: bool = option(False, "the figures as JSON; the same as --format json")

@@ -6,6 +6,7 @@ mlx-lm does well (the steps, speculative decoding, batching) is mlx-lm's.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ class Answer:
     """What a model said, why it stopped and what that took. Without the token that ended it.
 
     Of `prompt_tokens`, `cached_tokens` were not computed; of `tokens`, the draft model made `drafted_tokens`. Seconds
-    count from the start, in a batch from the batch's start.
+    count from the start, in a batch from the batch's start; `token_seconds` has those of each token.
     """
 
     text: str
@@ -80,6 +81,7 @@ class Answer:
     drafted_tokens: int = 0
     first_token_seconds: float = 0.0
     seconds: float = 0.0
+    token_seconds: tuple[float, ...] = ()
 
     @property
     def computed_tokens(self) -> int:
@@ -128,6 +130,7 @@ class Stream:
             cache.owner = loaded.slot.owner
         cached = cache.take(self.prompt)
         text, made, drafted, first = TextStream(loaded.tokenizer), [], 0, 0.0
+        times: list[float] = []
         pieces: list[str] = []
         finish_reason: FinishReason = "cancelled"
         try:
@@ -138,6 +141,7 @@ class Stream:
                         finish_reason = "stop"
                         break
                     made.append(token)
+                    times.append(time.perf_counter() - start)
                     drafted += is_drafted
                     if piece := text.add(token):
                         pieces.append(piece)
@@ -160,6 +164,7 @@ class Stream:
                 drafted_tokens=drafted,
                 first_token_seconds=first,
                 seconds=time.perf_counter() - start,
+                token_seconds=tuple(times),
             )
 
 
@@ -171,11 +176,20 @@ def generate(loaded: LoadedModel, prompt: Sequence[int], *, max_tokens: int, **o
     return stream.answer
 
 
+def read_ahead(loaded: LoadedModel, tokens: Sequence[int]) -> PromptCache:
+    """A cache with these tokens read, for prompts that begin with them."""
+    cache = loaded.new_cache()
+    if tokens:
+        _prefill(Stream(loaded=loaded, prompt=[*tokens, tokens[-1]], max_tokens=1), cache)
+    return cache
+
+
 def generate_batch(
     loaded: LoadedModel,
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
+    cache: PromptCache | None = None,
     sampling: Sampling = _GREEDY,
     batch_size: int = 32,
     processors: Callable[[int], Sequence[LogitsProcessor]] = lambda row: (),
@@ -184,11 +198,12 @@ def generate_batch(
     """The answers to many prompts, `batch_size` rows at a time, in their order.
 
     Row `n` gets the tokens that it would get alone with `row=n`, as far as a matrix product gives a row the same bits
-    in a batch. `progress` is told the tokens made and the most there can be.
+    in a batch. `progress` is told the tokens made and the most there can be. `cache` holds what all prompts begin with,
+    which is not computed again; it stays as it is.
     """
     for prompt in prompts:
         _check_prompt(loaded, prompt)
-    if not can_be_batched(loaded.model):
+    if cache is None and not can_be_batched(loaded.model):
         return _one_by_one(loaded, prompts, max_tokens, sampling, processors, progress)
     start = time.perf_counter()
     rows = [_Row(text=TextStream(loaded.tokenizer)) for _ in prompts]
@@ -201,9 +216,12 @@ def generate_batch(
         prefill_batch_size=min(8, batch_size),
     )
     try:
+        read = len(cache.tokens) if cache else 0
         ids = batches.insert(
-            [list(prompts[row]) for row in order],
+            [list(prompts[row][read:]) for row in order],
             [max_tokens] * len(order),
+            caches=[copy.deepcopy(cache.model_entries) for _ in order] if cache else None,
+            all_tokens=[list(prompts[row][:read]) for row in order],
             samplers=[make_sampler(sampling, row) for row in order],
             logits_processors=[[*make_processors(sampling), *processors(row)] for row in order],
         )
@@ -243,12 +261,14 @@ class _Row:
     finish_reason: FinishReason | None = None
     first: float = 0.0
     seconds: float = 0.0
+    times: list[float] = field(default_factory=list)
 
     def add(self, token: int, finish_reason: FinishReason | None, seconds: float) -> None:
         self.first, self.seconds = self.first or seconds, seconds
         self.finish_reason = finish_reason
         if finish_reason != "stop":
             self.tokens.append(token)
+            self.times.append(seconds)
             self.pieces.append(self.text.add(token))
         if finish_reason is not None:
             self.pieces.append(self.text.finish())
@@ -261,6 +281,7 @@ class _Row:
             prompt_tokens=prompt_tokens,
             first_token_seconds=self.first,
             seconds=self.seconds,
+            token_seconds=tuple(self.times),
         )
 
 

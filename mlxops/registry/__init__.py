@@ -4,6 +4,15 @@ Importing it is cheap: sqlite-utils and psutil wait inside the functions that us
 """
 
 from mlxops.registry.attempts import attempts_of, close_dead_attempts, end_attempt, start_attempt
+from mlxops.registry.benchmarks import (
+    Trial,
+    add_trial,
+    benchmark_before,
+    benchmark_summary,
+    mark_interrupted,
+    record_benchmark,
+    trials_of,
+)
 from mlxops.registry.checkpoints import (
     OfferedCheckpoint,
     add_checkpoint,
@@ -77,7 +86,16 @@ from mlxops.registry.monitor import (
 )
 from mlxops.registry.processes import boot_id, is_proven_alive, is_proven_dead, process_start, this_host
 from mlxops.registry.ranges import Range, Ranges
-from mlxops.registry.rows import AttemptRow, CheckpointRow, JsonObject, ModelRow, RunRow, SeriesRow
+from mlxops.registry.rows import (
+    AttemptRow,
+    BenchmarkRow,
+    CheckpointRow,
+    JsonObject,
+    ModelRow,
+    RunRow,
+    SeriesRow,
+    TrialRow,
+)
 from mlxops.registry.runs import (
     CandidateRun,
     CreatedRun,
@@ -102,12 +120,14 @@ from mlxops.registry.sql.query import Table, query
 from mlxops.registry.sql.saved import SavedQuery, saved_queries, saved_query, schema
 from mlxops.registry.sql.text import parameters_of
 from mlxops.registry.verdicts import GivenVerdict, record_verdict, verdicts_of
-from mlxops.registry.views import AnswerView, EventView, RunSummaryView
+from mlxops.registry.views import AnswerView, BenchmarkSummaryView, EventView, RunSummaryView
 
 __all__ = [
     "Answer",
     "AnswerView",
     "AttemptRow",
+    "BenchmarkRow",
+    "BenchmarkSummaryView",
     "CandidateRun",
     "CheckpointRow",
     "ComparedScore",
@@ -145,12 +165,17 @@ __all__ = [
     "SeriesRow",
     "Table",
     "TableRows",
+    "Trial",
+    "TrialRow",
     "add_checkpoint",
     "add_event",
+    "add_trial",
     "all_checkpoints",
     "answers_of",
     "attempts_at_work",
     "attempts_of",
+    "benchmark_before",
+    "benchmark_summary",
     "boot_id",
     "branch_points",
     "candidate_runs",
@@ -186,6 +211,7 @@ __all__ = [
     "list_runs",
     "loss_curve",
     "mark_checkpoint",
+    "mark_interrupted",
     "mark_pruned",
     "mark_verified",
     "may_write",
@@ -203,6 +229,7 @@ __all__ = [
     "read_metrics",
     "read_runs",
     "read_tables",
+    "record_benchmark",
     "record_environment",
     "record_evaluation",
     "record_import",
@@ -225,6 +252,7 @@ __all__ = [
     "summary_of",
     "this_host",
     "time_of_best",
+    "trials_of",
     "try_to_close_dead_attempts",
     "update_run",
     "verdicts_of",

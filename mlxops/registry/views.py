@@ -202,6 +202,9 @@ class BenchmarkSummaryView(TypedDict):
     highest: float
     load_seconds: float | None
     created_at: str
+    generated_tokens: int
+    drift: float | None
+    is_interrupted: int
 
 
 class DiskUseView(TypedDict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import ChatConfig, QueryConfig, TestConfig
+from mlxops.config import BenchmarkConfig, ChatConfig, QueryConfig, TestConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -31,7 +31,7 @@ def chat(c: Context, config: ChatConfig) -> None:
 
 @task
 def query(c: Context, config: QueryConfig) -> None:
-    """Ask a model one question: the answer goes to stdout, and nothing else.
+    """Ask a model one question: the answer alone goes to stdout.
 
     A pipe is the question unless -p gives one. --schema makes the answer JSON that is valid by a JSON schema. -i asks
     again and again, each question by itself.
@@ -71,6 +71,26 @@ def test(c: Context, config: TestConfig) -> None:
         tables.json_out(found.to_json(results), out) if config.json else drawing.results(results, out)
 
 
+@task
+def benchmark(c: Context, config: BenchmarkConfig) -> None:
+    """Time how fast a model answers, and record every trial.
+
+    Prompt and writing are timed apart, token by token, after a first request that does not count. Several lengths are
+    timed in turn. Ctrl-C keeps the trials there are.
+    """
+    from mlxops.jobs.eval import benchmark as job
+    from mlxops.ui.eval import benchmark as drawing
+    from mlxops.ui.terminal import console, progress
+
+    screen = console.make(stderr=True)
+    plan = job.plan(house.invocation(c), config)
+    with progress.bars(screen, plain=True) as advance:
+        result = job.measure(plan, advance)
+    drawing.draw(result, console.make(), "json" if config.json else config.format)
+    if result.is_interrupted:
+        raise KeyboardInterrupt
+
+
 COLLECTION = "eval"
-TASKS = (chat, query, test)
-SHORT_NAMES = {"chat": chat, "query": query, "test": test}
+TASKS = (chat, query, test, benchmark)
+SHORT_NAMES = {"chat": chat, "query": query, "test": test, "benchmark": benchmark}

@@ -115,6 +115,7 @@ LOADING = {
     "ChatConfig.run": "chat --run {}:best",
     "QueryConfig.run": "query --run {} --prompt hello",
     "TestConfig.run": "test --run {}:20",
+    "BenchmarkConfig.run": "benchmark --run {}:20",
     "FuseConfig.run": "model.fuse --run {}:20",
 }
 """What needs files of the run, too; `lora --from` needs a model before, and is tested with branches."""

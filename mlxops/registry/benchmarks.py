@@ -1,0 +1,137 @@
+"""Benchmarks: how fast a model answered, trial by trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlxops.registry.database import Registry
+from mlxops.registry.rows import BenchmarkRow, JsonObject, TrialRow
+from mlxops.registry.views import BenchmarkSummaryView
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One request that was timed; see `TrialRow`. Times are in seconds, memory is in bytes."""
+
+    prompt_tokens: int
+    context_tokens: int
+    batch_size: int
+    generated_tokens: int
+    time_to_first_token: float
+    prompt_tokens_per_second: float
+    generation_tokens_per_second: float | None
+    token_latencies: Sequence[float]
+    peak_memory: int
+    active_memory: int
+    seconds: float
+
+
+def record_benchmark(
+    db: Registry,
+    *,
+    run_id: int | None,
+    model: str,
+    adapter_path: str | None,
+    config: JsonObject,
+    load_seconds: float,
+    host: str,
+    device: str,
+    environment: JsonObject,
+) -> int:
+    """Record a benchmark that begins, and return its id."""
+    with db.transaction() as connection:
+        ((benchmark_id,),) = connection.execute(
+            """
+            INSERT INTO benchmarks (run_id, model, adapter_path, config, load_seconds, host, device, environment)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+            RETURNING id
+            """,
+            (
+                run_id,
+                model,
+                adapter_path,
+                json.dumps(dict(config), allow_nan=False),
+                load_seconds,
+                host,
+                device,
+                json.dumps(dict(environment), allow_nan=False),
+            ),
+        ).fetchall()
+    return int(benchmark_id)
+
+
+def add_trial(db: Registry, benchmark_id: int, number: int, trial: Trial) -> None:
+    """Record a trial of a benchmark; `number` counts from 1 over all its shapes."""
+    with db.transaction() as connection:
+        connection.execute(
+            "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                benchmark_id,
+                number,
+                trial.prompt_tokens,
+                trial.context_tokens,
+                trial.batch_size,
+                trial.generated_tokens,
+                trial.time_to_first_token,
+                trial.prompt_tokens_per_second,
+                trial.generation_tokens_per_second,
+                json.dumps(list(trial.token_latencies)),
+                trial.peak_memory,
+                trial.active_memory,
+                trial.seconds,
+            ),
+        )
+
+
+def mark_interrupted(db: Registry, benchmark_id: int) -> None:
+    """Note that a benchmark ended before its last trial."""
+    with db.transaction() as connection:
+        connection.execute(
+            "UPDATE benchmarks SET config = json_set(config, '$.interrupted', json('true')) WHERE id = ?",
+            (benchmark_id,),
+        )
+
+
+def benchmark_summary(db: Registry, benchmark_id: int) -> list[BenchmarkSummaryView]:
+    """The figures of a benchmark, as the view `benchmark_summary` has them: shape by shape in the order of trials."""
+    return db.rows(
+        """
+        SELECT *
+        FROM benchmark_summary
+        WHERE id = ?
+        ORDER BY context_tokens, prompt_tokens, generated_tokens, batch_size, metric
+        """,
+        (benchmark_id,),
+        of=BenchmarkSummaryView,
+    )
+
+
+def trials_of(db: Registry, benchmark_id: int) -> list[TrialRow]:
+    """The trials of a benchmark in their order."""
+    return db.rows("SELECT * FROM trials WHERE benchmark_id = ? ORDER BY trial", (benchmark_id,), of=TrialRow)
+
+
+def benchmark_before(db: Registry, benchmark_id: int) -> BenchmarkRow | None:
+    """The last benchmark before this one that has trials: of the same model and adapter, on the same machine."""
+    found = db.rows(
+        """
+        SELECT earlier.*
+        FROM benchmarks AS this
+        CROSS JOIN benchmarks AS earlier
+        WHERE this.id = ?
+            AND earlier.id < this.id
+            AND earlier.model = this.model
+            AND earlier.adapter_path IS this.adapter_path
+            AND earlier.host = this.host
+            AND earlier.device = this.device
+            AND earlier.config ->> '$.draft_model' IS this.config ->> '$.draft_model'
+            AND EXISTS (SELECT * FROM trials WHERE benchmark_id = earlier.id)
+        ORDER BY earlier.id DESC
+        LIMIT 1
+        """,
+        (benchmark_id,),
+        of=BenchmarkRow,
+    )
+    return found[0] if found else None
