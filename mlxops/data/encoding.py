@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mlxops.data.masking import MaskedText
 from mlxops.data.templates import Spans
@@ -19,29 +19,65 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Offsets(NamedTuple):
-    """Where tokens begin and where they end, in characters."""
+class Places:
+    """Where the tokens of a text stand in it.
 
-    starts: Sequence[int]
-    stops: Sequence[int]
+    A tokenizer is asked for single places, which takes a quarter of the time of all of them; where a place is in no
+    token, all are looked through.
+    """
 
-    @classmethod
-    def of(cls, pairs: Sequence[tuple[int, int]]) -> Offsets:
-        """The offsets of a tokenizer, which gives a pair for each token."""
-        return cls(*zip(*pairs, strict=True)) if pairs else cls((), ())
+    __slots__ = ("_encoding", "_listed", "count")
+
+    def __init__(self, encoding: Any, pairs: Sequence[tuple[int, int]] = ()) -> None:
+        self._encoding = encoding
+        self._listed = _listed(pairs) if encoding is None else None
+        self.count = len(pairs) if encoding is None else len(encoding)
+
+    def ending_after(self, place: int) -> int:
+        """The first token that ends after a place; the number of tokens where there is none."""
+        token: int | None = None if self._encoding is None else self._encoding.char_to_token(place)
+        return bisect_right(self._all()[1], place) if token is None else token
+
+    def starting_from(self, place: int) -> int:
+        """The first token that starts at a place or after it; the number of tokens where there is none."""
+        token: int | None = None if self._encoding is None else self._encoding.char_to_token(place)
+        if token is None:
+            return bisect_left(self._all()[0], place)
+        while token < self.count and self.of(token)[0] < place:
+            token += 1
+        while token and self.of(token - 1)[0] >= place:  # tokens of no character
+            token -= 1
+        return token
+
+    def of(self, token: int) -> tuple[int, int]:
+        """From where to where a token stands."""
+        if self._encoding is not None and (found := self._encoding.token_to_chars(token)) is not None:
+            start, stop = found
+            return start, stop
+        starts, stops = self._all()
+        return starts[token], stops[token]
+
+    def _all(self) -> tuple[Sequence[int], Sequence[int]]:
+        if self._listed is None:
+            self._listed = _listed(self._encoding.offsets)
+        return self._listed
+
+
+def _listed(pairs: Sequence[tuple[int, int]]) -> tuple[Sequence[int], Sequence[int]]:
+    return ([start for start, _ in pairs], [stop for _, stop in pairs])
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """The tokens of a row and its spans in tokens; `is_split` tells that a prompt was tokenized apart.
 
-    `offsets` are the places of the tokens in the text, where they were needed and the tokenizer tells them.
+    `places` tell where the tokens stand in the text, where that was needed and the tokenizer tells it.
     """
 
     tokens: list[int]
     spans: Spans
     is_split: bool = False
-    offsets: Offsets | None = None
+    places: Places | None = None
 
 
 def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
@@ -68,9 +104,7 @@ def encode_masked(rows: Sequence[MaskedText], tokenizer: PreTrainedTokenizerBase
         if not row.turns:
             found.append(Encoded(tokens, ((0, len(tokens)),)))
         elif tokenizer.is_fast:
-            found.append(
-                _with_end(row, _by_offsets(row, tokens, Offsets.of(encoded.encodings[place].offsets), tokenizer, added))
-            )
+            found.append(_with_end(row, _by_places(row, tokens, Places(encoded.encodings[place]), tokenizer, added)))
         else:
             found.append(_with_end(row, _by_prefix(row, tokens, tokenizer)))
     return found
@@ -101,49 +135,49 @@ def _with_end(row: MaskedText, encoded: Encoded) -> Encoded:
     return replace(encoded, tokens=[*encoded.tokens, row.appended], spans=(*spans, (start, stop + 1)))
 
 
-def _by_offsets(
-    row: MaskedText, tokens: list[int], offsets: Offsets, tokenizer: PreTrainedTokenizerBase, added: Collection[int]
+def _by_places(
+    row: MaskedText, tokens: list[int], places: Places, tokenizer: PreTrainedTokenizerBase, added: Collection[int]
 ) -> Encoded:
-    joined = Encoded(tokens, _spans(row.spans, tokens, offsets, added), offsets=offsets)
-    cuts = sorted({start for start, _ in row.spans if not _begins_a_token(row.text, start, tokens, offsets, added)})
+    joined = Encoded(tokens, _spans(row.spans, tokens, places, added), places=places)
+    cuts = sorted({start for start, _ in row.spans if not _begins_a_token(row.text, start, tokens, places, added)})
     if not cuts:
         return joined
     apart: list[int] = []
-    places: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int]] = []
     parts = list(pairwise([0, *cuts, len(row.text)]))
     encoded = _tokenized([row.text[start:stop] for start, stop in parts], tokenizer, add_special_tokens=False)
     for (first, _), ids, encoding in zip(parts, encoded["input_ids"], encoded.encodings, strict=True):
         apart += ids
-        places += [(first + start, first + stop) for start, stop in encoding.offsets]
+        pairs += [(first + start, first + stop) for start, stop in encoding.offsets]
     if apart == tokens or decode(apart, tokenizer) != decode(tokens, tokenizer):
         return joined  # the second: a tokenizer that writes a blank before every text
-    offsets = Offsets.of(places)
-    return Encoded(apart, _spans(row.spans, apart, offsets, added), is_split=True, offsets=offsets)
+    places = Places(None, pairs)
+    return Encoded(apart, _spans(row.spans, apart, places, added), is_split=True, places=places)
 
 
-def _begins_a_token(text: str, start: int, tokens: list[int], offsets: Offsets, added: Collection[int]) -> bool:
+def _begins_a_token(text: str, start: int, tokens: list[int], places: Places, added: Collection[int]) -> bool:
     """Whether no ordinary token holds characters on both sides of a place."""
-    first = bisect_right(offsets.stops, start)
+    first = places.ending_after(start)
     if first == len(tokens):
         return True
-    if offsets.starts[first] < start:
+    if places.of(first)[0] < start:
         return tokens[first] in added
-    # some tokenizers leave the blank that a token begins with out of its offsets
-    before = offsets.stops[first - 1] if first else 0
+    # some tokenizers leave the blank that a token begins with out of its place
+    before = places.of(first - 1)[1] if first else 0
     return before >= start or not text[before:start].isspace()
 
 
-def tokens_of(span: tuple[int, int], offsets: Offsets) -> tuple[int, int]:
+def tokens_of(span: tuple[int, int], places: Places) -> tuple[int, int]:
     """The tokens that hold the characters of a span."""
-    return bisect_right(offsets.stops, span[0]), bisect_left(offsets.starts, span[1])
+    return places.ending_after(span[0]), places.starting_from(span[1])
 
 
-def _spans(spans: Spans, tokens: list[int], offsets: Offsets, added: Collection[int]) -> Spans:
+def _spans(spans: Spans, tokens: list[int], places: Places, added: Collection[int]) -> Spans:
     """Spans of tokens: a token is in a span when it holds any of its characters."""
     found: list[tuple[int, int]] = []
-    for start, stop in spans:
-        first, after = tokens_of((start, stop), offsets)
-        if first < len(tokens) and offsets.starts[first] < start and tokens[first] in added:
+    for span in spans:
+        first, after = tokens_of(span, places)
+        if first < len(tokens) and places.of(first)[0] < span[0] and tokens[first] in added:
             first += 1  # a token of the tokenizer's own that takes the white space behind it along
         found.append((max(first, found[-1][1] if found else 0), after))
     return tuple(found)

@@ -193,7 +193,7 @@ def _words(record: Record, text: MaskedText | None, row: Encoded) -> WordTokens 
     """The tokens of what each message says, as far as the template writes it."""
     if text is None:
         return [("text", 0, len(row.tokens))]
-    if row.offsets is None:
+    if row.places is None:
         return None
     found = []
     place = 0
@@ -205,7 +205,7 @@ def _words(record: Record, text: MaskedText | None, row: Encoded) -> WordTokens 
             start = text.text.find(words, max(place, start))
             stop = start + len(words)
         if words and start >= 0 and stop is not None:
-            found.append((message["role"], *encoding.tokens_of((start, stop), row.offsets)))
+            found.append((message["role"], *encoding.tokens_of((start, stop), row.places)))
             place = stop
     return found
 
