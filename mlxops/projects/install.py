@@ -88,7 +88,7 @@ def _install(checkout: Path, arguments: Sequence[str]) -> None:
         print(_USAGE, end="")
         return
     options = _options(arguments)
-    home = Path.home()
+    home = files.expanded("~")
     named = Path(os.path.abspath(files.expanded(options.prefix))) if options.prefix else home / ".mlx-toolkit"  # noqa: PTH100
     places = prefix.Places(prefix=named, home=home)
     if options.uninstall:

@@ -192,17 +192,27 @@ def _check(places: Places, before: Manifest | None, programs: dict[Path, str]) -
     known = {} if before is None else before.programs
     for path in programs:
         if path.exists() and _hash_of(path) not in (known.get(str(path)), sha256(programs[path].encode()).hexdigest()):
-            away = shlex.quote(f"{path}.before")
-            raise Refused(
-                f"{path} is there and was not made here; the older toolkit has a program of this name",
-                hint=f"mv {shlex.quote(str(path))} {away}, then ./install.sh again",
-            )
+            raise _in_the_way(path)
     there = next(each for each in [places.prefix, *places.prefix.parents] if each.exists())
     if (free := shutil.disk_usage(there).free) < _ROOM:
         raise Failed(
             f"{there} has {free // 1_000_000} MB free, and the installation takes about {_ROOM // 1_000_000} MB",
             hint="make room, or `./install.sh --prefix DIR` on another disk",
         )
+
+
+def _in_the_way(path: Path) -> Refused:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if found := re.match(r"#!/bin/sh\nexec (.+)/env/bin/python'? -P -m ", text):
+        other = found[1] + ("'" if found[1].startswith("'") else "")
+        return Refused(
+            f"{path} belongs to the installation in {other}",
+            hint=f"./install.sh --prefix {other} --uninstall removes that one",
+        )
+    return Refused(
+        f"{path} is there and was not made here; the older toolkit has a program of this name",
+        hint=f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.before')}, then ./install.sh again",
+    )
 
 
 def _manifest(places: Places, before: Manifest | None, programs: dict[Path, str], new: Manifest) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -137,6 +138,15 @@ def test_a_second_time_says_that_all_is_there_and_writes_the_line_once(installed
     assert out.startswith("mlx-toolkit ")
 
 
+def test_a_second_installation_elsewhere_names_the_first(installed: Home) -> None:
+    code, _, err = installed.install("--prefix", "elsewhere")
+
+    first = shlex.quote(str(installed.folder / ".mlx-toolkit"))
+    assert code == 3
+    assert f"belongs to the installation in {first}\nhint: ./install.sh --prefix {first} --uninstall" in err
+    assert not (installed.folder / "elsewhere").exists()
+
+
 def test_from_nothing_to_a_training_with_no_environment_activated_by_hand(installed: Home) -> None:
     # what takes 20 seconds to compile is made once a machine
     cache = installed.folder / ".cache" / "mlxops"
@@ -241,6 +251,15 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert words in ended[2]
     assert "Traceback" not in ended[2]
     assert sorted(home.folder.rglob("*")) == before
+
+
+def test_a_prefix_that_cannot_be_made_is_a_sentence(tmp_path: Path, clone: Path, wheels: Path) -> None:
+    home = Home(tmp_path, clone, wheels, has_uv=True)
+
+    code, _, err = home.install("--prefix", "/dev/null/prefix")
+
+    assert (code, err.splitlines()[-1]) == (1, "/dev/null/prefix cannot be written: Not a directory")
+    assert home.tops() == set()
 
 
 # ----------------------------------------------------------------------------------------------------- completion
