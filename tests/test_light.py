@@ -100,11 +100,16 @@ def test_what_needs_no_model_works_and_uses_each_light_package(light_packages: P
 
 @pytest.mark.slow
 def test_what_needs_more_says_so_in_a_sentence_and_leaves_no_run(light_packages: Path, tuned_project: Path) -> None:
-    told = run(light_packages, [*NEED_MORE, "sql|select count(*) n from runs|--format|csv"])
+    told = run(light_packages, [*NEED_MORE, "quickstart|--tiny", "sql|select count(*) n from runs|--format|csv"])
 
     answers = told["answers"]
     assert isinstance(answers, dict)
-    *refused, (_, runs, _) = answers.values()
+    *refused, quickstart, (_, runs, _) = answers.values()
+    assert (quickstart[0], quickstart[2].splitlines()[0]) == (
+        1,
+        "quickstart needs MLX, and this installation does without",
+    )
+    assert not (tuned_project / "quickstart").exists()
     assert runs.split() == ["n", "1"]
     for code, _, err in refused:
         assert (code, err.splitlines()[-2].partition(" the package")[0]) == (1, "this needs"), err

@@ -19,7 +19,7 @@ from mlxops.errors import BadRequest, Failed, Refused
 from mlxops.jobs.train import outcome
 from mlxops.jobs.train.session import Begun
 from mlxops.models import folders, sample
-from mlxops.projects import machine, pip, templates
+from mlxops.projects import entering, machine, pip, templates
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 
@@ -68,8 +68,14 @@ class TrialResult:
 def set_up(invocation: Invocation, config: QuickstartConfig, say: Callable[[str], None], progress: Progress) -> Trial:
     """Make the project, or complete one that was begun; what a person changed in it stays.
 
-    Raises `Refused` for a folder with other things in it, `Failed` where the model cannot be had.
+    Raises `Refused` for a folder with other things in it, `Failed` where the model cannot be had, or MLX is not here.
     """
+    if not entering.has_mlx():
+        raise Failed(
+            "quickstart needs MLX, and this installation does without",
+            hint="`./install.sh quickstart` in a clone of mlxops has all of it; or `inv init NAME`, "
+            "and in the new folder `inv install-deps`",
+        )
     folder = Path(os.path.normpath(invocation.project.cwd / files.expanded(config.dir)))
     model = "tiny" if config.tiny else sample.NAME
     layers = _LAYERS_OF_TINY if config.tiny else _LORA.num_layers
