@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -35,6 +36,11 @@ class FusedModel:
     quantize: int | None
     check: Mapping[str, Any] | None = None
 
+    @property
+    def key(self) -> str:
+        """What tells this making of a model from any other."""
+        return self.id
+
     def is_same_work(self, other: FusedModel) -> bool:
         """Whether both are of the same base and adapter in the same way, whatever their ids and checks."""
         return all(
@@ -52,6 +58,12 @@ class ConvertedModel:
     source: str
     source_identity: str
     settings: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """What tells this conversion from those of other models and with other settings."""
+        said = json.dumps([self.source_identity, dict(self.settings)], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
 
     def is_same_work(self, other: ConvertedModel) -> bool:
         """Whether both are of the same model in the same way, wherever that model stood."""

@@ -81,6 +81,37 @@ def test_a_download_is_verified_by_its_hashes_and_what_changed_is_named(
     ]
 
 
+@pytest.mark.slow
+def test_what_was_converted_or_fused_is_recorded_with_what_it_was_made_of(tuned_project: Path, mlxops: Any) -> None:
+    for command in ("model.convert tiny --quantize 4", "model.fuse tuned --no-check", "model.fuse tuned --no-check"):
+        code, _, err = mlxops(command)
+        assert code == 0, err
+    with sqlite3.connect("runs.db") as db:
+        first = dict(db.execute("SELECT path, revision FROM models").fetchall())
+        db.execute("DELETE FROM models WHERE path = 'models/tuned-fused'")  # as if killed before it was recorded
+    assert mlxops("model.fuse tuned --no-check")[0] == 0
+    code, _, err = mlxops("model.convert tiny --quantize 8 --name tiny-4bit --yes")
+    assert code == 0, err
+
+    found = {each["name"]: each for each in json.loads(mlxops("models --json")[1])}
+    code, results = verified(mlxops, "--all")
+    with sqlite3.connect("runs.db") as db:
+        last = dict(db.execute("SELECT path, revision FROM models").fetchall())
+
+    assert {name: each["source"] for name, each in found.items()} == {
+        "tiny": None,
+        "tiny-4bit": "converted from models/tiny",
+        "tuned-fused": "fused from models/tiny + tuned:8",
+    }
+    assert (code, {each["name"]: each["compared"] > 4 for each in results}) == (
+        0,
+        {"tiny": False, "tiny-4bit": True, "tuned-fused": True},
+    )
+    assert first["models/tuned-fused"] == last["models/tuned-fused"]
+    assert first["models/tiny-4bit"] != last["models/tiny-4bit"]
+    assert "source" in mlxops("model.info tuned-fused")[1]
+
+
 def test_all_models_are_verified_and_each_damage_is_named(model: Path, mlxops: Any) -> None:
     import mlx.core as mx
 

@@ -100,6 +100,28 @@ def test_models_of_the_hubs_cache_are_listed(tiny_model: Path, mlxops: Any) -> N
     assert list(Path.cwd().iterdir()) == []  # no project, so nothing is remembered in it
 
 
+def test_models_of_other_projects_are_listed_with_where_they_are(
+    tiny_model: Path, tmp_path: Path, mlxops: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path.cwd()
+    for name in ("other", "gone"):
+        project = tmp_path / name
+        shutil.copytree(tiny_model, project / "models" / f"of-{name}")
+        (project / "tasks.py").write_text("")
+        monkeypatch.chdir(project)
+        listed(mlxops)
+    shutil.rmtree(tmp_path / "gone")
+    monkeypatch.chdir(here)
+    shutil.copytree(tiny_model, "models/tiny")
+
+    found = [(each["name"], each["where"], each["project"], each["fit"]) for each in listed(mlxops)]
+    code, out, err = mlxops("models")
+
+    assert found == [("tiny", "models", None, "trains"), ("of-other", "project", str(tmp_path / "other"), "trains")]
+    assert (code, "of-other" in out, f"other is the project {tmp_path / 'other'}" in err) == (0, True, True), out + err
+    assert len(list((Path(os.environ["MLXOPS_CACHE"]) / "projects").iterdir())) == 2
+
+
 def test_the_hub_is_searched_over_its_pages_and_what_is_here_stands_first(
     there: Hub, models: Path, tiny_model: Path, tiny_quantized_model: Path, mlxops: Any
 ) -> None:

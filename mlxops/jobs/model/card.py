@@ -63,7 +63,8 @@ def hub_id(project: Project, folder: Path) -> str | None:
     if project.registry_path.is_file():
         with registry.open_read_only(project.registry_path) as db:
             row = registry.recorded_models(db).get(project.relative(folder))
-        if row is not None and row["source"]:
+        # what was made here has a sentence there
+        if row is not None and row["source"] and " " not in row["source"]:
             return row["source"]
     for parent in folder.parents:
         kind, _, rest = parent.name.partition("--")

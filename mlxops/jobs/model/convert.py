@@ -13,6 +13,7 @@ from mlxops.config import ConvertConfig
 from mlxops.errors import BadRequest
 from mlxops.jobs.model import models
 from mlxops.jobs.model.card import hub_id
+from mlxops.jobs.model.record import record_made
 from mlxops.models import card, model_files, provenance
 from mlxops.models.folders import ModelInfo, check_model, find_model
 from mlxops.models.identity import model_identity
@@ -113,7 +114,24 @@ def question(plan: ConvertPlan) -> str | None:
 
 
 def convert(plan: ConvertPlan, progress: Progress) -> ConvertResult:
-    """Convert; the folder is there whole or not at all, and what is done already is not done again.
+    """Convert and record; the folder is there whole or not at all, and what is done already is not done again.
+
+    Raises as `make` does.
+    """
+    result = make(plan, progress)
+    record_made(
+        plan.invocation.project,
+        plan.target,
+        source=f"converted from {result.source}",
+        revision=plan.work.key,
+        quantization=quantization(check_model(plan.target, trust_remote_code=plan.config.trust_remote_code)),
+        progress=progress,
+    )
+    return result
+
+
+def make(plan: ConvertPlan, progress: Progress) -> ConvertResult:
+    """Convert without recording it.
 
     Raises `BadRequest` for what mlx-lm cannot do with the model, and `Failed` for a disk that is full.
     """
@@ -150,6 +168,11 @@ def numbers(info: ModelInfo) -> str:
     bits = sorted({each["bits"] for each in tables if isinstance(each.get("bits"), int)})
     several = f"{bits[0]} to {bits[-1]} bits" if len(bits) > 1 else f"{bits[0] if bits else '?'} bits"
     return several + (f" ({mode})" if mode != "affine" else "")
+
+
+def quantization(info: ModelInfo) -> str | None:
+    """The same of a quantized model, as the registry has it; None for all others."""
+    return numbers(info) if info.quantization else None
 
 
 def _write(plan: ConvertPlan, folder: Path, progress: Progress) -> None:

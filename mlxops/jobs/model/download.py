@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mlxops import files, registry, words
+from mlxops import registry, words
 from mlxops.config import ConvertConfig, DownloadConfig
 from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.jobs.model import convert, models
-from mlxops.jobs.model.verify import recorded
+from mlxops.jobs.model.record import hashes_of, record, recorded
 from mlxops.models import downloading, hub, model_files, provenance
 from mlxops.models.downloading import Staged
 from mlxops.models.folders import ModelInfo, check_config, check_model, find_model
@@ -179,8 +179,8 @@ def _convert(plan: DownloadPlan, staging: Staged, progress: Progress) -> Mapping
     work = convert.plan(plan.invocation, config, progress)
     if work.there is not None and not work.is_done:
         model_files.refuse_existing(plan.target)
-    convert.convert(work, progress)
-    return _hashes(plan.target)
+    convert.make(work, progress)
+    return hashes_of(plan.target)
 
 
 def _may_be_the_same(plan: DownloadPlan) -> bool:
@@ -188,12 +188,6 @@ def _may_be_the_same(plan: DownloadPlan) -> bool:
     there = provenance.read(plan.target, ConvertedModel)
     made_of = f"models--{plan.repository.id.replace('/', '--')}"
     return there is not None and made_of in there.source and str(there.settings.get("q_bits")) == plan.config.quantize
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        file.relative_to(folder).as_posix(): files.sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()
-    }
 
 
 def _recognised(plan: DownloadPlan) -> DownloadResult:
@@ -223,16 +217,14 @@ def _converted_before(plan: DownloadPlan) -> DownloadResult | None:
 
 def _record(plan: DownloadPlan, hashes: Mapping[str, str], *, was_there: bool) -> DownloadResult:
     result = _result(plan, check_model(plan.target), was_there=was_there)
-    with registry.open_registry(plan.invocation.project.registry_path) as db:
-        registry.record_model(
-            db,
-            result.path,
-            source=result.source,
-            revision=result.revision,
-            bytes=sum(file.stat().st_size for file in plan.target.rglob("*") if file.is_file()),
-            quantization=result.quantization,
-            sha256=hashes,
-        )
+    record(
+        plan.invocation.project,
+        plan.target,
+        source=result.source,
+        revision=result.revision,
+        quantization=result.quantization,
+        hashes=hashes,
+    )
     return replace(result, was_there=was_there)
 
 
@@ -247,5 +239,5 @@ def _result(plan: DownloadPlan, info: ModelInfo, *, was_there: bool) -> Download
         type=info.model_type,
         parameters=info.parameters,
         bytes=info.bytes,
-        quantization=convert.numbers(info) if info.quantization else None,
+        quantization=convert.quantization(info),
     )

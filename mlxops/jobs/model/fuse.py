@@ -12,9 +12,10 @@ from mlxops import registry
 from mlxops.config import FuseConfig
 from mlxops.errors import Failed, Refused
 from mlxops.jobs.eval import loading
-from mlxops.jobs.model import card, fuse_plan, models, parity
+from mlxops.jobs.model import card, convert, fuse_plan, models, parity
 from mlxops.jobs.model.fuse_plan import FusePlan
 from mlxops.jobs.model.parity import Parity
+from mlxops.jobs.model.record import record_made
 from mlxops.models import model_files, provenance
 from mlxops.models.folders import check_model
 from mlxops.models.provenance import FusedModel
@@ -59,7 +60,7 @@ def fuse(plan: FusePlan, progress: Progress) -> FuseResult:
     allows, and `Failed` for a disk that is full.
     """
     if plan.is_done and plan.there is not None:
-        return _result(plan, plan.there, layers=None)
+        return _result(plan, plan.there, layers=None, progress=progress)
     try:
         return _make(plan, progress)
     except Refused:
@@ -67,7 +68,7 @@ def fuse(plan: FusePlan, progress: Progress) -> FuseResult:
         done = replace(plan, there=provenance.read(plan.target, FusedModel))
         if not done.is_done or done.there is None:
             raise
-        return _result(done, done.there, layers=None)
+        return _result(done, done.there, layers=None, progress=progress)
 
 
 def _make(plan: FusePlan, progress: Progress) -> FuseResult:
@@ -82,7 +83,7 @@ def _make(plan: FusePlan, progress: Progress) -> FuseResult:
                 _record(plan, made)
                 raise _unfaithful(plan, found)
         _write_texts(plan, filling, made)
-    return _result(plan, made, layers=layers)
+    return _result(plan, made, layers=layers, progress=progress)
 
 
 def fuse_run(invocation: Invocation, config: FuseConfig, progress: Progress) -> FuseResult:
@@ -230,9 +231,19 @@ def _record(plan: FusePlan, made: FusedModel) -> int | None:
     return base
 
 
-def _result(plan: FusePlan, made: FusedModel, *, layers: int | None) -> FuseResult:
+def _result(plan: FusePlan, made: FusedModel, *, layers: int | None, progress: Progress) -> FuseResult:
     project = plan.invocation.project
     assert plan.chosen.adapter is not None
+    adapter = plan.chosen.adapter.adapter
+    of = f"{made.run}:{made.iteration}" if made.run and made.iteration else made.run or project.relative(adapter.file)
+    record_made(
+        project,
+        plan.target,
+        source=f"fused from {made.base} + {of}",
+        revision=made.key,
+        quantization=convert.quantization(check_model(plan.target, trust_remote_code=plan.config.trust_remote_code)),
+        progress=progress,
+    )
     return FuseResult(
         path=project.relative(plan.target),
         typed=models.as_typed(project, plan.target),

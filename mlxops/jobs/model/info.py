@@ -11,7 +11,7 @@ from mlxops import registry
 from mlxops.config import InfoConfig
 from mlxops.errors import MlxopsError
 from mlxops.jobs.model import convert, needs
-from mlxops.jobs.model.verify import recorded
+from mlxops.jobs.model.record import recorded
 from mlxops.models import conversation, folders
 from mlxops.models.folder_files import read_json
 from mlxops.models.tokenizer import eos_ids, load_tokenizer

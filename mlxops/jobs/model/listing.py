@@ -14,12 +14,14 @@ from mlxops.config import ModelsConfig
 from mlxops.errors import MlxopsError
 from mlxops.jobs.model import needs
 from mlxops.jobs.model.hub_list import HubList, hub_list
+from mlxops.jobs.model.record import recorded
 from mlxops.models import folders
 from mlxops.models.weight_headers import weight_files
-from mlxops.projects import machine
+from mlxops.projects import known_projects, machine
 from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
-_VERSION = 2  # of what is remembered about a folder
+_VERSION = 3  # of what is remembered about a folder
 _STAMPED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -27,13 +29,16 @@ _STAMPED = ("config.json", "generation_config.json", "tokenizer.json", "tokenize
 class ModelEntry:
     """A model and what is known of it; of one that cannot be used only the `problem`.
 
-    `where` is models, cache (the hub's, on this machine) or hub; `format` is mlx, safetensors or gguf on the hub, and
-    None on this machine. `loading` and `training` are the bytes of memory that it is estimated to take to make text and
-    to train with LoRA, and `fit` what comes of them here: trains, loads, too large, or None where it is not known.
+    `where` is models, cache (the hub's, on this machine), project (another one, whose folder is `project`) or hub;
+    `source` is what a model came from or was made of, where that is recorded; `format` is mlx, safetensors or gguf on
+    the hub, and None on this machine. `loading` and `training` are the bytes of memory that it is estimated to take to
+    make text and to train with LoRA, and `fit` what comes of them here: trains, loads, too large, or None where it is
+    not known.
     """
 
     name: str
     where: str = "models"
+    project: str | None = None
     type: str | None = None
     layers: int | None = None
     parameters: int | None = None
@@ -43,6 +48,7 @@ class ModelEntry:
     format: str | None = None
     downloads: int | None = None
     updated: str | None = None
+    source: str | None = None
     loading: int | None = None
     training: int | None = None
     fit: str | None = None
@@ -63,7 +69,7 @@ def models(invocation: Invocation, config: ModelsConfig) -> ModelList:
     Without a network the list of the hub is the one of the last time, or missing, and a note says so.
     """
     asks_hub = config.filter != "downloaded" and (config.search is not None or config.filter == "available")
-    local = on_this_machine(invocation)
+    local = on_this_machine(invocation, other_projects=True)
     room = needs.room()
     found = [] if config.filter == "available" else local
     remote = HubList(entries=(), notes=())
@@ -74,7 +80,7 @@ def models(invocation: Invocation, config: ModelsConfig) -> ModelList:
         notes += remote.notes
     if config.search is not None:
         found = [each for each in found if config.search.casefold() in each.name.casefold()]
-    there = {each.name.casefold() for each in local}
+    there = {each.name.casefold() for each in local if each.where != "project"}
     found += [
         ModelEntry(where="hub", **asdict(each))
         for each in remote.entries
@@ -84,6 +90,8 @@ def models(invocation: Invocation, config: ModelsConfig) -> ModelList:
     ordered = sorted(found, key=_orders(config.sort))
     if config.limit is not None and len(ordered) > config.limit:
         notes.append(f"{len(ordered) - config.limit:,} more; `--limit` shows more")
+    if any(each.where == "project" for each in ordered):
+        notes.append("`--model FOLDER/models/NAME` takes a model of another project")
     if not asks_hub and config.filter == "all":
         notes.append("`inv models --search TEXT` searches the hub, too")
     return ModelList(entries=tuple(ordered[: config.limit]), notes=tuple(notes))
@@ -106,20 +114,29 @@ def _orders(sort: str) -> Callable[[ModelEntry], tuple[Any, ...]]:
         "updated": lambda each: _latest_first(each.updated),
         "fit": lambda each: (fits.index(each.fit), -(each.bytes or 0)),
     }
-    # what is on this machine stands first
-    return lambda each: (each.where == "hub", by[sort](each), each.name)
+    # what is here stands first, then what is on this machine
+    places = {"project": 1, "hub": 2}
+    return lambda each: (places.get(each.where, 0), by[sort](each), each.name)
 
 
 def _latest_first(time: str | None) -> tuple[int, ...]:
     return tuple(-ord(letter) for letter in time or "")
 
 
-def on_this_machine(invocation: Invocation) -> list[ModelEntry]:
-    """The models of the project and of the hub's cache; what is known of unchanged folders is not read again."""
-    folder = invocation.project.models_folder
+def on_this_machine(invocation: Invocation, *, other_projects: bool = False) -> list[ModelEntry]:
+    """The models of the project and of the hub's cache, and those of other projects of this machine where asked for.
+
+    What is known of unchanged folders is not read again.
+    """
+    project = invocation.project
+    folder = project.models_folder
     places = [("models", name, folder / name) for name in folders.list_models(folder)]
+    cache = invocation.cache or machine.user_cache()
+    if places:
+        known_projects.remember(cache, project.root)
+    sources = _sources(project) if places else {}
     places += [("cache", name, place) for name, place in _in_hub_cache()]
-    memory = invocation.project.root / ".mlxops" / "model_list.json"
+    memory = project.root / ".mlxops" / "model_list.json"
     known = _read(memory)
     entries, stamps = [], {}
     for where, name, place in places:
@@ -129,13 +146,42 @@ def on_this_machine(invocation: Invocation) -> list[ModelEntry]:
             entry = ModelEntry(**remembered[1])
         else:
             entry = _entry(where, name, place)
-        entries.append(entry)
         if stamp is not None:
             stamps[str(place)] = [stamp, asdict(entry)]
+        is_recorded = where == "models" and sources
+        entries.append(replace(entry, source=sources.get(project.relative(place))) if is_recorded else entry)
     # a folder that is no project stays as it is
     is_project = folder.is_dir() or memory.parent.is_dir()
     if is_project and stamps != {place: [*each] for place, each in known.items()}:
         _write(memory, stamps)
+    if other_projects:
+        for root in known_projects.others(cache, project.root):
+            entries += _of_project(root, seen={folder.resolve()})
+    return entries
+
+
+def _sources(project: Project) -> Mapping[str, str | None]:
+    """What is recorded that models come from, by path; a registry that cannot be read hides no model."""
+    try:
+        return {path: row["source"] for path, row in recorded(project).items()}
+    except MlxopsError:
+        return {}
+
+
+def _of_project(root: Path, *, seen: set[Path]) -> list[ModelEntry]:
+    """The models of another project, as its own list remembers them; none where nobody may look."""
+    folder = root / "models"
+    try:
+        names = folders.list_models(folder) if folder.resolve() not in seen else []
+    except MlxopsError:
+        return []
+    known = _read(root / ".mlxops" / "model_list.json")
+    entries = []
+    for name in names:
+        stamp, remembered = _stamp(folder / name), known.get(str(folder / name))
+        is_known = stamp is not None and remembered is not None and remembered[0] == stamp
+        entry = ModelEntry(**remembered[1]) if is_known and remembered else _entry("models", name, folder / name)
+        entries.append(replace(entry, where="project", project=str(root)))
     return entries
 
 

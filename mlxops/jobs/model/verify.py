@@ -10,6 +10,7 @@ from mlxops import files, registry, words
 from mlxops.config import VerifyConfig
 from mlxops.errors import BadRequest, Failed, MlxopsError
 from mlxops.foreign import foreign_code
+from mlxops.jobs.model.record import recorded
 from mlxops.models import folders
 from mlxops.models.tokenizer import load_tokenizer
 from mlxops.models.weight_headers import weight_files
@@ -70,7 +71,7 @@ def _verify(project: Project, folder: Path, progress: Progress) -> VerifiedModel
     known = recorded(project).get(path)
     hashes: Mapping[str, str] = (known["sha256"] or {}) if known else {}
     problems = _changed(folder, hashes, progress)
-    notes = [] if hashes else ["no hashes are recorded of it: `inv download-model` records them"]
+    notes = [] if hashes else ["no hashes are recorded of it, so its files are compared with none"]
     tensors = 0
     try:
         folders.check_model(folder)
@@ -90,14 +91,6 @@ def _verify(project: Project, folder: Path, progress: Progress) -> VerifiedModel
         problems=tuple(dict.fromkeys(problems)),
         notes=tuple(notes),
     )
-
-
-def recorded(project: Project) -> dict[str, registry.ModelRow]:
-    """What the project's registry knows of models, by path; nothing where there is no registry."""
-    if not project.registry_path.is_file():
-        return {}
-    with registry.open_read_only(project.registry_path) as db:
-        return registry.recorded_models(db)
 
 
 def _changed(folder: Path, hashes: Mapping[str, str], progress: Progress) -> list[str]:

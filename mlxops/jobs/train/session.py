@@ -17,7 +17,7 @@ from mlxops.jobs.train.candidates import is_done, probable_run
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared, Progress, prepare
 from mlxops.models.memory import TrainingMemory
-from mlxops.projects import kernels, machine
+from mlxops.projects import kernels, known_projects, machine
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.training import retention
@@ -71,6 +71,7 @@ class Begun:
         invocation, prepared = self.training.invocation, self.training.prepared
         cache = invocation.cache or machine.user_cache()
         chosen = environment.set_up(prepared, self.claim, cache=cache, blas_setting=invocation.blas)
+        known_projects.remember(cache, self.training.project.root)
         with kernels.kept(cache) as keep:
 
             def keep_kernels(event: Event) -> None:

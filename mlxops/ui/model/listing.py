@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,15 +18,20 @@ _WIDE = 110  # columns of a terminal that has room for more than an id needs
 
 def models(found: ModelList, console: Console, notes: Console) -> None:
     """One row for each model; what is wrong with one that cannot be used stands below the table."""
-    has_hub = any(each.where == "hub" for each in found.entries) and console.width >= _WIDE
-    columns = ["name", "where", "weights", "size", "fit", *(["format", "downloads"] if has_hub else [])]
+    is_wide = console.width >= _WIDE
+    has_hub = is_wide and any(each.where == "hub" for each in found.entries)
+    has_source = is_wide and any(each.source for each in found.entries)
+    columns = ["name", "where", "weights", "size", "fit"]
+    columns += [*(["format", "downloads"] if has_hub else []), *(["source"] if has_source else [])]
     rows = []
     for each in found.entries:
         numbers = [_short(each.parameters), each.quantization or each.dtype]
         weights = " ".join(part for part in numbers if part)
-        row = [each.name, each.where, weights or words.NOTHING, words.size(each.bytes)]
+        where = each.where if each.project is None else Path(each.project).name
+        row = [each.name, where, weights or words.NOTHING, words.size(each.bytes)]
         row.append("problem" if each.problem else each.fit or words.NOTHING)
         row += [each.format or words.NOTHING, words.count(each.downloads)] if has_hub else []
+        row += [each.source or words.NOTHING] if has_source else []
         rows.append(row)
     if rows:
         tables.table(columns, rows, console)
@@ -34,6 +40,8 @@ def models(found: ModelList, console: Console, notes: Console) -> None:
                 console.print(f"{each.name}: {words.visible(each.problem)}", soft_wrap=True, markup=False)
     else:
         notes.print("no models", soft_wrap=True)
+    for project in dict.fromkeys(each.project for each in found.entries if each.project is not None):
+        notes.print(f"{Path(project).name} is the project {words.visible(project)}", soft_wrap=True, markup=False)
     for note in found.notes:
         notes.print(note, soft_wrap=True, markup=False, highlight=False)
 
