@@ -115,6 +115,7 @@ class TestConfig:
     )
     max_tokens: int = option(256, "tokens of an answer at most", at_least=1, at_most=HUGE)
     compare_base: bool = option(False, "measure the model without the adapter too, and compare")
+    all_checkpoints: bool = option(False, "test every checkpoint of the run, and draw the curve")
     mask_prompt: bool = option(True, "measure only the assistant's words (as the run was trained, unless given)")
     max_seq_length: int | None = option(
         None, "tokens per row; longer rows are cut; as the run, else 2048", at_least=2, at_most=16_777_216

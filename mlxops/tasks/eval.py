@@ -53,7 +53,8 @@ def test(c: Context, config: TestConfig) -> None:
     """Measure a model on data, and record the scores.
 
     It is tested with the adapter of a run or without one. --compare-base measures it without the adapter too: how far
-    they are apart, how sure that is, and which rows became better or worse.
+    they are apart, how sure that is, and which rows became better or worse. --all-checkpoints tests those of a run one
+    after the other.
     """
     from mlxops.jobs.eval import results as found
     from mlxops.jobs.eval import test as job
@@ -61,14 +62,19 @@ def test(c: Context, config: TestConfig) -> None:
     from mlxops.ui.terminal import console, progress, tables
 
     out, screen = console.make(), console.make(stderr=True)
-    with progress.bars(screen, plain=True) as advance:
-        plan = job.plan(house.invocation(c), config, advance)
-        drawing.notes(plan.notes, screen)
-        results = job.measure(plan, advance)
+    measured: list[found.TestResults] = []
     try:
-        results = found.record(plan.invocation.project, plan.chosen, results, output=config.output)
+        with progress.bars(screen, plain=True) as advance:
+            plan = job.plan(house.invocation(c), config, advance)
+            drawing.notes(plan.notes, screen)
+            job.run(plan, advance, measured)
     finally:
-        tables.json_out(found.to_json(results), out) if config.json else drawing.results(results, out)
+        if measured and config.json:
+            tables.json_out(found.all_to_json(measured, is_list=config.all_checkpoints), out)
+        elif measured and config.all_checkpoints:
+            drawing.checkpoints(measured, out)
+        elif measured:
+            drawing.results(measured[0], out)
 
 
 @task

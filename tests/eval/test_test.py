@@ -13,6 +13,7 @@ import pytest
 from mlxops import registry
 from mlxops.config import TestConfig
 from mlxops.evaluation.comparison import compare
+from mlxops.jobs.eval import results as found
 from mlxops.jobs.eval import test as job
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
@@ -201,8 +202,10 @@ def test_measures_of_two_models_can_be_compared(tuned_project: Path, tmp_path: P
     here = Invocation(project=Project.at(tuned_project), cache=tmp_path / "cache")
     config = TestConfig(run="tuned", metrics=["perplexity"], compare_base=True)
 
-    results = job.measure(job.plan(here, config, lambda *_: None), lambda *_: None)
+    measured: list[found.TestResults] = []
+    job.run(job.plan(here, config, lambda *_: None), lambda *_: None, measured)
 
+    (results,) = measured
     assert results.base is not None
     assert compare(results.base.measures[0], results.tuned.measures[0]) == results.compared[0]
 

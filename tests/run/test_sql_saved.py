@@ -62,6 +62,9 @@ ANSWERS: dict[str, list[tuple[Any, ...]]] = {
     "changed_answers --param run=heron": [
         (1, "The capital of France?", "Paris.", "I do not know.", "Paris.", 100),
     ],
+    "row_history": [(50, "wrong", "The capital of France?", "Paris.", "Paris, of course.")],
+    "row_history --param run=heron": [(100, "became right", "The capital of France?", "Paris.", "Paris.")],
+    "row_history --param run=heron --param row=3": [],
     # heron: 50 is where swift left, 75 is gone already, 100 the best; otter: 50 is the best, 100 the newest
     "deletable": [
         ("heron", 25, 1000, 1000, *(f"adapters/heron/0000025_{kind}.safetensors" for kind in ("adapters", "state"))),

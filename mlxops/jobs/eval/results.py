@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxops import files, registry
@@ -48,22 +48,20 @@ class TestResults:
     data_sha256: str
     rows: int
     config: registry.JsonObject
+    iteration: int | None
     tuned: MeasuredModel
     base: MeasuredModel | None
     compared: tuple[Compared, ...]
     notes: tuple[str, ...]
 
 
-def record(project: Project, chosen: ChosenModel, results: TestResults, *, output: str | None) -> TestResults:
-    """Write the results to the registry and to a file, and return them with their ids.
-
-    Raises `Failed` where that cannot be written.
-    """
+def record(project: Project, chosen: ChosenModel, results: TestResults) -> TestResults:
+    """Write the results to the registry and return them with their ids; a base that has one is not written again."""
     adapter = chosen.adapter
     with registry.open_registry(project.registry_path) as db:
         run_id = _run_id(db, chosen)
         base, tuned = results.base, results.tuned
-        if base is not None:
+        if base is not None and base.evaluation_id is None:
             base = replace(base, evaluation_id=_record(db, results, base, run_id=None))
         tuned = replace(
             tuned,
@@ -77,10 +75,7 @@ def record(project: Project, chosen: ChosenModel, results: TestResults, *, outpu
                 adapter_path=project.relative(adapter.adapter.file) if adapter else None,
             ),
         )
-    results = replace(results, base=base, tuned=tuned)
-    if output is not None:
-        _write(project.cwd / files.expanded(output), results)
-    return results
+    return replace(results, base=base, tuned=tuned)
 
 
 def to_json(results: TestResults) -> registry.JsonObject:
@@ -89,6 +84,7 @@ def to_json(results: TestResults) -> registry.JsonObject:
     return {
         "model": results.model,
         "adapter": results.tuned.adapter,
+        "iteration": results.iteration,
         "data": results.data,
         "data_sha256": results.data_sha256,
         "rows": results.rows,
@@ -129,6 +125,11 @@ def to_json(results: TestResults) -> registry.JsonObject:
         "answers": _answers(results),
         "notes": list(results.notes),
     }
+
+
+def all_to_json(measured: Sequence[TestResults], *, is_list: bool) -> registry.JsonObject | list[registry.JsonObject]:
+    """The results of one test, or those of every checkpoint as a list."""
+    return [to_json(each) for each in measured] if is_list else to_json(measured[0])
 
 
 def _answers(results: TestResults) -> list[registry.JsonObject]:
@@ -194,10 +195,12 @@ def _record(
     )
 
 
-def _write(file: Path, results: TestResults) -> None:
+def write(project: Project, output: str, found: registry.JsonObject | list[registry.JsonObject]) -> None:
+    """Write results as JSON to the file of `--output`. Raises `Failed` where that cannot be written."""
+    file = project.cwd / files.expanded(output)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(file, json.dumps(to_json(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        files.write_text(file, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError as error:
         raise Failed(
             f"{str(file)!r} cannot be written: {error.strerror}", hint="name another `--output`, or make room"

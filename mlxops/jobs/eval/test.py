@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from mlxops.adapters import adapter_config
 from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import TestConfig
 from mlxops.errors import BadRequest
-from mlxops.jobs.eval import loading, questions, samples
+from mlxops.jobs.eval import every_checkpoint, loading, questions, results, samples
 from mlxops.jobs.eval.loading import ChosenModel
 from mlxops.jobs.eval.questions import Question, Questions
 from mlxops.jobs.eval.results import MeasuredModel, TestResults
@@ -54,6 +54,7 @@ class TestPlan:
     max_seq_length: int
     template_config: Mapping[str, Any]
     notes: tuple[str, ...]
+    checkpoints: tuple[ChosenModel, ...] = ()
 
 
 def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> TestPlan:
@@ -65,12 +66,17 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
     plugins = _plugins(config)
     _check_output(config)
     _check_model(project, config)
-    chosen = loading.choose(
-        invocation,
-        model=config.model or None,
-        adapter_path=config.adapter_path,
-        run=config.run,
-        trust_remote_code=config.trust_remote_code,
+    checkpoints, damaged = every_checkpoint.choose(invocation, config) if config.all_checkpoints else ((), ())
+    chosen = (
+        checkpoints[-1]
+        if checkpoints
+        else loading.choose(
+            invocation,
+            model=config.model or None,
+            adapter_path=config.adapter_path,
+            run=config.run,
+            trust_remote_code=config.trust_remote_code,
+        )
     )
     if config.compare_base and chosen.adapter is None:
         raise BadRequest(
@@ -130,7 +136,9 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
         mask_prompt=mask_prompt,
         max_seq_length=max_seq_length,
         template_config=template_config,
+        checkpoints=checkpoints,
         notes=(
+            *damaged,
             *held_out.notes,
             *_notes_on_rows(held_out, records, tokenized, max_seq_length),
             *_notes_on_questions(asked, records, config),
@@ -138,20 +146,39 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
     )
 
 
-def measure(plan: TestPlan, progress: Progress) -> TestResults:
-    """Load the model and measure it; with `--compare-base` first without the adapter."""
-    from mlxops.evaluation.comparison import compare
+def run(plan: TestPlan, progress: Progress, measured: list[TestResults]) -> None:
+    """Measure and record, into `measured` as it is known: whoever shows it has it also where the rest fails.
 
-    config, chosen = plan.config, plan.chosen
-    loaded = loading.load(plan.invocation, replace(chosen, adapter=None))
+    With `--all-checkpoints` there is one for each checkpoint, the oldest first. Raises `Failed` where results cannot
+    be written.
+    """
+    project, config = plan.invocation.project, plan.config
+    for chosen, found in _measure(plan, progress):
+        # the base is measured once, and recorded once
+        measured.append(replace(found, base=measured[0].base) if measured else found)
+        measured[-1] = results.record(project, chosen, measured[-1])
+    if config.output is not None:
+        results.write(project, config.output, results.all_to_json(measured, is_list=config.all_checkpoints))
+
+
+def _measure(plan: TestPlan, progress: Progress) -> Iterator[tuple[ChosenModel, TestResults]]:
+    """Load the model once and measure it; with `--compare-base` first without the adapter."""
+    loaded = loading.load(plan.invocation, replace(plan.chosen, adapter=None))
     if plan.tokenized is not None:
         _check_scores(loaded, plan)
-    base = _measure_one(loaded, plan, "base model", progress) if config.compare_base else None
-    if chosen.adapter is not None:
-        loaded.slot.put_in(loading.spec_of(chosen.adapter.adapter))
-    what = "tuned model" if chosen.adapter else "model"
-    tuned = _measure_one(loaded, plan, what, progress, adapter=chosen.adapter.label if chosen.adapter else None)
-    project = plan.invocation.project
+    base = _measure_one(loaded, plan, "base model", progress) if plan.config.compare_base else None
+    for chosen in plan.checkpoints or (plan.chosen,):
+        label = chosen.adapter.label if chosen.adapter else None
+        if chosen.adapter is not None:
+            loaded.slot.put_in(loading.spec_of(chosen.adapter.adapter))
+        what = label if plan.checkpoints and label else "tuned model" if label else "model"
+        yield chosen, _results(plan, chosen, base, _measure_one(loaded, plan, what, progress, adapter=label))
+
+
+def _results(plan: TestPlan, chosen: ChosenModel, base: MeasuredModel | None, tuned: MeasuredModel) -> TestResults:
+    from mlxops.evaluation.comparison import compare
+
+    config, project = plan.config, plan.invocation.project
     return TestResults(
         model=project.relative(chosen.folder),
         data=project.relative(plan.file),
@@ -166,6 +193,7 @@ def measure(plan: TestPlan, progress: Progress) -> TestResults:
             "max_seq_length": plan.max_seq_length,
             "chat_template_config": dict(plan.template_config),
         },
+        iteration=chosen.adapter.iteration if chosen.adapter else None,
         tuned=tuned,
         base=base,
         compared=tuple(

@@ -9,14 +9,17 @@ from rich.console import Console
 from rich.text import Text
 
 from mlxops import words
+from mlxops.ui.charts import plot
 from mlxops.ui.terminal import tables
+from mlxops.ui.terminal.console import is_unicode
 
 if TYPE_CHECKING:
     from mlxops.evaluation.comparison import Compared
-    from mlxops.evaluation.measures import MeasuredScore
+    from mlxops.evaluation.measures import Better, MeasuredScore
     from mlxops.evaluation.perplexity import RowLoss
     from mlxops.jobs.eval.results import TestResults
 
+_DETAILS = ("perplexity_all", "loss", "longest_repeat")  # left out where many checkpoints stand side by side
 _SHOWN = 3  # rows that changed most, in each direction
 
 
@@ -50,6 +53,57 @@ def results(results: TestResults, console: Console) -> None:
         console.print()
         line = f'recorded as evaluation {tuned.evaluation_id}; `inv sql "select * from evaluation_summary"` shows all'
         console.print(Text(line), soft_wrap=True)
+
+
+def checkpoints(measured: Sequence[TestResults], console: Console) -> None:
+    """A line for each checkpoint, the best of each score marked, and the curve of the first score."""
+    last = measured[-1]
+    title = f"{words.visible(last.model)}, {words.plural(len(measured), 'checkpoint')} on {words.visible(last.data)}"
+    console.print(tables.heading(title), soft_wrap=True)
+    console.print()
+    better = {score.metric: score.better for score in last.tuned.scores}
+    shown = [metric for metric, direction in better.items() if direction and metric not in _DETAILS]
+    found = [{score.metric: score for score in each.tuned.scores} for each in measured]
+    best = {metric: _best([scores[metric].value for scores in found], better[metric]) for metric in shown}
+    lines = [
+        (words.count(each.iteration), *(_marked(scores[metric].value, best[metric]) for metric in shown))
+        for each, scores in zip(measured, found, strict=True)
+    ]
+    if last.base is not None:
+        base = {score.metric: score.value for score in last.base.scores}
+        lines.insert(0, ("base", *(words.number(base.get(metric)) for metric in shown)))
+    tables.print_table(("iteration", *shown), lines, console)
+    _curve(
+        shown[0],
+        [(each.iteration or 0, scores[shown[0]].value) for each, scores in zip(measured, found, strict=True)],
+        console,
+    )
+    console.print()
+    console.print(Text("* is the best of its column; `--json` has all scores"), soft_wrap=True)
+    if last.tuned.answers:
+        console.print(Text("`inv sql @row_history --param row=1` shows what became of a row's answer"), soft_wrap=True)
+
+
+def _best(values: Sequence[float | None], better: Better | None) -> float | None:
+    known = {value for value in values if value is not None}
+    return None if len(known) < 2 else max(known) if better == "higher" else min(known)
+
+
+def _marked(value: float | None, best: float | None) -> str:
+    return words.number(value) + (" *" if value is not None and value == best else "  ")
+
+
+def _curve(metric: str, points: Sequence[tuple[int, float | None]], console: Console) -> None:
+    """The score over the iterations; nothing where there is no curve to see."""
+    known = [(float(iteration), plot.drawable(value)) for iteration, value in points if value is not None]
+    if len(known) < 2:
+        return
+    layers = [plot.Layer(points=known, style="cyan"), plot.Layer(points=known, style="bold yellow", mark="o")]
+    drawn = plot.draw(layers, min(console.width, 100), 10, unicode=is_unicode(console), whole=True)
+    console.print()
+    console.print(Text(f"{metric} by iteration"), soft_wrap=True)
+    for line in drawn:
+        console.print(line, soft_wrap=True)
 
 
 def _alone(score: MeasuredScore) -> tuple[str, str, str]:
