@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from made_once import make_once
 
 Shared = Callable[[str, Callable[[Path], object]], Path]
 
@@ -22,15 +22,4 @@ def shared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     root = (base.parent if hasattr(request.config, "workerinput") else base) / "shared"
     root.mkdir(exist_ok=True)
 
-    def once(name: str, make: Callable[[Path], object]) -> Path:
-        folder, made = root / name, root / f"{name}.made"
-        with (root / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not made.exists():
-                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
-                folder.mkdir()
-                make(folder)
-                made.touch()
-        return folder
-
-    return once
+    return partial(make_once, root)

@@ -26,7 +26,7 @@ for name in (
     "mlxops.ui.terminal.progress",
     "mlx_lm.models.llama",
     "psutil",
-    "transformers.models.llama",
+    "transformers.models.llama.configuration_llama",
     "safetensors",
     "sqlite_utils",
     # what the processes of tests call

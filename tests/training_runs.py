@@ -6,7 +6,9 @@ which a fork would lose, begin in the child. What should befall a command is a f
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import hashlib
 import json
 import multiprocessing
 import os
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from commands import CACHE
+from made_once import make_once
 
 from mlxops import registry
 from mlxops.training import signals
@@ -40,7 +43,7 @@ _WALL_CLOCK = (
 _numbers = count()
 
 RUN = (
-    *("--model", "tiny", "--name", "run", "--iters", "13", "--num-layers", "2", "--batch-size", "2"),
+    *("--model", "tiny", "--name", "run", "--iters", "13", "--num-layers", "1", "--batch-size", "2"),
     *("--save-every", "4", "--steps-per-report", "3", "--steps-per-eval", "5", "--val-batches", "2"),
     *("--learning-rate", "0.003", "--lora-dropout", "0.1", "--grad-accumulation-steps", "3"),
 )
@@ -158,13 +161,34 @@ def newest_checkpoint(project: Path, name: str) -> int:
     return max((int(path.name.split("_")[0]) for path in found), default=0)
 
 
+def straight_project(model: Path, *options: str) -> Path:
+    """A project whose run `run` was trained with these options without any interruption; nobody changes it.
+
+    It is trained by the first process of the session that asks; what the command said stands beside it, in `said`.
+    """
+
+    def train(folder: Path) -> None:
+        ended = lora(make_project(folder / "project", model), *options)
+        assert ended.code == 0, ended.said
+        (folder / "said").write_text(ended.said, encoding="utf-8")
+
+    name = f"straight-{hashlib.sha256(repr(options).encode()).hexdigest()[:16]}"
+    return make_once(model.parent, name, train) / "project"
+
+
+def copy_project(project: Path, to: Path) -> Path:
+    """A copy of a project, in which no steps are counted yet."""
+    return Path(shutil.copytree(project, to, symlinks=True))
+
+
 @cache
+def _straight(model: Path, options: tuple[str, ...]) -> dict[str, Any]:
+    return result(straight_project(model, *options), "run")
+
+
 def straight(model: Path, *options: str) -> dict[str, Any]:
     """The result of these options without any interruption."""
-    project = make_project(model.with_name(f"straight-{os.getpid()}-{next(_numbers)}"), model)
-    ended = lora(project, *options)
-    assert ended.code == 0, ended.said
-    return result(project, "run")
+    return copy.deepcopy(_straight(model, options))
 
 
 def assert_exact(project: Path, expected: dict[str, Any]) -> None:
@@ -193,8 +217,8 @@ def attempts(project: Path, name: str) -> list[dict[str, Any]]:
 
 
 def _conversation(number: int) -> list[dict[str, str]]:
-    question = f"What is {number} times {number + 7}? " + "Think about it. " * (number % 5)
-    answer = f"It is {number * (number + 7)}. " + "The sum is the other thing. " * (number * 5 % 7)
+    question = f"And {number + 7}?" + " Think." * (number % 3)
+    answer = f"It is {number * (number + 7)}." + " The sum." * (number * 5 % 4)
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 

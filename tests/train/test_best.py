@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 
 import pytest
 import training_runs
-from shared_folders import Shared
 from small_trainings import adapter_bytes, after_step, rows, settings, train_small
-from training_runs import STEP, VALIDATED_BATCH, assert_exact, attempts, lora, straight
+from training_runs import STEP, VALIDATED_BATCH, assert_exact, attempts, copy_project, lora, straight, straight_project
 
 from mlxops import registry
 from mlxops.events import Notice, Report, Saved, Step, Stopped, Validating, Validation
@@ -220,7 +218,8 @@ def test_a_run_that_is_not_over_goes_before_a_stalled_one():
 
 # through the front door ----------------------------------------------------------------------------------------------
 
-RUN = (*training_runs.RUN, "--steps-per-eval", "2", "--iters", "60", "--early-stopping", "2")
+WITHOUT = (*training_runs.RUN, "--steps-per-eval", "2", "--iters", "22")
+RUN = (*WITHOUT, "--early-stopping", "2")
 """Ends early at iteration 14, with the best at 10, off the grid of the checkpoints."""
 
 
@@ -252,13 +251,16 @@ def result(project: Path) -> dict:
     }
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict:
-    """The result of the run that nobody interrupted."""
-    project = training_runs.make_project(tmp_path_factory.mktemp("straight") / "project", tiny_model)
-    ended = lora(project, *RUN)
-    assert ended.code == 0, ended.said
-    return result(project)
+@pytest.fixture
+def stopped(tiny_model: Path) -> Path:
+    """A project whose run ended early and was never interrupted; a test that trains copies it."""
+    return straight_project(tiny_model, *RUN)
+
+
+@pytest.fixture
+def copied(stopped: Path, tmp_path: Path) -> Path:
+    """A copy of that project."""
+    return copy_project(stopped, tmp_path / "copied")
 
 
 def events(project: Path, kind: str) -> list[dict]:
@@ -268,77 +270,81 @@ def events(project: Path, kind: str) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_an_early_stop_is_a_completed_run_that_says_where_the_best_is(project: Path, expected: dict) -> None:
-    ended = lora(project, *RUN)
+def test_an_early_stop_is_a_completed_run_that_says_where_the_best_is(stopped: Path) -> None:
+    said, found = (stopped.parent / "said").read_text(), result(stopped)
 
-    stop, best = expected["run"]["iteration"], expected["run"]["best_iteration"]
-    assert ended.code == 0
-    assert expected["run"]["status"] == "completed"
-    assert "stops early: no improvement in 2 validations; the lowest loss is " in ended.said
-    assert f"at iteration {best}\n" in ended.said
-    assert f"run: stopped early at iteration {stop} of 60" in ended.said
-    assert [each["end_reason"] for each in attempts(project, "run")] == ["early stopping"]
-    assert len(events(project, "early stopping")) == 1
-    assert [row["iteration"] for row in expected["checkpoints"] if row["is_best"]] == [best]
+    stop, best = found["run"]["iteration"], found["run"]["best_iteration"]
+    assert found["run"]["status"] == "completed"
+    assert "stops early: no improvement in 2 validations; the lowest loss is " in said
+    assert f"at iteration {best}\n" in said
+    assert f"run: stopped early at iteration {stop} of 22" in said
+    assert [each["end_reason"] for each in attempts(stopped, "run")] == ["early stopping"]
+    assert len(events(stopped, "early stopping")) == 1
+    assert [row["iteration"] for row in found["checkpoints"] if row["is_best"]] == [best]
     assert best % 4 != 0
 
 
 @pytest.mark.slow
-def test_the_same_command_after_an_early_stop_says_so_and_writes_nothing(project: Path) -> None:
-    first = lora(project, *RUN)
-    before, steps = training_runs.contents(project / "adapters" / "run"), training_runs.steps_trained(project)
+def test_the_same_command_after_an_early_stop_says_so_and_writes_nothing(copied: Path) -> None:
+    before = training_runs.contents(copied / "adapters" / "run")
 
-    again = lora(project, *RUN)
-    preview = lora(project, *RUN, "--preview")
+    again = lora(copied, *RUN)
+    preview = lora(copied, *RUN, "--preview")
 
-    assert (first.code, again.code, preview.code) == (0, 0, 0)
+    assert (again.code, preview.code) == (0, 0)
     assert "run: already stopped early at iteration" in again.said
     assert "the same command with a larger `--early-stopping`, or without it, continues" in again.said
     assert "no improvement in 2 validations" in " ".join(preview.said.split())
-    assert training_runs.contents(project / "adapters" / "run") == before
-    assert (training_runs.steps_trained(project), len(attempts(project, "run"))) == (steps, 1)
+    assert training_runs.contents(copied / "adapters" / "run") == before
+    assert (training_runs.steps_trained(copied), len(attempts(copied, "run"))) == (0, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("option", [(), ("--early-stopping", "50")])
-def test_a_run_that_ended_early_goes_on_exactly(project: Path, tiny_model: Path, option: tuple[str, ...]) -> None:
-    shorter = (*RUN[: RUN.index("--early-stopping")], "--iters", "22")
-    lora(project, *shorter, "--early-stopping", "2")
+def test_a_run_that_ended_early_goes_on_exactly(copied: Path, tiny_model: Path, option: tuple[str, ...]) -> None:
+    went_on = lora(copied, *WITHOUT, *option)
 
-    went_on = lora(project, *shorter, *option)
+    assert [each["end_reason"] for each in attempts(copied, "run")] == ["early stopping", "finished"], went_on.said
+    assert training_runs.steps_trained(copied) == 22 - 14
+    assert_exact(copied, straight(tiny_model, *WITHOUT))
 
-    assert [each["end_reason"] for each in attempts(project, "run")] == ["early stopping", "finished"], went_on.said
-    assert training_runs.steps_trained(project) == 22
-    assert_exact(project, straight(tiny_model, *shorter))
+
+_kill = partial(training_runs.signal_itself, signal.SIGKILL)
+_in_the_writer = training_runs.die_in_the_writer
+
+KILLS = (
+    # from the beginning: in a step, in a validation, and as the files of the first checkpoint are written and renamed
+    *(partial(_kill, STEP, 4), partial(_kill, VALIDATED_BATCH, 4), partial(_in_the_writer, 8)),
+    *(partial(_in_the_writer, 20), partial(_in_the_writer, 28)),
+    # from 4: before, while and after a checkpoint off the grid is put in place, which only the lowest loss makes
+    *(partial(_in_the_writer, 8), partial(_in_the_writer, 21), partial(_in_the_writer, 29)),
+    # from 6: one on the grid that is not the best; from 8: after the best; from 10: as one validation is no better
+    *(partial(_in_the_writer, 22), partial(_in_the_writer, 29), partial(_kill, STEP, 3), partial(_in_the_writer, 29)),
+    # from 12: with all trained and saved, and its end not recorded
+    partial(_kill, "mlxops.registry.entries:end_attempt", 1),
+)
+"""What kills the command when it is given again and again, each time from where the kill before has left it."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "first",
-    [
-        pytest.param(partial(training_runs.signal_itself, signal.SIGKILL, STEP, 4), id="killed in a step"),
-        pytest.param(partial(training_runs.signal_itself, signal.SIGKILL, STEP, 11), id="killed after the best"),
-        pytest.param(partial(training_runs.signal_itself, signal.SIGKILL, VALIDATED_BATCH, 4), id="killed validating"),
-        *(
-            pytest.param(partial(training_runs.die_in_the_writer, instant), id=f"killed at instant {instant}")
-            for instant in (8, 20, 28, 29, 37, 50, 58, 80, 87)
-        ),
-        pytest.param(
-            partial(training_runs.signal_itself, signal.SIGKILL, "mlxops.registry.entries:end_attempt", 1),
-            id="killed at the end",
-        ),
-    ],
-)
-def test_a_run_that_was_killed_ends_early_as_if_it_was_not(project: Path, expected: dict, first) -> None:
-    killed = lora(project, *RUN, first=first)
+def test_a_run_that_was_killed_ends_early_as_if_it_was_not(project: Path, stopped: Path) -> None:
+    starts = []
+    for kill in KILLS:
+        starts.append(training_runs.newest_checkpoint(project, "run"))
+        killed = lora(project, *RUN, first=kill)
+        assert killed.code == -signal.SIGKILL, killed.said
+
     ended = lora(project, *RUN)
 
-    assert (killed.code, ended.code) == (-signal.SIGKILL, 0), ended.said
-    assert result(project) == expected
+    assert ended.code == 0, ended.said
+    assert starts == [0, 0, 0, 0, 0, 4, 4, 4, 6, 6, 8, 10, 12]
+    assert [each["from_iteration"] for each in attempts(project, "run")] == [*starts, 14]
+    assert result(project) == result(stopped)
 
 
 @pytest.mark.slow
-def test_a_signal_as_a_run_ends_early_does_not_make_it_interrupted(project: Path, expected: dict) -> None:
+def test_a_signal_as_a_run_ends_early_does_not_make_it_interrupted(project: Path, stopped: Path) -> None:
+    expected = result(stopped)
     last_batch = 2 * (1 + expected["run"]["iteration"] // 2)
 
     ended = lora(project, *RUN, first=partial(training_runs.signal_before, signal.SIGTERM, VALIDATED_BATCH, last_batch))
@@ -358,30 +364,30 @@ def test_early_stopping_without_a_validation_is_refused(project: Path) -> None:
     ]
 
 
-@pytest.fixture
-def finished(shared: Shared, tiny_model: Path, tmp_path: Path) -> Path:
-    """A copy of a project whose run is finished at iteration 10."""
-
-    def train(folder: Path) -> None:
-        assert lora(training_runs.make_project(folder / "project", tiny_model), *UP_TO_10).code == 0
-
-    return shutil.copytree(shared("finished-at-10", train) / "project", tmp_path / "trained", symlinks=True)
-
-
 UP_TO_10 = (*training_runs.RUN, "--iters", "10")
+UP_TO_15 = (*training_runs.RUN, "--iters", "15")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("instant", range(12, 30))
+@pytest.mark.parametrize(
+    "instants",
+    [
+        # with half of the copy on offer, then with all files beside those in place, then with one of them in place
+        pytest.param((12, 20, 21), id="one file in place"),
+        pytest.param((23,), id="both files in place"),
+        pytest.param((25,), id="all three in place"),
+        pytest.param((29,), id="with its row"),
+    ],
+)
 def test_reopening_a_finished_run_at_any_instant_costs_no_checkpoint(
-    finished: Path, tiny_model: Path, instant: int
+    tiny_model: Path, tmp_path: Path, instants: tuple[int, ...]
 ) -> None:
-    project, options = finished, UP_TO_10
-    killed = lora(project, *options, "--iters", "15", first=partial(training_runs.die_in_the_writer, instant))
-    went_on = training_runs.newest_checkpoint(project, "run")
+    project, options = copy_project(straight_project(tiny_model, *UP_TO_10), tmp_path / "copied"), UP_TO_15
 
-    lora(project, *options, "--iters", "15")
+    for instant in instants:
+        killed = lora(project, *options, first=partial(training_runs.die_in_the_writer, instant))
+        assert (killed.code, training_runs.newest_checkpoint(project, "run")) == (-signal.SIGKILL, 10), killed.said
+    lora(project, *options)
 
-    assert (killed.code, went_on) == (-signal.SIGKILL, 10)
-    assert attempts(project, "run")[-1]["from_iteration"] == 10
-    assert_exact(project, straight(tiny_model, *options, "--iters", "15"))
+    assert [each["from_iteration"] for each in attempts(project, "run")[1:]] == [10] * (len(instants) + 1)
+    assert_exact(project, straight(tiny_model, *options))

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import training_runs
-from training_runs import STEP, attempts, lora, result
+from shared_folders import Shared
+from training_runs import STEP, attempts, copy_project, lora, result, straight_project
 
 from mlxops import registry
 from mlxops.training.decide import Candidate, Request, decide
@@ -29,28 +30,27 @@ SETTINGS = (
 CHILD = (*SETTINGS, "--branch", "--from", "run:8", "--name", "child", "--seed", "7", "--iters", "13")
 
 
-@pytest.fixture(scope="module")
-def parent(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A project with a run that finished at 13, with checkpoints at 4, 8, 12 and 13 at least."""
-    project = training_runs.make_project(tmp_path_factory.mktemp("parent") / "project", tiny_model)
-    ended = lora(project, *SETTINGS, "--name", "run", "--iters", "13")
-    assert ended.code == 0, ended.said
-    return project
+@pytest.fixture
+def parent(tiny_model: Path) -> Path:
+    """A project with a run that finished at 13, with checkpoints at 4, 8, 12 and 13 at least; a test copies it."""
+    return straight_project(tiny_model, *SETTINGS, "--name", "run", "--iters", "13")
 
 
-@pytest.fixture(scope="module")
-def straight(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same project after the child was trained without interruption."""
-    project = Path(shutil.copytree(parent, tmp_path_factory.mktemp("straight") / "project", symlinks=True))
-    ended = lora(project, *CHILD)
-    assert ended.code == 0, ended.said
-    return project
+@pytest.fixture
+def straight(parent: Path, shared: Shared) -> Path:
+    """The same project after the child was trained without interruption; a test that trains copies it."""
+
+    def train(folder: Path) -> None:
+        ended = lora(copy_project(parent, folder / "project"), *CHILD)
+        assert ended.code == 0, ended.said
+
+    return shared("branched", train) / "project"
 
 
 @pytest.fixture
 def project(tmp_path: Path, parent: Path) -> Path:
     """A copy of the project with the parent alone."""
-    return Path(shutil.copytree(parent, tmp_path / "trained", symlinks=True))
+    return copy_project(parent, tmp_path / "trained")
 
 
 def tensors(project: Path, name: str, iteration: int) -> dict[str, np.ndarray]:
@@ -104,7 +104,7 @@ def test_other_settings_make_another_child_out_of_the_same_weights(straight: Pat
 
 @slow
 def test_another_optimizer_begins_anew_and_says_so(project: Path) -> None:
-    ended = lora(project, *SETTINGS, "--branch", "--from", "run:8", "--optimizer", "sgd", "--iters", "10")
+    ended = lora(project, *SETTINGS, "--branch", "--from", "run:8", "--optimizer", "sgd", "--iters", "9")
 
     assert ended.code == 0, ended.said
     assert "a branch of run at iteration 8; the optimizer starts fresh" in ended.said
@@ -143,7 +143,7 @@ def test_from_best_takes_the_checkpoint_of_the_lowest_validation_loss(project: P
 
 @slow
 def test_without_from_a_branch_leaves_the_run_that_differs_least(project: Path) -> None:
-    assert lora(project, *SETTINGS, "--name", "far", "--seed", "7", "--batch-size", "3", "--iters", "4").code == 0
+    assert lora(project, *SETTINGS, "--name", "far", "--seed", "7", "--batch-size", "3", "--iters", "1").code == 0
 
     ended = lora(project, *SETTINGS, "--branch", "--seed", "8", "--iters", "20", "--preview")
 
@@ -165,25 +165,29 @@ def test_a_preview_of_a_branch_makes_nothing(project: Path) -> None:
 # the same command again ---------------------------------------------------------------------------------------------
 
 
-@slow
-@pytest.mark.parametrize(
-    ("place", "call"),
-    [
-        ("mlxops.adapters.adapter_config:write", 1),
-        ("mlxops.training.first_checkpoint:write", 1),
-        ("mlxops.files:sync", 3),
-        ("mlxops.files:sync", 5),
-        (STEP, 1),
-        (STEP, 3),
-        (training_runs.CHECKPOINT, 3),
-    ],
+KILLS = (
+    # before its first checkpoint is whole: in the settings, at its beginning, and as its files are written
+    ("mlxops.adapters.adapter_config:write", 1),
+    ("mlxops.training.first_checkpoint:write", 1),
+    ("mlxops.files:sync", 3),
+    ("mlxops.files:sync", 5),
+    # with the checkpoint of its origin alone, in a step and in its second checkpoint
+    (STEP, 1),
+    (STEP, 3),
+    (training_runs.CHECKPOINT, 2),
 )
-def test_a_child_that_was_killed_goes_on_exactly(project: Path, straight: Path, place: str, call: int) -> None:
-    died = lora(project, *CHILD, first=partial(training_runs.signal_itself, signal.SIGKILL, place, call))
+"""What kills a child that is started again and again: before that call of its process."""
+
+
+@slow
+def test_a_child_that_was_killed_goes_on_exactly(project: Path, straight: Path) -> None:
+    for place, call in KILLS:
+        died = lora(project, *CHILD, first=partial(training_runs.signal_itself, signal.SIGKILL, place, call))
+        assert died.code == -signal.SIGKILL, died.said
 
     ended = lora(project, *CHILD)
 
-    assert (died.code, ended.code) == (-signal.SIGKILL, 0), ended.said
+    assert ended.code == 0, ended.said
     assert list(rows_of(project)) == ["child", "run"]
     assert result(project, "child") == result(straight, "child")
 
@@ -203,9 +207,9 @@ def test_a_child_without_a_name_is_found_again(project: Path) -> None:
 @slow
 @pytest.mark.parametrize("source", [("--from", "run"), ("--from", "latest"), ()])
 def test_a_child_goes_on_when_its_parent_has_come_further(project: Path, source: tuple[str, ...]) -> None:
-    command = (*SETTINGS, "--branch", *source, "--seed", "7", "--iters", "18")
+    command = (*SETTINGS, "--branch", *source, "--seed", "7", "--iters", "15")
     lora(project, *command, first=partial(training_runs.signal_itself, signal.SIGKILL, STEP, 2))
-    assert lora(project, *SETTINGS, "--name", "run", "--iters", "16").code == 0
+    assert lora(project, *SETTINGS, "--name", "run", "--iters", "14").code == 0
 
     ended = lora(project, *command)
 
@@ -215,7 +219,7 @@ def test_a_child_goes_on_when_its_parent_has_come_further(project: Path, source:
 
 @slow
 def test_a_child_goes_on_by_its_name_alone_and_is_extended(straight: Path, tmp_path: Path) -> None:
-    project = Path(shutil.copytree(straight, tmp_path / "copy", symlinks=True))
+    project = copy_project(straight, tmp_path / "copy")
 
     ended = lora(project, *SETTINGS, "--name", "child", "--seed", "7", "--iters", "15")
 
@@ -225,7 +229,7 @@ def test_a_child_goes_on_by_its_name_alone_and_is_extended(straight: Path, tmp_p
 
 @slow
 def test_new_makes_another_child(straight: Path, tmp_path: Path) -> None:
-    project = Path(shutil.copytree(straight, tmp_path / "copy", symlinks=True))
+    project = copy_project(straight, tmp_path / "copy")
     command = [*CHILD[: CHILD.index("--name")], "--seed", "7", "--iters", "13", "--new"]
 
     ended = lora(project, *command)
@@ -236,7 +240,7 @@ def test_new_makes_another_child(straight: Path, tmp_path: Path) -> None:
 
 @slow
 def test_a_family_is_taken_from_its_folders_where_the_registry_is_lost(straight: Path, tmp_path: Path) -> None:
-    project = Path(shutil.copytree(straight, tmp_path / "copy", symlinks=True))
+    project = copy_project(straight, tmp_path / "copy")
     for path in project.glob("runs.db*"):
         path.unlink()
     (project / "tasks.py").touch()
@@ -250,7 +254,7 @@ def test_a_family_is_taken_from_its_folders_where_the_registry_is_lost(straight:
 
 @slow
 def test_a_child_whose_parent_is_deleted_still_goes_on(straight: Path, tmp_path: Path) -> None:
-    project = Path(shutil.copytree(straight, tmp_path / "copy", symlinks=True))
+    project = copy_project(straight, tmp_path / "copy")
     shutil.rmtree(project / "adapters" / "run")
 
     ended = lora(project, *CHILD, "--iters", "15")

@@ -25,11 +25,11 @@ def test_a_killed_training_ends_with_the_bytes_and_figures_of_an_uninterrupted_o
     crash.add_split_conversations(project, project / "models" / "tiny")
     options = ["--model", "tiny", *crash.COMMON, "--learning-rate", "3e-3"]
 
-    count = crash.check(project, case, 3, random.Random(case.name), options)
+    count = crash.check(project, case, 2, random.Random(case.name), options)
 
     assert count.faults == []
-    assert (count.kills, count.exact) == (3, count.runs)
-    assert count.in_writer >= 2
+    assert (count.kills, count.exact) == (2, count.runs)
+    assert count.in_writer >= 1
     assert count.is_good
 
 

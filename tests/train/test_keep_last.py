@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import training_runs
-from training_runs import STEP, attempts, lora, straight
+from training_runs import STEP, attempts, lora, straight, straight_project
 
 from mlxops import registry
 
@@ -52,76 +53,82 @@ def whole(project: Path) -> list[int]:
     return [iteration for iteration, status in checkpoints_of(project).items() if status == "whole"]
 
 
-def test_the_last_few_and_the_best_are_kept(project: Path) -> None:
-    ended = lora(project, *KEEPING)
-
-    assert ended.code == 0
-    assert on_disk(project, "state") == on_disk(project, "adapters") == whole(project) == [10, 12, 13]
-    assert checkpoints_of(project) == {each: "whole" if each in (10, 12, 13) else "pruned" for each in range(1, 14)}
+@pytest.fixture
+def kept(tiny_model: Path) -> Path:
+    """A project whose run kept the last few and was never interrupted; nobody changes it."""
+    return straight_project(tiny_model, *KEEPING)
 
 
-def test_what_was_freed_is_said_and_recorded(project: Path) -> None:
-    ended = lora(project, *KEEPING)
+def test_the_last_few_and_the_best_are_kept(kept: Path) -> None:
+    assert on_disk(kept, "state") == on_disk(kept, "adapters") == whole(kept) == [10, 12, 13]
+    assert checkpoints_of(kept) == {each: "whole" if each in (10, 12, 13) else "pruned" for each in range(1, 14)}
 
-    freed = events(project, "pruned")
-    with registry.open_read_only(project / "runs.db") as db:
+
+def test_what_was_freed_is_said_and_recorded(kept: Path) -> None:
+    freed = events(kept, "pruned")
+    with registry.open_read_only(kept / "runs.db") as db:
         (gone,) = db.rows("SELECT sum(bytes) AS bytes FROM checkpoints WHERE status = 'pruned'")
     assert sum(each["detail"]["bytes"] for each in freed) == gone["bytes"]
     assert [each["detail"]["iterations"] for each in freed][:2] == [[1], [2]]
-    assert ended.said.count(" freed by --keep-last 2") == len(freed)
+    assert (kept.parent / "said").read_text().count(" freed by --keep-last 2") == len(freed)
 
 
-def test_pruning_trains_the_same_weights_and_says_the_same(project: Path, tiny_model: Path) -> None:
-    lora(project, *KEEPING)
-
-    got, expected = training_runs.result(project, "run"), straight(tiny_model, *SAVING)
+def test_pruning_trains_the_same_weights_and_says_the_same(kept: Path, tiny_model: Path) -> None:
+    got, expected = training_runs.result(kept, "run"), straight(tiny_model, *SAVING)
 
     for row in [*got["checkpoints"], *expected["checkpoints"]]:
         assert row.pop("status") in ("whole", "pruned")
     assert got == expected
 
 
-@pytest.mark.parametrize("instant", [58, 60, 118, 13 * 29 - 1])
-def test_a_run_killed_in_the_writer_ends_with_the_files_and_rows_of_a_straight_one(
-    project: Path, tiny_model: Path, instant: int
-) -> None:
-    killed = lora(project, *KEEPING, first=partial(training_runs.die_in_the_writer, instant))
+def kill_again_and_again(project: Path, *kills: Callable[[], None]) -> Iterator[int]:
+    """Give the command with each of these kills, every time from where the one before has left it.
 
-    lora(project, *KEEPING)
+    Gives where the newest checkpoint is after each, which is when the caller looks at what is left.
+    """
+    for kill in kills:
+        killed = lora(project, *KEEPING, first=kill)
+        assert killed.code == -signal.SIGKILL, killed.said
+        yield training_runs.newest_checkpoint(project, "run")
 
-    assert killed.code == -signal.SIGKILL
-    assert training_runs.result(project, "run") == straight(tiny_model, *KEEPING)
+
+def assert_completes_as(kept: Path, project: Path) -> None:
+    """Hold that the command, given once more, leaves the files and rows of the run that was never interrupted."""
+    ended = lora(project, *KEEPING)
+    assert ended.code == 0, ended.said
+    assert training_runs.result(project, "run") == training_runs.result(kept, "run")
     assert on_disk(project) == on_disk(project, "adapters") == [10, 12, 13]
 
 
-@pytest.mark.parametrize("place", ["mlxops.registry:mark_pruned", "mlxops.training.checkpoints:remove"])
-@pytest.mark.parametrize("call", [1, 9])
-def test_a_run_killed_while_it_prunes_ends_with_the_files_and_rows_of_a_straight_one(
-    project: Path, tiny_model: Path, place: str, call: int
-) -> None:
-    killed = lora(project, *KEEPING, first=partial(training_runs.signal_itself, signal.SIGKILL, place, call))
-    promised = whole(project)
+def test_a_run_killed_in_the_writer_ends_with_the_files_and_rows_of_a_straight_one(project: Path, kept: Path) -> None:
+    # as the row of one is written and nothing is removed yet, within one and then deeper within, before the last row
+    instants = (2 * 29, 29 + 2, 4 * 29 + 2, 6 * 29 - 1)
 
-    assert killed.code == -signal.SIGKILL
-    assert set(promised) <= set(on_disk(project, "state")) & set(on_disk(project, "adapters"))
-    lora(project, *KEEPING)
-    assert training_runs.result(project, "run") == straight(tiny_model, *KEEPING)
-    assert on_disk(project) == on_disk(project, "adapters") == [10, 12, 13]
+    kills = (partial(training_runs.die_in_the_writer, instant) for instant in instants)
+    newest = list(kill_again_and_again(project, *kills))
+
+    assert newest == [2, 3, 7, 13]
+    assert_completes_as(kept, project)
 
 
-@pytest.mark.parametrize("call", [3, 7, 13])
-def test_a_kill_between_two_removals_leaves_no_row_that_promises_what_is_gone(
-    project: Path, tiny_model: Path, call: int
-) -> None:
-    killed = lora(project, *KEEPING, first=partial(_die_between_removals, call))
+def test_a_run_killed_while_it_prunes_ends_with_the_files_and_rows_of_a_straight_one(project: Path, kept: Path) -> None:
+    rows, files = "mlxops.registry:mark_pruned", "mlxops.training.checkpoints:remove"
+    kill = partial(training_runs.signal_itself, signal.SIGKILL)
 
-    assert killed.code == -signal.SIGKILL
-    assert set(whole(project)) <= set(on_disk(project, "state")) & set(on_disk(project, "adapters"))
-    # states go first
-    assert set(on_disk(project, "state")) <= set(on_disk(project, "adapters"))
-    lora(project, *KEEPING)
-    assert training_runs.result(project, "run") == straight(tiny_model, *KEEPING)
-    assert on_disk(project) == on_disk(project, "adapters") == [10, 12, 13]
+    places = ((rows, 1), (files, 1), (rows, 5), (files, 2))
+    for _ in kill_again_and_again(project, *(partial(kill, *place) for place in places)):
+        assert set(whole(project)) <= set(on_disk(project, "state")) & set(on_disk(project, "adapters"))
+
+    assert_completes_as(kept, project)
+
+
+def test_a_kill_between_two_removals_leaves_no_row_that_promises_what_is_gone(project: Path, kept: Path) -> None:
+    for _ in kill_again_and_again(project, *(partial(_die_between_removals, call) for call in (3, 4, 3))):
+        assert set(whole(project)) <= set(on_disk(project, "state")) & set(on_disk(project, "adapters"))
+        # states go first
+        assert set(on_disk(project, "state")) <= set(on_disk(project, "adapters"))
+
+    assert_completes_as(kept, project)
 
 
 def _die_between_removals(call: int) -> None:
@@ -132,15 +139,17 @@ def _die_between_removals(call: int) -> None:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("step", [3, 11])
-def test_a_run_that_keeps_one_checkpoint_goes_on_exactly(
-    project: Path, tiny_model: Path, number: signal.Signals, step: int
-) -> None:
+def test_a_run_that_keeps_one_checkpoint_goes_on_exactly(project: Path, tiny_model: Path) -> None:
     options = (*training_runs.RUN, "--save-every", "2", "--keep-last", "1")
-    act = training_runs.signal_itself if number == signal.SIGKILL else training_runs.signal_before
-    lora(project, *options, first=partial(act, number, STEP, step))
-    assert len(set(on_disk(project)) - {5, 10}) <= 1
+    stop, kill = (
+        partial(training_runs.signal_before, signal.SIGTERM),
+        partial(training_runs.signal_itself, signal.SIGKILL),
+    )
+    # stopped and killed before there is a lowest loss to keep, and after it
+    for act, step in ((stop, 3), (kill, 2), (stop, 6), (kill, 3)):
+        ended = lora(project, *options, first=partial(act, STEP, step))
+        assert ended.code == (128 + signal.SIGTERM if act is stop else -signal.SIGKILL), ended.said
+        assert len(set(on_disk(project)) - {5, 10}) <= 1
 
     lora(project, *options)
 

@@ -11,7 +11,20 @@ from typing import Any
 
 import pytest
 import training_runs
-from training_runs import CHECKPOINT, RUN, STEP, VALIDATED_BATCH, Command, assert_exact, lora, pause_before, straight
+from shared_folders import Shared
+from training_runs import (
+    CHECKPOINT,
+    RUN,
+    STEP,
+    VALIDATED_BATCH,
+    Command,
+    assert_exact,
+    copy_project,
+    lora,
+    pause_before,
+    straight,
+    straight_project,
+)  # fmt: skip
 
 from mlxops import registry
 
@@ -26,6 +39,18 @@ COSINE = ("--lr-schedule", "cosine_decay")
 def project(tmp_path: Path, tiny_model: Path) -> Path:
     """A project to train in."""
     return training_runs.make_project(tmp_path / "trained", tiny_model)
+
+
+@pytest.fixture
+def finished(tmp_path: Path, tiny_model: Path) -> Path:
+    """A copy of a project whose run is finished at iteration 13."""
+    return copy_project(straight_project(tiny_model, *RUN), tmp_path / "copied")
+
+
+@pytest.fixture
+def begun(tmp_path: Path, tiny_model: Path) -> Path:
+    """A copy of a project whose run is finished at iteration 2."""
+    return copy_project(straight_project(tiny_model, *RUN, "--iters", "2"), tmp_path / "copied")
 
 
 def runs(project: Path) -> list[dict[str, Any]]:
@@ -105,7 +130,8 @@ def test_two_equal_commands_at_the_same_moment_make_one_run(project: Path) -> No
 
 def test_four_different_runs_at_once_all_complete(project: Path, tiny_model: Path) -> None:
     names = ["run", "second", "third", "fourth"]
-    commands = [Command(project, [*RUN, "--name", name, "--seed", str(seed)]) for seed, name in enumerate(names)]
+    others = [[*RUN, "--name", name, "--seed", str(seed), "--iters", "5"] for seed, name in enumerate(names)][1:]
+    commands = [Command(project, options) for options in (RUN, *others)]
 
     codes = [command.wait().code for command in commands]
 
@@ -115,7 +141,7 @@ def test_four_different_runs_at_once_all_complete(project: Path, tiny_model: Pat
 
 
 def test_a_command_killed_before_it_made_its_folder_leaves_no_second_run(project: Path) -> None:
-    options = [option for option in RUN if option not in ("--name", "run")]
+    options = [option for option in (*RUN, "--iters", "2") if option not in ("--name", "run")]
     lora(
         project,
         *options,
@@ -131,28 +157,35 @@ def test_a_command_killed_before_it_made_its_folder_leaves_no_second_run(project
 # finished, extended, shortened ---------------------------------------------------------------------------------------
 
 
-def test_the_same_command_on_a_finished_run_writes_nothing(project: Path) -> None:
-    lora(project, *RUN)
-    files, rows = training_runs.contents(project / "adapters" / "run"), recorded(project)
+def test_the_same_command_on_a_finished_run_writes_nothing(finished: Path) -> None:
+    files, rows = training_runs.contents(finished / "adapters" / "run"), recorded(finished)
 
-    again = lora(project, *RUN)
+    again = lora(finished, *RUN)
 
     assert again.code == 0
     assert "already at iteration 13 of 13" in again.said
-    assert (training_runs.contents(project / "adapters" / "run"), recorded(project)) == (files, rows)
+    assert (training_runs.contents(finished / "adapters" / "run"), recorded(finished)) == (files, rows)
 
 
-@pytest.mark.parametrize("first", [10, 13])
-@pytest.mark.parametrize("accumulation", [1, 3])
-def test_a_target_raised_equals_a_straight_run(project: Path, tiny_model: Path, first: int, accumulation: int) -> None:
-    options = (*RUN, "--grad-accumulation-steps", str(accumulation))
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        # off the grids of the report and the accumulation, and on that of the validation; off all of them
+        pytest.param("10", (), id="10"),
+        pytest.param("13", (), id="13"),
+        pytest.param("13", ("--grad-accumulation-steps", "1"), id="13 without accumulation"),
+    ],
+)
+def test_a_target_raised_equals_a_straight_run(
+    tmp_path: Path, tiny_model: Path, first: str, more: tuple[str, ...]
+) -> None:
+    project = copy_project(straight_project(tiny_model, *RUN, *more, "--iters", first), tmp_path / "copied")
 
-    lora(project, *options, "--iters", str(first))
-    extended = lora(project, *options, "--iters", "15")
+    extended = lora(project, *EXTENDED, *more)
 
     assert extended.code == 0
-    assert training_runs.steps_trained(project) == 15
-    assert_exact(project, straight(tiny_model, *options, "--iters", "15"))
+    assert training_runs.steps_trained(project) == 15 - int(first)
+    assert_exact(project, straight(tiny_model, *EXTENDED, *more))
 
 
 def test_a_target_raised_after_its_closing_was_cut_short_equals_a_straight_run(project: Path, tiny_model: Path) -> None:
@@ -163,46 +196,67 @@ def test_a_target_raised_after_its_closing_was_cut_short_equals_a_straight_run(p
     assert_exact(project, straight(tiny_model, *EXTENDED))
 
 
-def test_an_extension_that_was_killed_equals_a_straight_run(project: Path, tiny_model: Path) -> None:
-    lora(project, *RUN)
-    lora(project, *EXTENDED, first=partial(training_runs.signal_itself, signal.SIGKILL, STEP, 2))
-    lora(project, *EXTENDED)
+def test_an_extension_that_was_killed_equals_a_straight_run(finished: Path, tiny_model: Path) -> None:
+    lora(finished, *EXTENDED, first=partial(training_runs.signal_itself, signal.SIGKILL, STEP, 2))
+    lora(finished, *EXTENDED)
 
-    assert_exact(project, straight(tiny_model, *EXTENDED))
-
-
-@pytest.mark.parametrize("instant", [15, 18, 19, 20, 21, 22, 23, 26, 28])
-def test_a_closing_cut_short_twice_never_loses_its_checkpoint(project: Path, tiny_model: Path, instant: int) -> None:
-    lora(project, *RUN, first=partial(training_runs.signal_before, signal.SIGINT, VALIDATED_BATCH, 7))
-    killed = lora(project, *RUN, first=partial(training_runs.die_in_the_writer, instant))
-    lora(project, *RUN)
-
-    assert killed.code == -signal.SIGKILL
-    assert training_runs.steps_trained(project) == 13
-    assert_exact(project, straight(tiny_model, *RUN))
+    assert_exact(finished, straight(tiny_model, *EXTENDED))
 
 
-def test_a_lower_target_is_reached_already(project: Path) -> None:
-    lora(project, *RUN)
-    before = training_runs.contents(project / "adapters" / "run")
+@pytest.fixture
+def cut_short(tmp_path: Path, tiny_model: Path, shared: Shared) -> Path:
+    """A copy of a project whose run was stopped in the validation that closes it."""
 
-    ended = lora(project, *RUN, "--iters", "9")
+    def train(folder: Path) -> None:
+        project = training_runs.make_project(folder / "project", tiny_model)
+        lora(project, *RUN, first=partial(training_runs.signal_before, signal.SIGINT, VALIDATED_BATCH, 7))
+
+    return copy_project(shared("cut-short", train) / "project", tmp_path / "copied")
+
+
+@pytest.mark.parametrize(
+    "instants",
+    [
+        # with the three files beside those in place, half on the disk and wholly, then with one of them in place
+        pytest.param((15, 20, 21), id="one file in place"),
+        pytest.param((23,), id="both files in place"),
+        pytest.param((25,), id="all three in place"),
+        pytest.param((28,), id="without its row"),
+    ],
+)
+def test_a_closing_cut_short_twice_never_loses_its_checkpoint(
+    cut_short: Path, tiny_model: Path, instants: tuple[int, ...]
+) -> None:
+    codes = [
+        lora(cut_short, *RUN, first=partial(training_runs.die_in_the_writer, instant)).code for instant in instants
+    ]
+    lora(cut_short, *RUN)
+
+    assert codes == [-signal.SIGKILL] * len(instants)
+    assert training_runs.steps_trained(cut_short) == 0
+    assert_exact(cut_short, straight(tiny_model, *RUN))
+
+
+def test_a_lower_target_is_reached_already(finished: Path) -> None:
+    before = training_runs.contents(finished / "adapters" / "run")
+
+    ended = lora(finished, *RUN, "--iters", "9")
 
     assert ended.code == 0
     assert "already at" in ended.said
-    assert training_runs.contents(project / "adapters" / "run") == before
+    assert training_runs.contents(finished / "adapters" / "run") == before
 
 
 # refused -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_schedule_over_the_whole_training_refuses_another_target_and_says_why(project: Path) -> None:
-    lora(project, *RUN, *COSINE)
+    lora(project, *RUN, *COSINE, "--iters", "2")
 
     refused = lora(project, *EXTENDED, *COSINE)
 
     assert refused.code == 3
-    assert "schedule_iterations: was 13, now 15" in refused.said
+    assert "schedule_iterations: was 2, now 15" in refused.said
     assert "hint: its learning rate runs over the whole training" in refused.said
 
 
@@ -216,24 +270,22 @@ def test_a_schedule_over_the_whole_training_refuses_another_target_and_says_why(
 )
 @pytest.mark.parametrize("place", [("--name", "run"), ("--adapter-path", "adapters/run")])
 def test_other_settings_for_the_same_run_are_refused_by_name(
-    project: Path, place: tuple[str, str], option: str, value: str, difference: str
+    begun: Path, place: tuple[str, str], option: str, value: str, difference: str
 ) -> None:
     options = [each for each in RUN if each not in ("--name", "run")]
-    lora(project, *RUN, "--iters", "2")
 
-    refused = lora(project, *options, *place, option, value)
+    refused = lora(begun, *options, *place, option, value)
 
     assert refused.code == 3
     assert difference in refused.said.splitlines()[1]
-    assert len(runs(project)) == 1
+    assert len(runs(begun)) == 1
 
 
-def test_other_data_for_the_same_run_are_refused(project: Path) -> None:
-    lora(project, *RUN, "--iters", "2")
-    train = project / "data" / "train.jsonl"
-    train.write_text(train.read_text().replace("What is 3 times", "Guess 3 times"))
+def test_other_data_for_the_same_run_are_refused(begun: Path) -> None:
+    train = begun / "data" / "train.jsonl"
+    train.write_text(train.read_text().replace("And 10?", "Or 10?"))
 
-    refused = lora(project, *RUN)
+    refused = lora(begun, *RUN)
 
     assert refused.code == 3
     assert "data_identity: was" in refused.said

@@ -22,27 +22,32 @@ def project(tmp_path: Path, tiny_model: Path) -> Path:
     return training_runs.make_project(tmp_path / "trained", tiny_model)
 
 
-@pytest.mark.parametrize(
-    ("number", "place", "call"),
-    [
-        pytest.param(signal.SIGINT, LOADING, 1, id="SIGINT while the model is loaded"),
-        pytest.param(signal.SIGTERM, VALIDATED_BATCH, 1, id="SIGTERM in the first validation"),
-        pytest.param(signal.SIGHUP, STEP, 1, id="SIGHUP in the first step"),
-        pytest.param(signal.SIGINT, STEP, 7, id="SIGINT in a step"),
-        pytest.param(signal.SIGTERM, STEP, 7, id="SIGTERM in a step"),
-        pytest.param(signal.SIGHUP, STEP, 7, id="SIGHUP in a step"),
-        pytest.param(signal.SIGINT, VALIDATED_BATCH, 3, id="SIGINT in a validation"),
-        pytest.param(signal.SIGTERM, CHECKPOINT, 2, id="SIGTERM in a checkpoint"),
-        pytest.param(signal.SIGINT, VALIDATED_BATCH, 7, id="SIGINT in the closing validation"),
-    ],
+SIGNALS = (
+    (signal.SIGINT, LOADING, 1),  # while the model is loaded
+    (signal.SIGTERM, VALIDATED_BATCH, 1),  # in the first validation
+    (signal.SIGHUP, STEP, 1),  # in the first step
+    (signal.SIGINT, STEP, 2),  # in steps, at places off every grid
+    (signal.SIGTERM, STEP, 2),
+    (signal.SIGINT, VALIDATED_BATCH, 1),  # in the validation of iteration 5, which that step has left to be made
+    (signal.SIGHUP, STEP, 1),
+    (signal.SIGTERM, CHECKPOINT, 1),  # in a checkpoint
+    (signal.SIGINT, VALIDATED_BATCH, 3),  # in the closing validation, after that of iteration 10
 )
-def test_a_signal_at_any_moment_costs_no_step(
-    project: Path, tiny_model: Path, number: signal.Signals, place: str, call: int
-) -> None:
-    stopped = lora(project, *RUN, first=partial(signal_before, number, place, call))
+"""What comes to the command when it is given again and again, each time before that call of its process."""
+
+
+def test_a_signal_at_any_moment_costs_no_step(project: Path, tiny_model: Path) -> None:
+    reached = []
+    for number, place, call in SIGNALS:
+        stopped = lora(project, *RUN, first=partial(signal_before, number, place, call))
+        assert stopped.code == 128 + number, stopped.said
+        reached.append(training_runs.steps_trained(project))
     finished = lora(project, *RUN)
 
-    assert (stopped.code, finished.code) == (128 + number, 0)
+    assert finished.code == 0, finished.said
+    assert reached == [0, 0, 1, 3, 5, 5, 6, 8, 13]
+    # the first was before there was an attempt
+    assert [each["to_iteration"] for each in training_runs.attempts(project, "run")] == [*reached[1:], 13]
     assert training_runs.steps_trained(project) == 13
     assert_exact(project, straight(tiny_model, *RUN))
 
@@ -55,28 +60,26 @@ def test_a_signal_in_the_last_step_still_finishes_what_needs_no_more_steps(proje
     assert_exact(project, straight(tiny_model, *RUN))
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)]
-)
-def test_a_signal_before_there_is_anything_to_save_ends_it_at_once(
-    project: Path, tiny_model: Path, number: signal.Signals, code: int
-) -> None:
-    # a process that a signal killed is shown by a shell as 128 + its number, too
-    ended = lora(
-        project, *RUN, first=partial(training_runs.signal_itself, number, "mlxops.jobs.train.session:prepare", 1)
-    )
+def test_a_signal_before_there_is_anything_to_save_ends_it_at_once(project: Path, tiny_model: Path) -> None:
+    codes = [
+        lora(
+            project, *RUN, first=partial(training_runs.signal_itself, number, "mlxops.jobs.train.session:prepare", 1)
+        ).code
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ]
     lora(project, *RUN)
 
-    assert ended.code == code
+    # a process that a signal killed is shown by a shell as 128 + its number, too
+    assert codes == [130, -signal.SIGTERM, -signal.SIGHUP]
     assert_exact(project, straight(tiny_model, *RUN))
 
 
 def test_a_stopped_run_says_where_it_is_and_how_to_go_on(project: Path) -> None:
-    stopped = lora(project, *RUN, first=partial(signal_before, signal.SIGTERM, STEP, 7))
+    stopped = lora(project, *RUN, first=partial(signal_before, signal.SIGTERM, STEP, 1))
     attempt = training_runs.attempts(project, "run")[-1]
 
-    assert "stopped by SIGTERM at iteration 7 of 13\nhint: the same command resumes from there" in stopped.said
-    assert (attempt["end_reason"], attempt["to_iteration"]) == ("SIGTERM", 7)
+    assert "stopped by SIGTERM at iteration 1 of 13\nhint: the same command resumes from there" in stopped.said
+    assert (attempt["end_reason"], attempt["to_iteration"]) == ("SIGTERM", 1)
 
 
 def test_a_hangup_under_nohup_changes_nothing(project: Path, tiny_model: Path) -> None:
