@@ -90,14 +90,15 @@ def cast(model: nn.Module, dtype: str | None) -> None:
 
 
 def share(model: nn.Module, other: nn.Module) -> None:
-    """Have the second model use the arrays of the first where they are equal, so that both take less memory."""
-    arrays = dict(tree_flatten(model.parameters()))
-    same = [
-        (name, arrays[name])
-        for name, array in tree_flatten(other.parameters())
-        if name in arrays and array.dtype == arrays[name].dtype and mx.array_equal(array, arrays[name]).item()
-    ]
-    other.update(tree_unflatten(same))
+    """Have the second model use the arrays of the first where they are equal, so that both take less memory.
+
+    Of two models that were loaded lazily, no more than one equal array is ever in memory twice.
+    """
+    arrays, others = dict(tree_flatten(model.parameters())), dict(tree_flatten(other.parameters()))
+    for name in list(others):
+        array = others.pop(name)
+        if name in arrays and array.dtype == arrays[name].dtype and mx.array_equal(array, arrays[name]).item():
+            other.update(tree_unflatten([(name, arrays[name])]))
 
 
 def unpack(model: nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:

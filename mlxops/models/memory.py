@@ -34,6 +34,7 @@ _IN_FLIGHT = 1.2  # layers
 _RECOMPUTED = 1.5  # numbers per input of a layer
 _SCORES_IN_FLIGHT = 2
 _LOGITS = 4
+_COMPARED = 6  # numbers per token of the vocabulary, where two models are compared
 _UPDATE = {"adam": 4.0, "adamw": 4.0, "muon": 3.5, "sgd": 1.5, "adafactor": 3.0}
 """Arrays of the size of what is trained that an update holds at once, besides those there are before it."""
 _STATE = {"adam": 2, "adamw": 2, "muon": 1, "sgd": 1, "adafactor": 0}
@@ -228,6 +229,29 @@ def generating(model: Shape, *, tokens: int, dtype: str, keeps_scores: bool, row
         cache=rows * cached * size,
         activations=size * (min(rows, _PREFILLED) * at_once * (2 * outputs + scores) + rows * 2 * model.vocabulary),
     )
+
+
+def comparing(
+    model: Shape, *, layers: int, tokens: int, dtype: str, keeps_scores: bool, unpacked: int | None = None
+) -> int:
+    """The bytes of comparing a model with another one that differs in its last layers (-1: in all), over a row.
+
+    `unpacked` is the number of its parameters where packed weights are unpacked first, in float32.
+    """
+    size = SIZES.get(dtype, 4)
+    held = model.packed + model.numbers * size if unpacked is None else 4 * unpacked
+    changed = model.layers if layers < 0 else model.layers[max(0, len(model.layers) - layers) :]
+    per_layer = [sum(_numbers(each) for each in layer.matrices) for layer in model.layers]
+    every = sum(per_layer) + sum(map(_numbers, model.others))
+    share = sum(per_layer[len(per_layer) - len(changed) :]) / every if every else 1.0
+    outputs = max((_outputs(layer) for layer in model.layers), default=0)
+    scores = model.heads * tokens if keeps_scores else 0
+    row = tokens * (size * (2 * outputs + scores) + 4 * _COMPARED * model.vocabulary)
+    return int(held * (1 + share)) + row
+
+
+def _numbers(matrix: Matrix) -> int:
+    return matrix.copies * matrix.inputs * matrix.outputs
 
 
 def _matrix(

@@ -17,6 +17,7 @@ from mlx_lm import utils
 from small_adapters import make_adapter
 
 from mlxops import registry
+from mlxops.jobs.model import needs
 from mlxops.jobs.model.card import hub_id
 from mlxops.models.tiny import make_tiny
 from mlxops.projects.project import Project
@@ -211,6 +212,19 @@ def test_the_card_names_what_the_base_was_downloaded_from(mlxops: Typed, tuned_p
     assert ["base_model: org/Tiny\n" in card for card in cards] == [True, True]
     assert "[org/Tiny](https://huggingface.co/org/Tiny)" in cards[0]
     assert hub_id(Project.at(tuned_project), tuned_project / "models" / "tiny-8bit") == "org/Tiny"
+
+
+def test_two_models_that_do_not_fit_into_memory_are_refused_before_they_are_loaded(
+    mlxops: Typed, tuned_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(needs, "room", lambda: 1_000_000)
+    code, _, err = mlxops("model.fuse tuned")
+    is_untouched = not Path("models/tuned-fused").exists()
+    alone, _, _ = mlxops("model.fuse tuned --no-check")
+
+    assert (code, "takes about" in err, "1.0 MB are free" in err, "`--no-check`" in err) == (1, True, True, True), err
+    assert is_untouched
+    assert alone == 0
 
 
 def test_what_the_chat_template_was_told_is_said(mlxops: Typed, tuned_project: Path) -> None:

@@ -8,15 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxops import registry
+from mlxops import registry, words
 from mlxops.config import FuseConfig
 from mlxops.errors import Failed, Refused
 from mlxops.jobs.eval import loading
-from mlxops.jobs.model import card, convert, fuse_plan, models, parity
+from mlxops.jobs.model import card, convert, fuse_plan, models, needs, parity
 from mlxops.jobs.model.fuse_plan import FusePlan
 from mlxops.jobs.model.parity import Parity
 from mlxops.jobs.model.record import record_made
-from mlxops.models import model_files, provenance
+from mlxops.models import memory, model_files, provenance
 from mlxops.models.folders import check_model
 from mlxops.models.provenance import FusedModel
 from mlxops.projects import blas, machine
@@ -74,6 +74,8 @@ def fuse(plan: FusePlan, progress: Progress) -> FuseResult:
 def _make(plan: FusePlan, progress: Progress) -> FuseResult:
     cache = plan.invocation.cache or machine.user_cache()
     blas.load(threads=None, core_type=None, cache=cache, setting=plan.invocation.blas)
+    if plan.rows:
+        _check_memory(plan)
     with model_files.new_folder(plan.target, replaces=plan.there is not None) as filling:
         layers = _write_model(plan, filling, progress)
         made, found = plan.work, _compare(plan, filling, progress) if plan.rows else None
@@ -136,8 +138,7 @@ def _compare(plan: FusePlan, folder: Path, progress: Progress) -> Parity:
     assert plan.chosen.adapter is not None
     on_cpu = machine.device()["kind"] == "cpu"
     trust = plan.config.trust_remote_code
-    # on a processor packed matrices are many times slower, and unpacked they are the same numbers
-    unpacks = on_cpu and machine.free_memory() > 2 * _UNPACKED_BYTES * plan.info.parameters
+    unpacks = _unpacks(plan)
     both: list[mlx.nn.Module] = []
     for each in (plan.chosen.folder, folder):
         model, settings = load_model(each, lazy=True, dtype="float32" if on_cpu else None, trust_remote_code=trust)
@@ -150,6 +151,38 @@ def _compare(plan: FusePlan, folder: Path, progress: Progress) -> Parity:
     slot = AdapterSlot(base, identify=lambda: plan.work.base_identity, name=plan.chosen.folder.name)
     slot.put_in(loading.spec_of(plan.chosen.adapter.adapter))
     return parity.measure(base, made, plan.rows, progress)
+
+
+def _unpacks(plan: FusePlan) -> bool:
+    """Whether packed weights are unpacked for the comparison: on a processor they are many times slower packed."""
+    on_cpu = machine.device()["kind"] == "cpu"
+    return bool(plan.info.quantization) and on_cpu and needs.room() > 2 * _UNPACKED_BYTES * plan.info.parameters
+
+
+def _check_memory(plan: FusePlan) -> None:
+    """Raise `Failed` where base model and fused model do not fit into memory together."""
+    assert plan.rows is not None
+    assert plan.chosen.adapter is not None
+    adapter = plan.chosen.adapter.adapter
+    on_cpu = machine.device()["kind"] == "cpu"
+    shape = memory.shape_of(plan.chosen.folder)
+    # an embedding can be most of a small model
+    beside_layers = {each.name for each in shape.others} & set(adapter.keys or ())
+    needed = memory.comparing(
+        shape,
+        layers=-1 if beside_layers else adapter.num_layers,
+        tokens=max(row.length for row in plan.rows.tokenized.rows),
+        dtype="float32" if on_cpu else plan.info.dtype,
+        keeps_scores=on_cpu,
+        unpacked=plan.info.parameters if _unpacks(plan) else None,
+    )
+    free = needs.room()
+    if needed > free:
+        raise Failed(
+            f"comparing the fused model with base model and adapter takes about {words.size(needed)} of memory, "
+            f"and {words.size(free)} are free",
+            hint="close other programs, or give `--no-check`, which leaves the comparison out",
+        )
 
 
 def _is_faithful(plan: FusePlan, found: Parity) -> bool:
