@@ -24,6 +24,13 @@ from mlxops.projects.environment_plan import Wanted, normal
 Log = Callable[[str], None]
 
 _MANIFEST, _ROOM = "manifest.json", 300_000_000
+# -P: the files of the current folder are no modules. A new Python of the system may take the old one away.
+_PROGRAM = """\
+#!/bin/sh
+python={python}
+[ -x "$python" ] || {{ printf '%s\\n' {gone} {hint} >&2; exit 1; }}
+exec "$python" -P -m {module} "$@"
+"""
 _MINE = ("env", "wheels", "shell", _MANIFEST)
 
 
@@ -65,7 +72,7 @@ class Places:
 def install(places: Places, checkout: Path, *, version: str, python: Path | None, log: Log) -> Manifest:
     """Install or complete the global installation; raises `Refused` where something of another's is in the way."""
     before = read(places)
-    programs = _programs(places, before)
+    programs = _programs(places, checkout, before)
     _check(places, before, programs)
     log(f"1/4 preparing {places.prefix}")
     manifest = _manifest(places, before, programs, Manifest(version=version, checkout=str(checkout)))
@@ -172,18 +179,20 @@ def _write(places: Places, manifest: Manifest) -> None:
     files.write_text(places.prefix / _MANIFEST, json.dumps(asdict(manifest), indent=1) + "\n")
 
 
-def _programs(places: Places, before: Manifest | None) -> dict[Path, str]:
+def _programs(places: Places, checkout: Path, before: Manifest | None) -> dict[Path, str]:
     """The programs by path, with their text; `inv` only where there is no other."""
-    python = shlex.quote(str(places.python))
     modules = {"mlx-toolkit": "mlxops", "mlx-toolkit-update": "mlxops update", "inv": "invoke"}
     inv = places.programs / "inv"
     is_mine = before is not None and str(inv) in before.programs and _hash_of(inv) in (None, before.programs[str(inv)])
     if not is_mine and (inv.exists() or shells.has_program("inv")):
         del modules["inv"]
-    # -P: the files of the current folder are no modules
-    return {
-        places.programs / name: f'#!/bin/sh\nexec {python} -P -m {module} "$@"\n' for name, module in modules.items()
+    again = shlex.join([str(checkout / "install.sh"), "--prefix", str(places.prefix)])
+    words = {
+        "python": shlex.quote(str(places.python)),
+        "gone": shlex.quote(f"the Python of this program does not run any more: {places.python}"),
+        "hint": shlex.quote(f"hint: {again} installs it again"),
     }
+    return {places.programs / name: _PROGRAM.format(module=module, **words) for name, module in modules.items()}
 
 
 def _check(places: Places, before: Manifest | None, programs: dict[Path, str]) -> None:
@@ -203,7 +212,7 @@ def _check(places: Places, before: Manifest | None, programs: dict[Path, str]) -
 
 def _in_the_way(path: Path) -> Refused:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    if found := re.match(r"#!/bin/sh\nexec (.+)/env/bin/python'? -P -m ", text):
+    if found := re.match(r"#!/bin/sh\npython=(.+)/env/bin/python", text):
         other = found[1] + ("'" if found[1].startswith("'") else "")
         return Refused(
             f"{path} belongs to the installation in {other}",

@@ -86,7 +86,11 @@ def profile(shell: str, home: Path) -> Path:
         return Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"
     if shell == "fish":
         return Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "fish" / "config.fish"
-    return home / (".bash_profile" if sys.platform == "darwin" else ".bashrc")
+    if sys.platform != "darwin":
+        return home / ".bashrc"
+    # a login shell reads the first of these alone: a new one would hide the others
+    login = [home / name for name in (".bash_profile", ".bash_login", ".profile")]
+    return next((each for each in login if each.exists()), login[0])
 
 
 def of_person_or_none() -> str | None:

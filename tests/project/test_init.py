@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,20 @@ def test_inv_works_in_a_new_project_and_below(mlxops, inv, monkeypatch: pytest.M
     code, out, _ = inv("runs --json")
 
     assert (code, json.loads(out)) == (0, [])
+
+
+def test_its_tasks_enter_an_environment_once_that_takes_itself_for_another(mlxops) -> None:
+    mlxops("init new --no-env")
+    python = Path("new/.venv/bin/python")
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho entered >> entered\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    Path("new/.venv/lib/python3.11/site-packages/mlxops-1.dist-info").mkdir(parents=True)
+    program = "import sys, invoke.main; sys.argv[0] = 'inv'; invoke.main.program.run()"
+
+    ended = subprocess.run([sys.executable, "-c", program, "runs", "--json"], cwd="new", capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stdout, Path("new/entered").read_text()) == (0, "[]\n", "entered\n"), ended.stderr
 
 
 def test_what_cannot_be_a_project_is_explained_and_leaves_nothing(mlxops, tmp_path, monkeypatch) -> None:

@@ -217,6 +217,13 @@ def test_pip_installs_it_too_and_a_killed_run_is_completed_and_removed(
     assert f"is installed in {home.folder}/the prefix" in out
     assert sorted(each.name for each in (home.folder / ".local/bin").iterdir()) == ["mlx-toolkit", "mlx-toolkit-update"]
     assert typed(home, "mlx-toolkit --version")[1].startswith("mlx-toolkit ")
+    (home.folder / "the prefix/env").rename(home.folder / "the prefix/away")
+    gone = typed(home, "mlx-toolkit --version")
+    (home.folder / "the prefix/away").rename(home.folder / "the prefix/env")
+    assert (gone[0], gone[2].splitlines()[1]) == (
+        1,
+        f"hint: '{clone}/install.sh' --prefix '{home.folder}/the prefix' installs it again",
+    )
     (home.folder / ".local/bin/mine").write_text("a program of the person's")
     assert home.install("--uninstall", "--prefix", "the prefix")[0] == 0
     assert home.tops() == {".bashrc", ".local", ".local/bin"}
