@@ -127,6 +127,45 @@ class TestConfig:
 
 
 @settings
+class CompareModelsConfig:
+    """Settings of a comparison of models on the same rows."""
+
+    EXAMPLES: ClassVar = (
+        "eval.compare slower,faster --metrics perplexity",
+        "eval.compare models/SmolLM2-135M-Instruct,latest:best,latest:last --data data/test.jsonl",
+    )
+    GROUPS: ClassVar = {
+        "models": "models and data",
+        "metrics": "what is measured",
+        "json": "output",
+    }
+
+    models: list[str] = option(
+        None, "two to eight with commas: RUN, RUN:ITERATION, RUN:best, RUN:last, or a model", positional=True
+    )
+    data: str | None = option(
+        None, "file, all of whose rows are tested, or folder (test.jsonl, else valid.jsonl); the first run's", path=True
+    )
+    trust_remote_code: bool = option(False, "run code from a model's folder, which can do all that you can")
+    metrics: list[str] = option(
+        ["perplexity", "generation_quality"], "what is measured, also by installed metrics; repeat or use commas"
+    )
+    num_samples: int | None = option(
+        None,
+        "rows to draw; unless given, all, and 100 of them to answer",
+        at_least=1,
+        at_most=HUGE,
+        aliases=["samples"],
+    )
+    max_tokens: int = option(256, "tokens of an answer at most", at_least=1, at_most=HUGE)
+    mask_prompt: bool = option(True, "measure only the assistant's words")
+    max_seq_length: int = option(2048, "tokens per row; longer rows are cut", at_least=2, at_most=16_777_216)
+    batch_size: int = option(4, "rows per batch; changes no score beyond rounding", at_least=1, at_most=65_536)
+    seed: int = option(0, "seed of the drawn rows and of the confidence intervals", at_least=0, at_most=2**63 - 1)
+    json: bool = option(False, "all results as JSON")
+
+
+@settings
 class BenchmarkConfig:
     """Settings of a benchmark."""
 

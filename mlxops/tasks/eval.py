@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import BenchmarkConfig, ChatConfig, QueryConfig, TestConfig
+from mlxops.config import BenchmarkConfig, ChatConfig, CompareModelsConfig, QueryConfig, TestConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -78,6 +78,29 @@ def test(c: Context, config: TestConfig) -> None:
 
 
 @task
+def compare(c: Context, config: CompareModelsConfig) -> None:
+    """Test models, runs or checkpoints on the same rows, and compare.
+
+    Each is tested and recorded as inv test does it; then every one is compared with the first. A run goes before a
+    model of the same name; models/NAME names the model.
+    """
+    from mlxops.jobs.eval import compare as job
+    from mlxops.ui.eval import test as drawing
+    from mlxops.ui.terminal import console, progress, tables
+
+    out, screen = console.make(), console.make(stderr=True)
+    entries: list[job.Entry] = []
+    try:
+        with progress.bars(screen, plain=True) as advance:
+            plans = job.plan(house.invocation(c), config, advance)
+            drawing.notes(list(dict.fromkeys(note for _, plan in plans for note in plan.notes)), screen)
+            job.run(plans, advance, entries)
+    finally:
+        if entries:
+            tables.json_out(job.to_json(entries), out) if config.json else drawing.comparison(entries, out)
+
+
+@task
 def benchmark(c: Context, config: BenchmarkConfig) -> None:
     """Time how fast a model answers, and record every trial.
 
@@ -98,5 +121,5 @@ def benchmark(c: Context, config: BenchmarkConfig) -> None:
 
 
 COLLECTION = "eval"
-TASKS = (chat, query, test, benchmark)
+TASKS = (chat, query, test, compare, benchmark)
 SHORT_NAMES = {"chat": chat, "query": query, "test": test, "benchmark": benchmark}

@@ -101,18 +101,7 @@ def to_json(results: TestResults) -> registry.JsonObject:
             }
             for score in results.tuned.scores
         },
-        "compared": {
-            each.metric: {
-                "difference": each.difference,
-                "low": each.low,
-                "high": each.high,
-                "sure": each.sure,
-                "improved": list(each.improved),
-                "worsened": list(each.worsened),
-                "same": list(each.same),
-            }
-            for each in results.compared
-        },
+        "compared": compared_to_json(results.compared),
         "worst_rows": [
             {
                 "row": row.origin,
@@ -124,6 +113,22 @@ def to_json(results: TestResults) -> registry.JsonObject:
         ],
         "answers": _answers(results),
         "notes": list(results.notes),
+    }
+
+
+def compared_to_json(compared: Sequence[Compared]) -> registry.JsonObject:
+    """Differences between two models, by metric."""
+    return {
+        each.metric: {
+            "difference": each.difference,
+            "low": each.low,
+            "high": each.high,
+            "sure": each.sure,
+            "improved": list(each.improved),
+            "worsened": list(each.worsened),
+            "same": list(each.same),
+        }
+        for each in compared
     }
 
 

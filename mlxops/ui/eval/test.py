@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlxops.evaluation.comparison import Compared
     from mlxops.evaluation.measures import Better, MeasuredScore
     from mlxops.evaluation.perplexity import RowLoss
+    from mlxops.jobs.eval.compare import Entry
     from mlxops.jobs.eval.results import TestResults
 
 _DETAILS = ("perplexity_all", "loss", "longest_repeat")  # left out where many checkpoints stand side by side
@@ -53,6 +54,44 @@ def results(results: TestResults, console: Console) -> None:
         console.print()
         line = f'recorded as evaluation {tuned.evaluation_id}; `inv sql "select * from evaluation_summary"` shows all'
         console.print(Text(line), soft_wrap=True)
+
+
+def comparison(entries: Sequence[Entry], console: Console) -> None:
+    """The scores of every model side by side, then how each differs from the first, and how sure that is."""
+    first = entries[0]
+    rows = words.plural(first.results.rows, "row")
+    console.print(tables.heading(f"{rows} of {words.visible(first.results.data)}"), soft_wrap=True)
+    console.print()
+    found = [{score.metric: score for score in entry.results.tuned.scores} for entry in entries]
+    metrics = list(dict.fromkeys(metric for scores in found for metric in scores))
+    lines = [
+        (metric, *(words.number(scores[metric].value) if metric in scores else words.NOTHING for scores in found))
+        for metric in metrics
+    ]
+    tables.print_table(("metric", *(words.visible(entry.name) for entry in entries)), lines, console)
+    for entry in entries[1:]:
+        console.print()
+        title = f"{words.visible(entry.name)} against {words.visible(first.name)}"
+        console.print(tables.heading(title), soft_wrap=True)
+        header = ("metric", "difference", "95 % interval", "better/worse/=")
+        better = {score.metric: score.better for score in entry.results.tuned.scores}
+        differences = [
+            (
+                each.metric,
+                _signed(words.number(each.difference)),
+                _interval(each),
+                f"{len(each.improved)}/{len(each.worsened)}/{len(each.same)}" if better.get(each.metric) else "",
+            )
+            for each in entry.compared
+        ]
+        tables.print_table(header, differences, console)
+        _unsure(entry.compared, console)
+        for each in entry.compared:
+            _moved(each, console)
+    ids = words.listed([str(entry.results.tuned.evaluation_id) for entry in entries], len(entries))
+    console.print()
+    line = f'recorded as evaluations {ids}; `inv sql "select * from evaluation_summary"` shows all'
+    console.print(Text(line), soft_wrap=True)
 
 
 def checkpoints(measured: Sequence[TestResults], console: Console) -> None:
@@ -111,9 +150,7 @@ def _alone(score: MeasuredScore) -> tuple[str, str, str]:
 
 
 def _beside(base: MeasuredScore, tuned: MeasuredScore, compared: Compared) -> tuple[str, ...]:
-    interval = words.NOTHING
-    if compared.low is not None and compared.high is not None:
-        interval = f"{_signed(words.short(compared.low))} to {_signed(words.short(compared.high))}"
+    interval = _interval(compared)
     counts = f"{len(compared.improved)}/{len(compared.worsened)}/{len(compared.same)}"
     return (
         tuned.metric,
@@ -123,6 +160,12 @@ def _beside(base: MeasuredScore, tuned: MeasuredScore, compared: Compared) -> tu
         interval,
         counts if tuned.better else "",
     )
+
+
+def _interval(compared: Compared) -> str:
+    if compared.low is None or compared.high is None:
+        return words.NOTHING
+    return f"{_signed(words.short(compared.low))} to {_signed(words.short(compared.high))}"
 
 
 def _unsure(compared: Sequence[Compared], console: Console) -> None:
