@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,20 +23,29 @@ _PAGE = 3
 
 @dataclass
 class Fault:
-    """What happens once instead of an answer: a status with headers, or a file's bytes cut off, changed or held."""
+    """What happens once instead of an answer: a status with headers, or a file's bytes cut off, changed or held.
+
+    `held` is waited for before an answer, or after so many bytes of a file (`held_at`).
+    """
 
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     cut_at: int | None = None
     content: bytes | None = None
     held: threading.Event | None = None
+    held_at: int | None = None
 
 
 @dataclass
 class Repository:
-    """A repository: its files at each commit, the newest commit last, and what the hub says about it."""
+    """A repository: its files at each commit, the newest commit last, and what the hub says about it.
+
+    `names` are branches and tags with the commits that they are at; `members` the tokens that a gated one is open to.
+    """
 
     commits: dict[str, dict[str, bytes]]
+    names: dict[str, str] = field(default_factory=dict)
+    members: tuple[str, ...] = ()
     tags: list[str] = field(default_factory=lambda: ["mlx", "safetensors", "text-generation"])
     downloads: int = 0
     gated: bool = False
@@ -132,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _fault(self, kind: str) -> Fault:
         waiting = self.hub.faults.get(kind)
         fault = waiting.pop(0) if waiting else Fault()
-        if fault.held is not None:
+        if fault.held is not None and fault.held_at is None:
             fault.held.wait()
         if fault.status is not None:
             self._send(fault.status, {"error": "a fault"}, fault.headers)
@@ -204,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repository is None:
             # as the real one: it does not tell strangers what is not there from what is private
             return self._send(401, {"error": "Invalid username or password."}, {"X-Error-Code": "RepoNotFound"})
-        commit = repository.newest if revision in (None, "main") else revision
+        commit = repository.newest if revision in (None, "main") else repository.names.get(str(revision), revision)
         if commit not in repository.commits:
             return self._send(404, {"error": f"Invalid rev id: {revision}"}, {"X-Error-Code": "RevisionNotFound"})
         return self._send(200, self._about(name, repository, str(commit), files=True))
@@ -216,9 +226,11 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories.get(repository_name)
         if repository is None:
             return self._send(401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
-        if repository.gated and self.headers.get("Authorization") is None:
+        token = self.headers.get("Authorization")
+        if repository.gated and (token or "").removeprefix("Bearer ") not in repository.members:
             message = f"Access to model {repository_name} is restricted."
-            return self._send(401, {"error": message}, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
+            status = 401 if token is None else 403
+            return self._send(status, {"error": message}, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
         commit = repository.newest if revision == "main" else revision
         content = repository.commits[commit].get(name)
         if content is None:
@@ -241,7 +253,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return None
         end = len(content) if fault.cut_at is None else max(start, fault.cut_at)
-        self.wfile.write(content[start:end])
+        if fault.held is not None and fault.held_at is not None:
+            self.wfile.write(content[start : fault.held_at])
+            self.wfile.flush()
+            fault.held.wait()
+            start = max(start, fault.held_at)
+        with suppress(OSError):  # a client may have gone while it was held
+            self.wfile.write(content[start:end])
         if fault.cut_at is not None:
             self.wfile.flush()
             self.close_connection = True
@@ -263,13 +281,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hub() -> Iterator[Hub]:
-    """A hub without repositories that answers while the block runs."""
+def hub(certificate: Path | None = None) -> Iterator[Hub]:
+    """A hub without repositories that answers while the block runs, by HTTPS with a certificate and its key."""
     there = Hub()
     handler = type("Handler", (_Handler,), {"hub": there})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    there.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    there.endpoint = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -157,6 +157,11 @@ def _error_of_status(said: str, status: int | None, response: Any, repository_id
         after = response.headers.get("Retry-After")
         when = f"in {after} seconds" if after else "in a few minutes"
         return Failed("the hub gets too many requests from here", hint=f"give the same command again {when}")
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return Failed(
+            "the hub's certificate is not trusted here: something on the way, such as a company's proxy, shows its own",
+            hint="set SSL_CERT_FILE to the file of your company's certificates (REQUESTS_CA_BUNDLE is not read)",
+        )
     if status is not None:
         return Failed(f"the hub answered with {status}: {said}", hint="give the same command again later: it resumes")
     return Failed(
