@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import training_runs
-from commands import CACHE, Ended, run_python
-from training_runs import RUN, assert_exact, lora, straight
+from commands import CACHE, Ended
+from forked_modules import FORKING
+from training_runs import RUN, assert_exact, lora, straight, straight_project
 
 from mlxops.config import LoraConfig
 from mlxops.jobs.train import detach
@@ -42,6 +46,19 @@ def project(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -
     return made
 
 
+@pytest.fixture
+def begun(project: Path, tiny_model: Path) -> Path:
+    """The same with a run that is finished at iteration 2."""
+    made = straight_project(tiny_model, *RUN, "--iters", "2")
+    return Path(shutil.copytree(made, project, symlinks=True, dirs_exist_ok=True))
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings are forked from a server that has loaded all they need, for tests of how they end."""
+    monkeypatch.setattr(detach, "subprocess", FORKING)
+
+
 def log_of(project: Path) -> str:
     """What the run's log says."""
     return (project / "adapters" / "run" / "train.log").read_text(encoding="utf-8")
@@ -49,6 +66,10 @@ def log_of(project: Path) -> str:
 
 def ended(pid: int) -> int:
     """The exit code of a training that this process started in the background, when it has ended."""
+    for each in multiprocessing.active_children():
+        if each.pid == pid:
+            each.join()
+            return each.exitcode or 0
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -93,13 +114,15 @@ def test_a_detached_training_has_no_terminal_and_no_hangup_ends_it(project: Path
     assert (stopped["state"], stopped["pid"]) == ("stopped", started["pid"])
 
 
-def test_the_log_goes_on_where_the_run_goes_on(project: Path, inv: Callable[..., Ended]) -> None:
+def test_the_log_goes_on_where_the_run_goes_on(project: Path, programs: Path) -> None:
+    (project / "tasks.py").write_text("from mlxops.tasks import namespace\n")
     starts = []
     for _ in range(2):
         # that it returns shows that the training holds nothing of what its terminal reads
-        code, out, _ = inv(f"{LONG} --json")
-        assert (code, inv("train.stop run")[0]) == (0, 0)
-        starts.append(json.loads(out)["commands"])
+        started = _typed(programs / "inv", f"{LONG} --json")
+        stopped = _typed(programs / "inv", "train.stop run")
+        assert (started.returncode, stopped.returncode) == (0, 0), started.stderr + stopped.stderr
+        starts.append(json.loads(started.stdout)["commands"])
 
     heads = [line.split("  ", 1)[1] for line in log_of(project).splitlines() if line.startswith("--- ")]
     assert starts == [["inv monitor --run run", "inv train.stop run"]] * 2
@@ -108,17 +131,21 @@ def test_the_log_goes_on_where_the_run_goes_on(project: Path, inv: Callable[...,
     assert nobody_trains(project)
 
 
-def test_of_two_detached_at_once_one_trains_and_the_other_says_so(project: Path) -> None:
-    command = [sys.executable, "-m", "mlxops", *shlex.split(LONG)]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-        for _ in range(2)
-    ]
-    said = [process.communicate() for process in both]
-    stopped = run_python("-m", "mlxops", "train.stop", "run")
+def _typed(program: Path, words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program, *shlex.split(words)], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
+
+
+def test_of_two_detached_at_once_one_trains_and_the_other_says_so(
+    project: Path, programs: Path, mlxops: Toolkit
+) -> None:
+    with ThreadPoolExecutor() as together:
+        both = list(together.map(partial(_typed, programs / "mlx-toolkit"), [LONG, LONG]))
+    stopped = mlxops("train.stop run")
 
     assert sorted(process.returncode for process in both) == [0, 3]
-    assert any("the run 'run' is being worked on by process" in err for _, err in said)
+    assert any("the run 'run' is being worked on by process" in process.stderr for process in both)
     assert stopped[0] == 0
     assert len(training_runs.attempts(project, "run")) == 1
 
@@ -135,23 +162,21 @@ def test_of_two_detached_at_once_one_trains_and_the_other_says_so(project: Path)
     ],
 )
 def test_what_cannot_begin_is_said_at_once_and_in_the_foreground(
-    project: Path, mlxops: Toolkit, options: str, code: int, words: str
+    begun: Path, mlxops: Toolkit, options: str, code: int, words: str
 ) -> None:
-    lora(project, *RUN, "--iters", "2")
-
     got, out, err = mlxops(f"{COMMAND} {options} --detach")
 
     assert got == code
     assert words in out + err
     assert "in the background" not in err
-    assert not (project / "adapters" / "run" / "train.log").exists()
+    assert not (begun / "adapters" / "run" / "train.log").exists()
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_training_that_fails_before_its_first_step_hands_on_its_words_and_its_code(
-    project: Path, mlxops: Toolkit
+    begun: Path, mlxops: Toolkit
 ) -> None:
-    lora(project, *RUN, "--iters", "2")
-    settings = project / "adapters" / "run" / "adapter_config.json"
+    settings = begun / "adapters" / "run" / "adapter_config.json"
     settings.unlink()
     settings.mkdir()
 
@@ -159,20 +184,21 @@ def test_a_training_that_fails_before_its_first_step_hands_on_its_words_and_its_
 
     assert (code, out) == (1, "")
     assert err.splitlines()[-1].startswith(f"the run's folder '{settings.parent}' cannot be written: ")
-    assert log_of(project).endswith(err.splitlines()[-1] + "\n")
+    assert log_of(begun).endswith(err.splitlines()[-1] + "\n")
 
 
-def test_a_training_whose_log_cannot_be_written_does_not_begin(project: Path, mlxops: Toolkit) -> None:
-    lora(project, *RUN, "--iters", "2")
-    (project / "adapters" / "run" / "train.log").mkdir()
+@pytest.mark.usefixtures("forked")
+def test_a_training_whose_log_cannot_be_written_does_not_begin(begun: Path, mlxops: Toolkit) -> None:
+    (begun / "adapters" / "run" / "train.log").mkdir()
 
     code, _, err = mlxops(f"{COMMAND} --detach")
 
     assert code == 1
     assert err.splitlines()[-1].endswith("train.log' cannot be written: Is a directory")
-    assert len(training_runs.attempts(project, "run")) == 1
+    assert len(training_runs.attempts(begun, "run")) == 1
 
 
+@pytest.mark.usefixtures("forked")
 def test_ctrl_c_before_the_first_step_ends_what_was_started(project: Path) -> None:
     invocation = Invocation(project=Project.at(project), command=f"mlx-toolkit {LONG}")
     values: dict[str, Any] = {"model": "tiny", "name": "run", "num_layers": 2, "iters": 100_000, "detach": True}
@@ -190,6 +216,7 @@ def _ctrl_c(text: str) -> Iterator[None]:
     yield
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_run_that_was_killed_before_its_first_step_begins_after_all(
     project: Path, tiny_model: Path, mlxops: Toolkit
 ) -> None:

@@ -16,6 +16,7 @@ import mlx.core as mx
 import pytest
 import training_runs
 from commands import CACHE, Ended
+from forked_modules import FORKING
 from training_runs import RUN, lora
 
 from mlxops import registry
@@ -29,7 +30,7 @@ from mlxops.training import checkpoints
 pytestmark = pytest.mark.slow
 
 Toolkit = Callable[..., Ended]
-COMMAND = f"lora {shlex.join(RUN)} --verify-resume 5"
+COMMAND = f"lora {shlex.join(RUN)} --verify-resume 4"
 
 
 @pytest.fixture
@@ -50,6 +51,12 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     multiprocessing.util.get_temp_dir()  # chosen once a process: the path of a socket in it must not be too long
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials are forked from a server that has loaded all they need; the first test starts them as a person does."""
+    monkeypatch.setattr(verify_resume, "subprocess", FORKING)
 
 
 def events(project: Path) -> list[dict[str, Any]]:
@@ -89,7 +96,7 @@ def test_the_verdict_stands_in_the_history_of_the_run_and_nothing_else_of_it_cha
 
     verdict = json.loads(out)
     assert (code, verdict["run"], verdict["equal"]) == (0, "run", True)
-    assert (verdict["iterations"], verdict["interrupted_after"], verdict["device"]) == (5, 2, "cpu")
+    assert (verdict["iterations"], verdict["interrupted_after"], verdict["device"]) == (4, 2, "cpu")
     assert {part["part"]: part["compared"] > 0 for part in verdict["parts"]} == {
         "resumes from 2": True,
         "adapter": True,
@@ -99,16 +106,17 @@ def test_the_verdict_stands_in_the_history_of_the_run_and_nothing_else_of_it_cha
         "counters": True,
         "metrics": True,
     }
-    assert err.splitlines() == ["without a stop: 5", "killed after 2: 5", "resuming: 5"]
+    assert err.splitlines() == ["without a stop: 4", "killed after 2: 4", "resuming: 4"]
     assert [event["detail"] for event in events(project)] == [{k: v for k, v in verdict.items() if k != "run"}]
     assert training_runs.contents(project / "adapters" / "run") == before
     assert training_runs.attempts(project, "run") == trained
     assert list(temporary.glob("mlxops-*")) == []
 
 
+@pytest.mark.usefixtures("forked")
 def test_without_a_run_the_verdict_waits_for_the_first_of_these_settings(project: Path, mlxops: Toolkit) -> None:
     code, out, _ = mlxops(f"{COMMAND} --verify-resume 2")
-    lora(project, *RUN, "--name", "other", "--iters", "1", "--seed", "5")
+    lora(project, *RUN, "--name", "other", "--iters", "1", "--seed", "5", "--val-batches", "0")
     lora(project, *RUN, "--iters", "1")
 
     assert code == 0
@@ -124,6 +132,7 @@ def test_without_a_run_the_verdict_waits_for_the_first_of_these_settings(project
 # not equal -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forked")
 def test_another_state_to_go_on_with_is_found_out_and_measured(project: Path, temporary: Path) -> None:
     tamper = when(("resuming", 0), lambda: _change_the_optimizer(*temporary.glob("*/cut/adapters/trial")))
 
@@ -161,6 +170,7 @@ def _change_the_optimizer(folder: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_training_that_begins_anew_proves_nothing(project: Path, temporary: Path, mlxops: Toolkit) -> None:
     forget = when(
         ("resuming", 0), lambda: [path.unlink() for path in temporary.glob("*/cut/adapters/trial/*_state.safetensors")]
@@ -195,6 +205,7 @@ def test_a_device_that_does_not_repeat_itself_is_named_as_the_reason() -> None:
 # cut short -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("number", "error"),
     [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Interrupted), (signal.SIGHUP, Interrupted)],
@@ -209,6 +220,7 @@ def test_nothing_is_left_of_a_verification_that_is_ended(
     assert not (project / ".mlxops" / "verified.json").exists()
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_trial_that_fails_hands_on_its_words(project: Path, temporary: Path) -> None:
     lose = when(("without a stop", 0), lambda: shutil.rmtree(project / "models" / "tiny", ignore_errors=True))
 
