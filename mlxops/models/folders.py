@@ -202,6 +202,12 @@ def _check_files(folder: Path) -> None:
         check_file(file)
 
 
+def is_of_pictures(folder: Path) -> bool:
+    """Whether a model also takes pictures or sound. Raises `BadRequest` for a config that cannot be read."""
+    config = read_json(folder / "config.json")
+    return any(name in config for name in ("vision_config", "vision_tower", "audio_config"))
+
+
 def has_chat_template(folder: Path) -> bool:
     """Whether the tokenizer brings a chat template, in any of the places it may stand."""
     if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlxops.errors import BadRequest
-from mlxops.models.folders import check_model
+from mlxops.models.folders import check_model, is_of_pictures
 from mlxops.models.loader_errors import loader_errors
+from mlxops.models.weight_headers import read_headers
 
 if TYPE_CHECKING:
     import mlx.nn
@@ -45,6 +46,23 @@ def load_model(
             for array in sorted((each for _, each in tree_flatten(model.parameters())), key=lambda each: -each.nbytes):
                 mx.eval(array)
     return model, config
+
+
+def is_rearranged(folder: Path) -> bool:
+    """Whether mlx-lm computes with other tensors than the files of a folder hold: of other names, shapes or packing.
+
+    Such files are rearranged each time they are loaded; experts, for one, are put together in memory. A model that
+    also takes pictures counts as it is, because mlx-lm would leave that part out. Raises `BadRequest` as `load_model`.
+    """
+    from mlx.utils import tree_flatten
+
+    if is_of_pictures(folder):
+        return False
+    held = read_headers(folder)
+    model, _ = load_model(folder, lazy=True)
+    return any(
+        name not in held or held[name].shape != tuple(array.shape) for name, array in tree_flatten(model.parameters())
+    )
 
 
 def try_out(model: mlx.nn.Module, name: str) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import mlx.core as mx
 import pytest
 from commands import ROOT
 from hub import Fault, Hub, hub
@@ -159,6 +162,36 @@ def test_a_gated_model_opens_to_a_token_of_a_member_alone(
 
     said = [(code, "is gated" in err, f"https://huggingface.co/{ID}" in err) for code, _, err in ends]
     assert said == [(3, True, True), (3, True, True), (0, False, False)]
+
+
+@pytest.mark.slow
+def test_a_model_whose_tensors_mlx_lm_rearranges_is_converted_with_the_same_numbers(
+    there: Hub, tiny_model: Path, tiny_experts: Path, tmp_path: Path, mlxops: Any
+) -> None:
+    theirs = Path(shutil.copytree(tiny_experts, tmp_path / "apart"))
+    tensors: dict[str, mx.array] = {}
+    for name, array in dict(mx.load(str(theirs / WEIGHTS))).items():
+        apart = enumerate(array) if ".switch_mlp." in name else ()
+        tensors |= {name.replace(".switch_mlp.", f".experts.{number}."): each for number, each in apart} or {
+            name: array
+        }
+    mx.save_safetensors(str(theirs / WEIGHTS), tensors)
+    of_others = ["safetensors", "text-generation"]
+    there.add("org/experts", theirs, tags=of_others)
+    there.add("org/plain", tiny_model, tags=of_others)
+
+    code, _, err = mlxops("download-model org/experts")
+    again = mlxops("download-model org/experts --json")
+    plain = mlxops("download-model org/plain")
+    whole = mlxops("model.verify --all")
+
+    assert (code, "it is converted after the download" in err, plain[0]) == (0, True, 0), err
+    ours, original = (dict(mx.load(str(folder / WEIGHTS))) for folder in (Path("models/experts"), tiny_experts))
+    assert ours.keys() == original.keys()
+    assert all(mx.array_equal(ours[name], array) for name, array in original.items())
+    assert json.loads(again[1])["was_there"], again[2]
+    assert content(Path("models/plain")) == content(tiny_model)
+    assert whole[0] == 0, whole[1]
 
 
 def test_a_proxy_is_used_where_the_environment_names_one(

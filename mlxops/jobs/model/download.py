@@ -13,7 +13,7 @@ from mlxops.config import ConvertConfig, DownloadConfig
 from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.jobs.model import convert, models
 from mlxops.jobs.model.record import hashes_of, record, recorded
-from mlxops.models import downloading, hub, model_files, provenance
+from mlxops.models import downloading, hub, loading, model_files, provenance
 from mlxops.models.downloading import Staged
 from mlxops.models.folders import ModelInfo, check_config, check_model, find_model
 from mlxops.models.hub import RemoteFile
@@ -48,7 +48,10 @@ class DownloadPlan:
         if self.config.quantize is not None:
             said.append(f"it is converted to {self.config.quantize} bits after the download")
         elif not self.repository.is_mlx:
-            said.append("mlx-lm loads it as it is, so the files stay the hub's; `--quantize 4` makes it smaller")
+            said.append(
+                "where mlx-lm would rearrange its tensors, it is converted after the download, numbers unchanged"
+            )
+            said.append("`--quantize 4` makes it smaller")
         if code := [each.name for each in self.repository.files if each.name.endswith(".py")]:
             said.append(f"code of the repository is left out, because nothing here runs it: {words.listed(code, 3)}")
         return said
@@ -142,7 +145,7 @@ def download(plan: DownloadPlan, progress: Progress) -> DownloadResult:
         result = _there(plan) if plan.is_there else None
         if result is None:
             hashes = _fill(plan, staging, progress)
-            if quantizes:
+            if quantizes or (not plan.repository.is_mlx and loading.is_rearranged(staging.folder)):
                 hashes = _convert(plan, staging, progress)
             else:
                 model_files.place(staging.folder, plan.target)
@@ -152,7 +155,8 @@ def download(plan: DownloadPlan, progress: Progress) -> DownloadResult:
 
 
 def _there(plan: DownloadPlan) -> DownloadResult | None:
-    return _recognised(plan) if plan.config.quantize is None else _converted_before(plan)
+    is_converted = plan.config.quantize is not None or _may_be_the_same(plan)
+    return _converted_before(plan) if is_converted else _recognised(plan)
 
 
 def _fill(plan: DownloadPlan, staging: Staged, progress: Progress) -> Mapping[str, str]:
@@ -187,7 +191,8 @@ def _may_be_the_same(plan: DownloadPlan) -> bool:
     """Whether the folder under the name was made of a download of this repository, to as many bits."""
     there = provenance.read(plan.target, ConvertedModel)
     made_of = f"models--{plan.repository.id.replace('/', '--')}"
-    return there is not None and made_of in there.source and str(there.settings.get("q_bits")) == plan.config.quantize
+    bits = str(there.settings.get("q_bits")) if there else None
+    return there is not None and made_of in there.source and bits == (plan.config.quantize or "None")
 
 
 def _recognised(plan: DownloadPlan) -> DownloadResult:
@@ -203,7 +208,7 @@ def _recognised(plan: DownloadPlan) -> DownloadResult:
 
 
 def _converted_before(plan: DownloadPlan) -> DownloadResult | None:
-    """The quantized model that an earlier download of the same commit recorded under the name."""
+    """The converted model that an earlier download of the same commit recorded under the name."""
     project = plan.invocation.project
     if not project.registry_path.is_file():
         return None
@@ -211,8 +216,7 @@ def _converted_before(plan: DownloadPlan) -> DownloadResult | None:
         row = registry.recorded_models(db).get(project.relative(plan.target))
     if row is None or (row["source"], row["revision"]) != (plan.repository.id, plan.repository.commit):
         return None
-    result = _result(plan, check_model(plan.target), was_there=True)
-    return result if result.quantization == f"{plan.config.quantize} bits" else None
+    return _result(plan, check_model(plan.target), was_there=True)
 
 
 def _record(plan: DownloadPlan, hashes: Mapping[str, str], *, was_there: bool) -> DownloadResult:

@@ -125,8 +125,7 @@ def _template(folder: Path, tokenizer: PreTrainedTokenizerBase) -> TemplateInfo:
 
 def _notes(folder: Path, template: TemplateInfo) -> list[str]:
     notes = []
-    config = read_json(folder / "config.json")
-    if any(name in config for name in ("vision_config", "vision_tower", "audio_config")):
+    if folders.is_of_pictures(folder):
         notes.append("this model also takes pictures or sound: here its language part is trained, asked and fused")
     said = {name: _eos(folder / name) for name in ("generation_config.json", "config.json")}
     given = {name: ids for name, ids in said.items() if ids}
