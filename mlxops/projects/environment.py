@@ -44,6 +44,7 @@ has = lambda name: importlib.util.find_spec(name) is not None
 near = [os.path.dirname(importlib.util.find_spec("ensurepip").origin) + "/_bundled"] if has("ensurepip") else []
 print(json.dumps({
     "prefix": sys.base_prefix,
+    "base": getattr(sys, "_base_executable", sys.executable),
     "version": "%d.%d.%d" % sys.version_info[:3],
     "minor": "%d.%d" % sys.version_info[:2],
     "platform": sys.platform + "-" + platform.machine(),
@@ -202,13 +203,15 @@ def _make_locked(wanted: Wanted, lock: int | None, log: Log, *, fill: bool) -> N
     if decision.action == "remake":
         if decision.reason and (found.stamp or found.packages):
             log(f"{folder.name} is made again: {decision.reason}")
-        _make_anew(wanted, lock, log)
+        # the Python of the one there, if it still serves; the one at work may be that of another environment
+        there = found.python if found.python and not found.python["is_old"] else None
+        _make_anew(wanted, wanted.python or (Path(there["base"]) if there else own_python()), lock, log)
     if fill:
         _fill(wanted, extras, lock, log)
 
 
-def _make_anew(wanted: Wanted, lock: int | None, log: Log) -> None:
-    folder, python = wanted.folder, wanted.python or own_python()
+def _make_anew(wanted: Wanted, python: Path, lock: int | None, log: Log) -> None:
+    folder = wanted.folder
     _write_stamp(folder, {"state": "making", "is_ours": True})
     for each in folder.iterdir():
         if each.name in (_STAMP, _LOCK):

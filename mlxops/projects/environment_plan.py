@@ -24,8 +24,8 @@ class Wanted:
     """An environment to be had in `folder`, with mlxops from `source`: a clone, used where it is, or a wheel.
 
     `light` are the requirements that it has instead of those of mlxops. `backend` is that of MLX, where it is asked
-    for: auto, metal, cpu, cuda12, cuda13. `python` None: the one there is kept while it serves, and a new environment
-    is of the Python at work. `upgrade` asks the index for newer versions, also where nothing is missing.
+    for: auto, metal, cpu, cuda12, cuda13. `python` None: the Python of the one there is kept while it serves, and a new
+    environment is of the Python at work. `upgrade` asks the index for newer versions, also where nothing is missing.
     """
 
     folder: Path

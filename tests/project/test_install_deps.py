@@ -208,6 +208,8 @@ def test_another_backend_takes_the_library_of_the_one_before_out(
     for chosen in ("cpu", "cuda13"):
         wanted = Wanted(folder=tmp_path / "env", source=source, backend=chosen)
         environment.make(wanted, log=said.append)
+        # made again it is of the same Python, whichever is at work then
+        monkeypatch.setattr(environment, "own_python", lambda: Path("/nowhere/python"))
         (library,) = wanted.folder.glob("lib/python*/site-packages/mlx/lib/libmlx.so")
         found.append(
             (library.read_text(), "mlx-cpu==1" in environment.lock_of(wanted.folder), environment.is_ready(wanted))
