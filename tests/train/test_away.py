@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import registry_faults
 import training_runs
-from training_runs import RUN, assert_exact, lora, straight
+from training_runs import RUN, assert_exact, lora, straight, straight_project
 
 from mlxops import registry
 
@@ -47,11 +47,9 @@ def history(project: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, list[tuple[Any, ...]]]:
+def undisturbed(tiny_model: Path) -> dict[str, list[tuple[Any, ...]]]:
     """The history of the run that nothing befell."""
-    project = training_runs.make_project(tmp_path_factory.mktemp("undisturbed") / "project", tiny_model)
-    assert lora(project, *RUN).code == 0
-    return history(project)
+    return history(straight_project(tiny_model, *RUN))
 
 
 def waiting(project: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import training_runs
 from commands import Ended, run_python
+from shared_folders import Shared
 from training_runs import CHECKPOINT, LOADING, STEP, Command, assert_exact, lora, pause_before, straight
 
 from mlxops import registry
@@ -44,10 +46,15 @@ def project(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def recorded(project: Path) -> Path:
-    """A project with a run that was killed in step 6, whose attempt still stands open."""
-    lora(project, *RUN, first=partial(training_runs.signal_itself, signal.SIGKILL, STEP, 6))
-    return project
+def recorded(project: Path, tiny_model: Path, shared: Shared) -> Path:
+    """The same with a run that was killed in step 6, whose attempt still stands open."""
+
+    def train(folder: Path) -> None:
+        made = training_runs.make_project(folder / "project", tiny_model)
+        lora(made, *RUN, first=partial(training_runs.signal_itself, signal.SIGKILL, STEP, 6))
+
+    made = shared("killed-in-step-6", train) / "project"
+    return Path(shutil.copytree(made, project, symlinks=True, dirs_exist_ok=True))
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import training_runs
 from damage import flip, forget, remove, truncate
-from training_runs import STEP, assert_exact, attempts, lora, straight
+from shared_folders import Shared
+from training_runs import STEP, assert_exact, attempts, copy_project, lora, straight, straight_project
 
 from mlxops import registry
 
@@ -29,19 +29,16 @@ RUN = (*training_runs.RUN, "--steps-per-eval", "12")
 ADAPTER, STATE = "0000008_adapters.safetensors", "0000008_state.safetensors"
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A project with a run that was killed in step 11."""
-    project = training_runs.make_project(tmp_path_factory.mktemp("killed") / "project", tiny_model)
-    ended = lora(project, *RUN, first=partial(training_runs.signal_itself, signal.SIGKILL, STEP, 11))
-    assert ended.code == -signal.SIGKILL
-    return project
-
-
 @pytest.fixture
-def project(tmp_path: Path, killed: Path) -> Path:
-    """A copy of that project."""
-    return Path(shutil.copytree(killed, tmp_path / "trained", symlinks=True))
+def project(tmp_path: Path, tiny_model: Path, shared: Shared) -> Path:
+    """A copy of a project with a run that was killed in step 11."""
+
+    def train(folder: Path) -> None:
+        made = training_runs.make_project(folder / "project", tiny_model)
+        ended = lora(made, *RUN, first=partial(training_runs.signal_itself, signal.SIGKILL, STEP, 11))
+        assert ended.code == -signal.SIGKILL
+
+    return copy_project(shared("killed-in-step-11", train) / "project", tmp_path / "trained")
 
 
 @pytest.fixture
@@ -58,18 +55,24 @@ def empty(name: str, folder: Path) -> None:
 # damaged checkpoints -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [ADAPTER, STATE])
-@pytest.mark.parametrize("damage", [flip, truncate, empty, remove])
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(
-    project: Path, folder: Path, tiny_model: Path, damage: Callable[[str, Path], None], name: str
+    project: Path, folder: Path, tiny_model: Path
 ) -> None:
-    damage(name, folder)
+    every = [(damage, name) for name in (ADAPTER, STATE) for damage in (flip, truncate, empty, remove)]
+    for damage, name in every:
+        damage(name, folder)
+        # killed as the checkpoint at 8 is there again
+        ended = lora(project, *RUN, first=partial(training_runs.signal_itself, signal.SIGKILL, STEP, 5))
+        assert f"the checkpoint at iteration 8 cannot be used and is set aside: {name}" in ended.said
+        aside = folder / f"{STATE if (name, damage) != (STATE, remove) else ADAPTER}.corrupt"
+        assert (aside.exists(), attempts(project, "run")[-1]["from_iteration"]) == (True, 4)
+        for path in folder.glob("*.corrupt"):
+            path.unlink()
+    lora(project, *RUN)
 
-    ended = lora(project, *RUN)
-
-    assert f"the checkpoint at iteration 8 cannot be used and is set aside: {name}" in ended.said
-    assert (folder / f"{STATE if (name, damage) != (STATE, remove) else ADAPTER}.corrupt").exists()
-    assert attempts(project, "run")[-1]["from_iteration"] == 4
+    with registry.open_read_only(project / "runs.db") as db:
+        events = registry.events_of(db, registry.find_run(db, "run")["id"])
+    assert [event["iteration"] for event in events if event["kind"] == "damaged"] == [8] * len(every)
     assert_exact(project, straight(tiny_model, *RUN))
 
 
@@ -82,16 +85,6 @@ def test_without_a_whole_checkpoint_it_begins_anew_and_says_so(project: Path, fo
     assert "resumes from the beginning" in ended.said
     assert attempts(project, "run")[-1]["start_kind"] == "fresh"
     assert_exact(project, straight(tiny_model, *RUN))
-
-
-def test_a_damaged_checkpoint_stands_in_the_history(project: Path, folder: Path) -> None:
-    flip(STATE, folder)
-    lora(project, *RUN)
-
-    with registry.open_read_only(project / "runs.db") as db:
-        events = registry.events_of(db, registry.find_run(db, "run")["id"])
-
-    assert [event["iteration"] for event in events if event["kind"] == "damaged"] == [8]
 
 
 # lost and moved ------------------------------------------------------------------------------------------------------
@@ -109,8 +102,9 @@ def test_a_run_whose_registry_is_gone_is_taken_from_its_folder(project: Path, ti
     assert got["metrics"] == {key: value for key, value in expected["metrics"].items() if key[1] > 8}
 
 
-def test_a_finished_run_whose_registry_is_gone_is_finished(project: Path, folder: Path) -> None:
-    lora(project, *RUN)
+def test_a_finished_run_whose_registry_is_gone_is_finished(tmp_path: Path, tiny_model: Path) -> None:
+    project = copy_project(straight_project(tiny_model, *RUN), tmp_path / "finished")
+    folder = project / "adapters" / "run"
     before = training_runs.contents(folder)
     forget(project)
 
@@ -144,27 +138,27 @@ def test_a_project_that_was_moved_goes_on_exactly(project: Path, tiny_model: Pat
 # full disks and read-only folders ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("place", "call"),
-    [
-        pytest.param("mlxops.tensors:write", 1, id="in the adapter"),
-        pytest.param("mlxops.tensors:write", 2, id="in the state"),
-        pytest.param("shutil:copyfile", 1, id="in the copy on offer"),
-    ],
-)
+WRITING = {
+    "in the adapter": ("mlxops.tensors:write", 1),
+    "in the state": ("mlxops.tensors:write", 2),
+    "in the copy on offer": ("shutil:copyfile", 1),
+}
+"""Where the first checkpoint stops: the nth call of a function."""
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(
-    project: Path, folder: Path, tiny_model: Path, place: str, call: int
+    project: Path, folder: Path, tiny_model: Path
 ) -> None:
     before = training_runs.contents(folder, "*.safetensors")
 
-    failed = lora(project, *RUN, first=partial(training_runs.fill_the_disk_during, place, call))
-    after = training_runs.contents(folder, "*.safetensors")
+    for place, call in WRITING.values():
+        failed = lora(project, *RUN, first=partial(training_runs.fill_the_disk_during, place, call))
+        assert failed.code == 1
+        assert "the checkpoint of iteration 12 could not be written to" in failed.said
+        assert "make room there" in failed.said
+        assert training_runs.contents(folder, "*.safetensors") == before
     lora(project, *RUN)
 
-    assert failed.code == 1
-    assert "the checkpoint of iteration 12 could not be written to" in failed.said
-    assert "make room there" in failed.said
-    assert after == before
     assert_exact(project, straight(tiny_model, *RUN))
 
 
@@ -192,35 +186,22 @@ def _fill_the_disk_at_a_report(log: Path) -> None:
     training_runs.act_before("mlxops.registry.entries:record_report", fill, call=1)
 
 
-def test_a_disk_that_is_full_from_the_start_is_no_bug(project: Path, tiny_model: Path) -> None:
-    failed = lora(project, *RUN, first=partial(training_runs.limit_files, 8192))
-    lora(project, *RUN)
-
-    assert failed.code == 1
-    assert "bug" not in failed.said
-    assert_exact(project, straight(tiny_model, *RUN))
-
-
-@pytest.mark.parametrize("read_only", [".", "adapters/run", ".mlxops"])
-def test_a_read_only_folder_is_named_and_nothing_in_it_changes(
-    project: Path, folder: Path, tiny_model: Path, read_only: str
-) -> None:
+def test_a_read_only_folder_is_named_and_nothing_in_it_changes(project: Path, folder: Path, tiny_model: Path) -> None:
     before = training_runs.contents(folder)
-    changed = [project / read_only, *(path for path in (project / read_only).iterdir() if path.is_file())]
-    modes = {path: path.stat().st_mode for path in changed}
 
-    for path in changed:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    failed = lora(project, *RUN, first=training_runs.obey_permissions)
-    after = training_runs.contents(folder)
-    for path in changed:
-        path.chmod(modes[path])
+    for read_only in (".", "adapters/run", ".mlxops"):
+        changed = [project / read_only, *(path for path in (project / read_only).iterdir() if path.is_file())]
+        modes = {path: path.stat().st_mode for path in changed}
+        for path in changed:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        failed = lora(project, *RUN, first=training_runs.obey_permissions)
+        for path in changed:
+            path.chmod(modes[path])
+        assert (failed.code, "bug" in failed.said) == (1, False), failed.said
+        assert str(project if read_only == "." else project / read_only) in failed.said
+        assert training_runs.contents(folder) == before
     lora(project, *RUN)
 
-    assert failed.code == 1
-    assert "bug" not in failed.said
-    assert str(project if read_only == "." else project / read_only) in failed.said
-    assert after == before
     assert_exact(project, straight(tiny_model, *RUN))
 
 
