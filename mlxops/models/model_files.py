@@ -17,6 +17,8 @@ from mlxops.models.weight_files import disk_errors
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_ANOTHER = "`--output` takes another folder; `inv model.remove` removes a model"
+
 
 @contextmanager
 def new_folder(target: Path, *, replaces: bool = False) -> Iterator[Path]:
@@ -77,7 +79,7 @@ def _rename(filling: Path, target: Path) -> None:
 def refuse_existing(target: Path) -> None:
     """Raise `Refused` if there is something of this name, even a link that leads nowhere."""
     if os.path.lexists(target):
-        raise Refused(f"{str(target)!r} is there already", hint="choose another name, or remove it first")
+        raise Refused(f"{str(target)!r} is there already", hint=_ANOTHER)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

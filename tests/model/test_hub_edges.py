@@ -180,12 +180,13 @@ def test_a_model_whose_tensors_mlx_lm_rearranges_is_converted_with_the_same_numb
     there.add("org/experts", theirs, tags=of_others)
     there.add("org/plain", tiny_model, tags=of_others)
 
-    code, _, err = mlxops("download-model org/experts")
+    code, out, err = mlxops("download-model org/experts")
     again = mlxops("download-model org/experts --json")
     plain = mlxops("download-model org/plain")
     whole = mlxops("model.verify --all")
 
     assert (code, "it is converted after the download" in err, plain[0]) == (0, True, 0), err
+    assert ("downloaded and converted" in out, "and converted" in plain[1]) == (True, False)
     ours, original = (dict(mx.load(str(folder / WEIGHTS))) for folder in (Path("models/experts"), tiny_experts))
     assert ours.keys() == original.keys()
     assert all(mx.array_equal(ours[name], array) for name, array in original.items())

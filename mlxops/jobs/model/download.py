@@ -70,6 +70,7 @@ class DownloadResult:
     parameters: int
     bytes: int
     quantization: str | None
+    is_converted: bool
 
     def to_json(self) -> registry.JsonObject:
         """All of it as values that JSON has."""
@@ -244,4 +245,5 @@ def _result(plan: DownloadPlan, info: ModelInfo, *, was_there: bool) -> Download
         parameters=info.parameters,
         bytes=info.bytes,
         quantization=convert.quantization(info),
+        is_converted=provenance.read(plan.target, ConvertedModel) is not None,
     )

@@ -24,5 +24,12 @@ def result(result: DownloadResult, console: Console) -> None:
     ]
     if result.quantization is not None:
         pairs.append(("numbers", result.quantization))
-    title = f"{words.visible(result.path)}: {'there already, as the hub has it' if result.was_there else 'downloaded'}"
+    state = "downloaded and converted" if result.is_converted else "downloaded"
+    if result.was_there:
+        state = (
+            "there already, converted from what the hub has"
+            if result.is_converted
+            else "there already, as the hub has it"
+        )
+    title = f"{words.visible(result.path)}: {state}"
     tables.facts(title, pairs, [f"`inv lora --model {shlex.quote(result.typed)}` trains it"], console)
