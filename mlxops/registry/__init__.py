@@ -11,6 +11,7 @@ from mlxops.registry.benchmarks import (
     benchmark_summary,
     mark_interrupted,
     record_benchmark,
+    speeds_of,
     trials_of,
 )
 from mlxops.registry.checkpoints import (
@@ -247,6 +248,7 @@ __all__ = [
     "schema",
     "set_tags",
     "speeds_here",
+    "speeds_of",
     "start_attempt",
     "summary_columns",
     "summary_of",

@@ -108,6 +108,23 @@ def benchmark_summary(db: Registry, benchmark_id: int) -> list[BenchmarkSummaryV
     )
 
 
+def speeds_of(db: Registry, run_id: int) -> list[BenchmarkSummaryView]:
+    """How fast a run's adapter read and wrote, in tokens per second: its benchmarks from old to new."""
+    return db.rows(
+        """
+        SELECT benchmark_summary.*
+        FROM benchmarks
+        CROSS JOIN benchmark_summary ON benchmark_summary.id = benchmarks.id
+        WHERE benchmarks.run_id = ?
+            AND benchmark_summary.metric IN ('prompt_tokens_per_second', 'generation_tokens_per_second')
+        ORDER BY benchmarks.id, context_tokens, prompt_tokens, benchmark_summary.generated_tokens, batch_size,
+            metric DESC
+        """,
+        (run_id,),
+        of=BenchmarkSummaryView,
+    )
+
+
 def trials_of(db: Registry, benchmark_id: int) -> list[TrialRow]:
     """The trials of a benchmark in their order."""
     return db.rows("SELECT * FROM trials WHERE benchmark_id = ? ORDER BY trial", (benchmark_id,), of=TrialRow)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import sqlite3
@@ -87,12 +88,16 @@ def test_of_lists_each_combination_is_timed_in_turn(mlxops: Typed, tuned_project
 
 @pytest.mark.slow
 def test_a_run_is_timed_with_its_adapter_and_belongs_to_it(mlxops: Typed, tuned_project: Path) -> None:
-    code, out, _ = mlxops(f"benchmark --run tuned:4 {SMALL} --prompt-tokens 2")
+    code, out, _ = mlxops(f"benchmark --run tuned:4 {SMALL}")
 
     (found,) = rows("SELECT DISTINCT run, model, adapter_path FROM benchmark_summary")
     assert (code, found["run"], found["model"]) == (0, "tuned", "models/tiny")
     assert found["adapter_path"].endswith("0000004_adapters.safetensors")
     assert out.startswith("models/tiny with tuned:4\n")
+    shown = mlxops("run.show tuned")[1]
+    assert re.search(r"\nbenchmarks\n.*: 5 prompt tokens, 4 made, read [\d.,]+ ± [\d.]+ tokens/s, made ", shown), shown
+    (read, _) = json.loads(mlxops("run.show tuned --json")[1])["benchmarks"]
+    assert (read["metric"], read["trials"]) == ("prompt_tokens_per_second", 3)
 
 
 @pytest.mark.slow

@@ -221,6 +221,7 @@ def test_the_page_of_a_run_tells_all_of_it() -> None:
         "identity of models/small",
         "resumes from iteration 50",
         "perplexity 6.000 ± 0.250 14.000",
+        "64 prompt tokens, 32 made tokens/s made 3 90.000 ± 0.000 90.000 90.000",
         "base model I do not know.",
         "swift from iteration 50, interrupted at 60 of 100",
         "inv lora --new --model models/small",

@@ -11,6 +11,7 @@ from mlxops.jobs import commands
 from mlxops.projects.invocation import Invocation
 from mlxops.registry import (
     AttemptRow,
+    BenchmarkSummaryView,
     CheckpointRow,
     EventView,
     FamilyMember,
@@ -39,6 +40,7 @@ class RunDetails:
     evaluations: Sequence[ScoredEvaluation] = ()
     answers: Sequence[GivenAnswer] = ()
     verdicts: Sequence[GivenVerdict] = ()
+    benchmarks: Sequence[BenchmarkSummaryView] = ()
     lineage: Sequence[FamilyMember] = ()
     attempts: Sequence[AttemptRow] = ()
     checkpoints: Sequence[CheckpointRow] = ()
@@ -62,6 +64,7 @@ def run(invocation: Invocation, name: str, defaults: LoraConfig) -> RunDetails:
             evaluations=registry.evaluations_of(db, found["id"]),
             answers=registry.last_answers(db, found["id"], _ANSWERS),
             verdicts=registry.verdicts_of(db, found["id"]),
+            benchmarks=registry.speeds_of(db, found["id"]),
             lineage=registry.family_of(db, found["id"]),
             attempts=registry.attempts_of(db, found["id"]),
             checkpoints=registry.checkpoints_of(db, found["id"]),

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mlxops import words
+from mlxops.ui.run.results import shape_in_words
 from mlxops.ui.terminal import tables
 
 if TYPE_CHECKING:
@@ -84,12 +85,9 @@ def _tables(result: Result, console: Console) -> None:
     about = f"{words.visible(result.device)}, MLX {result.versions.get('mlx', words.NOTHING)}"
     console.print(Text(f"{about}; loaded in {words.duration(result.load_seconds)}"), soft_wrap=True)
     by_shape = [(shape, list(rows)) for shape, rows in groupby(result.figures, key=_SHAPE)]
-    for (context, prompt, generated, batch), rows in by_shape:
-        parts = [words.plural(prompt, "prompt token"), f"{words.count(generated)} made"]
-        parts += [f"after {words.count(context)} of context"] if context else []
-        parts += [f"{words.count(batch)} at a time"] if batch > 1 else []
+    for shape, rows in by_shape:
         console.print()
-        console.print(tables.heading(", ".join(parts)), soft_wrap=True)
+        console.print(tables.heading(shape_in_words(*shape)), soft_wrap=True)
         found = {row["metric"]: row for row in rows}
         lines = [_line(metric, found[metric]) for metric in _FIGURES if metric in found]
         tables.print_table(("figure", "mean", "± deviation", "p50", "p90", "p99"), lines, console)

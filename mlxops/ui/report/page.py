@@ -20,7 +20,7 @@ from mlxops.ui.charts import figures
 from mlxops.ui.charts import svg as report_svg
 from mlxops.ui.report import comparison
 from mlxops.ui.report import phrases as sentences
-from mlxops.ui.run.results import measured
+from mlxops.ui.run.results import measured, shape_in_words
 
 if TYPE_CHECKING:
     from mlxops.jobs.run.comparison import Comparison
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlxops.jobs.run.show import RunDetails
     from mlxops.registry import (
         AttemptRow,
+        BenchmarkSummaryView,
         CheckpointRow,
         ComparedScore,
         EventView,
@@ -159,6 +160,11 @@ def _content(found: ReportedRun) -> JsonObject:
         ],
         "verdicts": table(
             ("when", "iteration", "verdict", "asked", "answered", "note"), map(_verdict, details.verdicts), (1,)
+        ),
+        "benchmarks": table(
+            ("when", "request", "figure", "trials", "mean ± deviation", "lowest", "highest"),
+            map(_speed, details.benchmarks),
+            (3, 4, 5, 6),
         ),
         "events": table(
             ("when", "iteration", "", "what"), map(_event, details.events), (1,)
@@ -347,6 +353,19 @@ def _scores(evaluations: Iterable[ScoredEvaluation]) -> Iterable[list[str]]:
 def _verdict(row: GivenVerdict) -> list[str]:
     said = [sentences.lines(text) for text in (row["prompt"], row["answer"], row["note"] or "")]
     return [sentences.when(row["created_at"]), words.count(row["iteration"]), row["verdict"], *said]
+
+
+def _speed(row: BenchmarkSummaryView) -> list[str]:
+    shape = (row["context_tokens"], row["prompt_tokens"], row["generated_tokens"], row["batch_size"])
+    return [
+        sentences.when(row["created_at"]),
+        shape_in_words(*shape),
+        "tokens/s read" if row["metric"] == "prompt_tokens_per_second" else "tokens/s made",
+        words.count(row["trials"]),
+        measured(row["mean"], row["standard_deviation"]),
+        words.number(row["lowest"]),
+        words.number(row["highest"]),
+    ]
 
 
 def _event(row: EventView) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,7 +14,7 @@ from rich.text import Text
 from mlxops import words
 
 if TYPE_CHECKING:
-    from mlxops.registry import GivenAnswer, GivenVerdict, ScoredEvaluation
+    from mlxops.registry import BenchmarkSummaryView, GivenAnswer, GivenVerdict, ScoredEvaluation
 
 _VERDICTS = 5
 
@@ -55,6 +57,36 @@ def verdicts(given: Sequence[GivenVerdict], console: Console, now: datetime) -> 
         note = f": {words.visible(each['note'])}" if each["note"] else ""
         line.append(f" ({words.age(each['created_at'], now)}{where}{note})", "dim")
         console.print(line, soft_wrap=not console.is_terminal)
+
+
+def benchmarks(speeds: Sequence[BenchmarkSummaryView], console: Console, now: datetime) -> None:
+    """How fast the run's model read and wrote, a line for each shape of a request; nothing where none was timed."""
+    if not speeds:
+        return
+    console.print()
+    console.print(Text("benchmarks", style="bold"))
+    for (_, *shape), rows in groupby(speeds, key=_SHAPE):
+        found = list(rows)
+        line = Text(f"{words.age(found[0]['created_at'], now)}: {shape_in_words(*shape)}")
+        for each in found:
+            what = "read" if each["metric"] == "prompt_tokens_per_second" else "made"
+            line.append(f", {what} {measured(each['mean'], each['standard_deviation'])} tokens/s")
+        console.print(line, soft_wrap=True)
+
+
+_SHAPE = itemgetter("id", "context_tokens", "prompt_tokens", "generated_tokens", "batch_size")
+
+
+def shape_in_words(context: int, prompt: int, generated: int, batch: int) -> str:
+    """The shape of a request.
+
+    >>> shape_in_words(1024, 512, 128, 2)
+    '512 prompt tokens, 128 made, after 1,024 of context, 2 at a time'
+    """
+    parts = [words.plural(prompt, "prompt token"), f"{words.count(generated)} made"]
+    parts += [f"after {words.count(context)} of context"] if context else []
+    parts += [f"{words.count(batch)} at a time"] if batch > 1 else []
+    return ", ".join(parts)
 
 
 def measured(value: float | None, standard_error: float | None) -> str:

@@ -50,6 +50,7 @@ def run(details: RunDetails, console: Console, now: datetime) -> None:
     console.print(chart, soft_wrap=True)
     results.results(details.evaluations, details.answers, console, now)
     results.verdicts(details.verdicts, console, now)
+    results.benchmarks(details.benchmarks, console, now)
     if details.events:
         _section("last events", console)
         console.print(*lines.events(details.events[-8:], now), sep="\n", soft_wrap=True)
