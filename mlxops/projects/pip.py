@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -48,6 +49,8 @@ _FOR_UV = {
 
 _MACOS = "Library/Application Support/pip/pip.conf"
 _CONFIG_FILES = ("/etc/pip.conf", f"/{_MACOS}", "~/.pip/pip.conf", f"~/{_MACOS}")
+
+_OLDEST_UV = (0, 5)
 
 # Downloads that are worth a line, in MB, and how much of pip's last lines is shown when it fails.
 _LARGE, _SHOWN, _WIDTH = 20.0, 8, 300
@@ -123,8 +126,19 @@ def what_helps(error_number: int | None) -> str | None:
 
 
 def uv() -> str | None:
-    """The program uv, which installs faster than pip; None where it is not there."""
-    return shutil.which("uv")
+    """The program uv, which installs faster than pip; None where it is not there, or too old for the options used."""
+    found = shutil.which("uv")
+    return found if found and _is_new(found) else None
+
+
+@lru_cache
+def _is_new(program: str) -> bool:
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
+    except OSError:
+        return False
+    version = re.match(r"uv (\d+)\.(\d+)", said)
+    return version is not None and (int(version[1]), int(version[2])) >= _OLDEST_UV
 
 
 def install(

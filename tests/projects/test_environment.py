@@ -255,6 +255,20 @@ def test_uv_is_told_what_a_person_has_set_for_pip(settings: dict[str, str], opti
     assert pip._for_uv(settings) == options
 
 
+@pytest.mark.parametrize(
+    ("says", "is_used"), [("uv 0.13.9 (abc 2026-11-01)", True), ("uv 0.4.30", False), ("another program", False)]
+)
+def test_a_uv_that_is_too_old_is_left_alone(
+    says: str, is_used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "uv"
+    program.write_text(f"#!/bin/sh\necho '{says}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert pip.uv() == (str(program) if is_used else None)
+
+
 def test_what_is_set_for_pip_is_read_from_files_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
