@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import training_runs
 from safetensors.numpy import load_file, save_file
+from shared_folders import Shared
 from small_trainings import Heard, adapter_bytes, row, settings, train_small, work
 from training_runs import attempts, lora
 
@@ -143,13 +144,28 @@ ABSURD = (
 """The learning rate is multiplied by 1e9 after each step: the first two updates do no harm, the third spoils all."""
 
 
-@pytest.fixture
-def project(tmp_path: Path, tiny_model: Path) -> Path:
-    """A project to train in."""
-    made = training_runs.make_project(tmp_path / "trained", tiny_model)
+def make_project(folder: Path, model: Path) -> Path:
+    made = training_runs.make_project(folder, model)
     recipe = "optimizer: sgd\nlr_schedule: {name: exponential_decay, arguments: [1e-9, 1e9]}\n"
     (made / "recipe.yaml").write_text(recipe)
     return made
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_model: Path) -> Path:
+    """A project to train in."""
+    return make_project(tmp_path / "trained", tiny_model)
+
+
+@pytest.fixture
+def diverged(shared: Shared, tiny_model: Path) -> Path:
+    """A project whose run diverged, and what it said and its exit code; a test that trains copies it."""
+
+    def train(folder: Path) -> None:
+        ended = lora(make_project(folder / "project", tiny_model), *ABSURD)
+        (folder / "ended.json").write_text(json.dumps([ended.code, ended.said]))
+
+    return shared("diverged", train) / "project"
 
 
 def rows_of(project: Path) -> tuple[dict[str, Any], dict[int, str], list[dict[str, Any]]]:
@@ -161,11 +177,11 @@ def rows_of(project: Path) -> tuple[dict[str, Any], dict[int, str], list[dict[st
 
 
 @pytest.mark.slow
-def test_an_absurd_learning_rate_ends_with_a_sentence_and_a_finite_adapter(project: Path) -> None:
-    ended = lora(project, *ABSURD)
+def test_an_absurd_learning_rate_ends_with_a_sentence_and_a_finite_adapter(diverged: Path) -> None:
+    ended = training_runs.Ended(*json.loads((diverged.parent / "ended.json").read_text()))
 
-    run, status, events = rows_of(project)
-    folder = project / "adapters" / "run"
+    run, status, events = rows_of(diverged)
+    folder = diverged / "adapters" / "run"
     assert (ended.code, run["status"], run["iteration"]) == (1, "failed", 2)
     assert status == {1: "whole", 2: "whole", 3: "corrupt"}
     assert "(rows data/train.jsonl:" in ended.said
@@ -174,7 +190,7 @@ def test_an_absurd_learning_rate_ends_with_a_sentence_and_a_finite_adapter(proje
     assert [each["iteration"] for each in events if each["kind"] == "skipped"] == [4, 5, 6, 7, 8]
     assert (folder / "adapters.safetensors").read_bytes() == adapter_bytes(folder, 2)
     assert all(np.isfinite(each).all() for each in offered(folder).values())
-    assert attempts(project, "run")[-1]["end_reason"] == "diverged"
+    assert attempts(diverged, "run")[-1]["end_reason"] == "diverged"
 
 
 @pytest.mark.slow
@@ -188,15 +204,16 @@ def test_a_learning_rate_of_a_million_ends_with_1_and_offers_nothing(project: Pa
 
 
 @pytest.mark.slow
-def test_the_same_command_after_a_divergence_says_so_and_comes_to_the_same_end(project: Path) -> None:
-    first = lora(project, *ABSURD)
+def test_the_same_command_after_a_divergence_says_so_and_comes_to_the_same_end(diverged: Path, tmp_path: Path) -> None:
+    project = training_runs.copy_project(diverged, tmp_path / "copy")
+    code, said = json.loads((diverged.parent / "ended.json").read_text())
     before = training_runs.contents(project / "adapters" / "run", "*[0-9]_*.safetensors")
 
     again = lora(project, *ABSURD)
 
-    assert (first.code, again.code) == (1, 1)
+    assert (code, again.code) == (1, 1)
     assert "warning: it diverged when it last came this way" in again.said
-    assert first.said.splitlines()[-2:] == again.said.splitlines()[-2:]
+    assert said.splitlines()[-2:] == again.said.splitlines()[-2:]
     assert [each["from_iteration"] for each in attempts(project, "run")] == [0, 2]
     assert training_runs.contents(project / "adapters" / "run", "*[0-9]_*.safetensors") == before
 
@@ -212,17 +229,16 @@ def test_weights_spoilt_by_the_last_update_are_a_failed_run(project: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [2, 5, 8])
-def test_a_divergence_that_was_killed_on_its_way_comes_to_the_same_end(project: Path, step: int) -> None:
-    killed = lora(
-        project,
-        *ABSURD,
-        first=partial(training_runs.signal_itself, signal.SIGKILL, "mlxops.training.step:Trainer.accumulate", step),
-    )
+def test_a_divergence_that_was_killed_on_its_way_comes_to_the_same_end(project: Path) -> None:
+    # before the weights are spoilt, as they first are, and on the last of the steps that decide
+    for step in (2, 4, 5):
+        killed = lora(
+            project, *ABSURD, first=partial(training_runs.signal_itself, signal.SIGKILL, training_runs.STEP, step)
+        )
+        assert killed.code == -signal.SIGKILL, killed.said
     lora(project, *ABSURD)
 
     run, status, _ = rows_of(project)
-    assert killed.code == -signal.SIGKILL
     assert (run["status"], run["iteration"]) == ("failed", 2)
     assert status == {1: "whole", 2: "whole", 3: "corrupt"}
 
