@@ -67,6 +67,9 @@ def check(file: Path, model: Path, *, near: bool) -> None:
 def main() -> None:
     """Measure each in a process of its own, or be one of them."""
     model = Path(sys.argv[1]).resolve()
+    if len(sys.argv) > 2 and sys.argv[2] == "write":
+        write(Path(sys.argv[3]), int(sys.argv[4]))
+        return
     if len(sys.argv) > 2 and sys.argv[2] in WAYS:
         what, file = sys.argv[2], Path(sys.argv[3])
         start = time.perf_counter()
@@ -78,7 +81,8 @@ def main() -> None:
     rows, rounds = (int(sys.argv[place]) if len(sys.argv) > place else usual for place, usual in ((2, 100_000), (3, 3)))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"
-        write(file, rows)
+        # in a process of its own too: what starts others hands its memory down to them as theirs
+        subprocess.run([sys.executable, __file__, str(model), "write", str(file), str(rows)], check=True)
         print(f"{rows:,} rows, {file.stat().st_size / 1e6:.1f} MB, tokenizer of {model.name}, {rounds} rounds")
         _compare(model, file, rounds)
 

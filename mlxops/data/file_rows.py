@@ -18,6 +18,7 @@ from mlxops.data.formats import Record, Unusable, parse
 from mlxops.errors import BadRequest
 
 PLAIN = (".jsonl", ".ndjson", ".json")
+_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 GZIPPED = tuple(f"{ending}.gz" for ending in PLAIN)
 
 
@@ -77,15 +78,15 @@ def raw_rows(file: Path, shown: str) -> Iterator[tuple[str, bytes]]:
     """The rows of a file that can be read, each with its name and as one line of bytes; blank lines are left out."""
     with file.open("rb") as plain:
         is_packed = plain.read(2) == file_types.GZIP
-    with gzip.open(file) if is_packed else file.open("rb") as stream:
+    # of a damaged file the rows before the damage can be read
+    with gzip.open(file) if is_packed else file.open("rb") as stream, suppress(json_array.BrokenArray, *_DAMAGED):
         head = stream.read(file_types.HEAD)
         stream.seek(0)
         if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-            with suppress(json_array.BrokenArray):  # the rows before that can be read
-                for element in json_array.elements(stream):
-                    # between the values of JSON a line break is nothing but space
-                    line = element.text.replace(b"\r", b" ").replace(b"\n", b" ")
-                    yield f"{shown} row {element.number}", line + b"\n"
+            for element in json_array.elements(stream):
+                # between the values of JSON a line break is nothing but space
+                line = element.text.replace(b"\r", b" ").replace(b"\n", b" ")
+                yield f"{shown} row {element.number}", line + b"\n"
             return
         for number, raw in enumerate(stream, 1):
             line = raw.removeprefix(codecs.BOM_UTF8)
@@ -106,7 +107,7 @@ def _read_gzip(stream: IO[bytes], file: Path, shown: str, findings: Findings) ->
             for record in _read_rows(unpacked, head, shown, findings):
                 count += 1  # those before a damage are counted
                 yield record
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except _DAMAGED as error:
         findings.problems.append(f"{shown}: the gzip file is damaged or cut off after {count:,} rows ({error})")
         findings.hints.append("copy or download the file again")
 

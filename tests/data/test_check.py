@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,18 @@ def test_of_an_array_that_is_cut_off_the_rows_before_are_kept(mlxops: Typed) -> 
 
     assert (code, err) == (2, "")
     assert [json.loads(line)["text"] for line in Path("rows.jsonl").read_text().splitlines()] == ["one", "two"]
+
+
+def test_of_a_gzip_file_that_is_cut_off_the_rows_before_are_kept(mlxops: Typed) -> None:
+    rows = [as_line({"text": f"row {number}: {number * 7919 % 1000}"}) for number in range(20_000)]
+    Path("rows.jsonl.gz").write_bytes(gzip.compress(b"".join(rows))[:-20_000])
+
+    code, out, err = mlxops("data.check rows.jsonl.gz --fix rows.jsonl --json")
+
+    kept = Path("rows.jsonl").read_bytes()
+    assert (code, err) == (2, "")
+    assert kept == b"".join(rows[: json.loads(out)["rows"]["rows.jsonl.gz"]])
+    assert kept.count(b"\n") > 1000
 
 
 def test_secrets_are_never_printed_whole(mlxops: Typed) -> None:

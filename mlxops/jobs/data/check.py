@@ -128,7 +128,7 @@ def check(invocation: Invocation, config: CheckDataConfig, progress: Progress) -
         found.notes.append(f"like rows were looked for among the first {NEAR_ROWS:,} rows")
     if model:
         _check_together(model, found, there[0][2])
-    removed = repair(there, target, path.is_dir(), found.removed or {}) if target else {}
+    removed = repair(there, target, path.is_dir(), found.removed or {}, found.rows) if target else {}
     return CheckedData(
         data=project.relative(path),
         model=project.relative(model.folder) if model else None,

@@ -24,14 +24,21 @@ def target_of(project: Project, fix: str | None) -> Path | None:
 
 
 def repair(
-    there: Sequence[tuple[reading.Use, Path, str]], target: Path, is_folder: bool, removed: Mapping[str, str]
+    there: Sequence[tuple[reading.Use, Path, str]],
+    target: Path,
+    is_folder: bool,
+    removed: Mapping[str, str],
+    rows: Mapping[str, int],
 ) -> dict[str, int]:
-    """Write the rows that stay, byte for byte, each file whole or not at all; how many went, by kind."""
+    """Write the rows that stay, byte for byte, each file whole or not at all; how many went, by kind.
+
+    `rows` counts the rows of each file that can be read.
+    """
     gone: Counter[str] = Counter()
     try:
         with ExitStack() as stack:
             for use, file, shown in there:
-                if shown in removed:
+                if shown in removed and not rows.get(shown):
                     raise BadRequest(f"{shown} cannot be repaired: it has no rows that can be read")
                 place = target / f"{use}.jsonl" if is_folder else target
                 place.parent.mkdir(parents=True, exist_ok=True)
