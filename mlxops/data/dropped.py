@@ -75,5 +75,7 @@ def _depends_on_words(template: ChatTemplate, record: Record, position: int, las
 
 def _drops_a_thought(message: Message, text: str) -> bool:
     thoughts = [str(message[name]).strip() for name in _THOUGHTS if message.get(name)]
+    if not thoughts and _END_OF_THOUGHT not in message["content"]:
+        return False
     in_content = message["content"].rpartition(_END_OF_THOUGHT)[0].partition("<think>")[2].strip()
     return not all(thought in text for thought in [*thoughts, in_content])

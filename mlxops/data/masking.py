@@ -72,8 +72,7 @@ class _Place(NamedTuple):
     remainder: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Turn:
+class _Turn(NamedTuple):
     """A turn in the rendering that ends with it.
 
     `start` is where training starts, `words` where the turn's own words end, `closed` where the template's text after

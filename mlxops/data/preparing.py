@@ -197,15 +197,18 @@ def _words(record: Record, text: MaskedText | None, row: Encoded) -> WordTokens 
         return None
     found = []
     place = 0
+    whole, places = text.text, row.places
     trained = dict(zip(text.turns, text.spans, strict=False))
     for position, message in enumerate(record.messages):
-        start, stop = trained.get(position, (place, None))
         words = message["content"].strip()
-        if not message.get("tool_calls"):  # the span of a call is all the assistant's
-            start = text.text.find(words, max(place, start))
+        span = trained.get(position)
+        if span is not None and "tool_calls" in message and message["tool_calls"]:
+            start, stop = span  # the span of a call is all the assistant's
+        else:
+            start = whole.find(words, place if span is None else max(place, span[0]))
             stop = start + len(words)
-        if words and start >= 0 and stop is not None:
-            found.append((message["role"], *encoding.tokens_of((start, stop), row.places)))
+        if start >= 0 and stop > start:
+            found.append((message["role"], *encoding.tokens_of((start, stop), places)))
             place = stop
     return found
 
