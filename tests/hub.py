@@ -1,4 +1,4 @@
-"""A hub on the loopback address that serves models as `huggingface_hub` asks for them: search, repositories, files.
+"""A hub on the loopback address that serves models as `huggingface_hub` asks for them, and takes uploads.
 
 What it holds are real bytes. Large files have a SHA-256 (LFS), small ones the object name that git gives them. Faults
 are put in front of the answers: `hub.faults["config.json"] = [Fault(status=500)]`.
@@ -10,13 +10,15 @@ import hashlib
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import hub_uploads
 
 _PAGE = 3
 
@@ -49,15 +51,21 @@ class Repository:
     tags: list[str] = field(default_factory=lambda: ["mlx", "safetensors", "text-generation"])
     downloads: int = 0
     gated: bool = False
+    private: bool = False
 
     @property
     def newest(self) -> str:
         """The commit that main is at."""
         return list(self.commits)[-1]
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What main holds."""
+        return self.commits[self.newest] if self.commits else {}
+
     def commit(self, files: dict[str, bytes]) -> str:
         """Add a commit with these files changed; its name."""
-        content = {**(self.commits[self.newest] if self.commits else {}), **files}
+        content = {**self.files, **files}
         name = hashlib.sha1(repr(sorted((key, blob_id(value)) for key, value in content.items())).encode()).hexdigest()
         self.commits[name] = content
         return name
@@ -65,10 +73,15 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The repositories by id, the requests that came, and faults by the file, `info` or `search` they stand before."""
+    """The repositories by id, the objects by SHA-256, and the requests that came.
+
+    `faults` come before the answer for a file of that name, for `info` or `search`, or for a kind of request of an
+    upload.
+    """
 
     endpoint: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
 
@@ -85,6 +98,7 @@ class Hub:
     def clear(self) -> None:
         """Forget repositories, requests and faults."""
         self.repositories.clear()
+        self.objects.clear()
         self.requests.clear()
         self.faults.clear()
 
@@ -93,6 +107,11 @@ class Hub:
         files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
         made = self.repositories[repository] = Repository(commits={}, **about)
         made.commit(files)
+        return made
+
+    def make(self, repository: str, *, private: bool) -> Repository:
+        """Hold an empty repository."""
+        made = self.repositories[repository] = Repository(commits={}, private=private)
         return made
 
     def gets(self, name: str) -> list[str | None]:
@@ -125,10 +144,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         asked = urlsplit(self.path)
         path = unquote(asked.path)
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
+        if found := hub_uploads.work(self.hub, self.command, path, self._body()):
+            return self._upload(*found)
         if path == "/api/models":
             return self._search(parse_qs(asked.query))
         parts = path.strip("/").split("/")
@@ -138,6 +165,22 @@ class _Handler(BaseHTTPRequestHandler):
         if parts[2:3] == ["resolve"]:
             return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         return self._send(404, {"error": "not here"}, {"X-Error-Code": "EntryNotFound"})
+
+    def _upload(self, kind: str, work: Callable[[], tuple[int, Any]]) -> None:
+        is_known = self.headers.get("Authorization") == f"Bearer {hub_uploads.TOKEN}"
+        if not is_known and kind != "object":
+            return self._send(401, {"error": "who are you?"})
+        return None if self._fault(kind).status is not None else self._send(*work())
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        found = b""
+        while size := int(self.rfile.readline().strip() or b"0", 16):
+            found += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return found
 
     def _fault(self, kind: str) -> Fault:
         waiting = self.hub.faults.get(kind)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from commands import Ended, run_python
-from hub_uploads import Hub, hub
+from hub import Fault, Hub, hub
+from hub_uploads import TOKEN
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,9 @@ def there(tuned_project: Path) -> Iterator[Hub]:
 
 def typed(there: Hub, command: str, **environment: str) -> Ended:
     """A command in a process of its own, because the client reads its settings when it is imported."""
-    return run_python("-m", "mlxops", *shlex.split(command), environment={**there.environment, **environment})
+    return run_python(
+        "-m", "mlxops", *shlex.split(command), environment={"HF_TOKEN": TOKEN, **there.environment, **environment}
+    )
 
 
 def test_all_of_a_model_arrives_and_nothing_of_this_machine(there: Hub, tuned_project: Path) -> None:
@@ -33,34 +36,34 @@ def test_all_of_a_model_arrives_and_nothing_of_this_machine(there: Hub, tuned_pr
     folder = tuned_project / "models" / "tuned-fused"
     wanted = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "fused.json"}
     assert json.loads(out)["uploaded"] == f"{there.endpoint}/me/mine"
-    assert there.repositories == {"me/mine": wanted}
-    assert there.private == set()
+    assert {name: each.files for name, each in there.repositories.items()} == {"me/mine": wanted}
+    assert not there.repositories["me/mine"].private
     assert err.splitlines()[-1] == "uploading models/tuned-fused to mine"
     assert [name for name, content in wanted.items() if str(tuned_project).encode() in content] == []
 
 
 def test_the_same_command_again_sends_no_weights_and_completes_what_broke_off(there: Hub) -> None:
     command = "model.convert tiny --quantize 4 --upload me/small --private"
-    there.faults["commit"] = [(400, {"error": "not now"})]
+    there.faults["commit"] = [Fault(status=400)]
 
     broken, again, once_more = (typed(there, command) for _ in range(3))
 
     assert (broken[0], "the hub answered with 400" in broken[2]) == (1, True), broken[2]
     assert (again[0], once_more[0]) == (0, 0), again[2]
     assert "converted already" in again[1]
-    assert there.requests.count("object") == 1
-    assert {"model.safetensors", "README.md", "tokenizer.json"} <= there.repositories["me/small"].keys()
-    assert "converted.json" not in there.repositories["me/small"]
-    assert there.private == {"me/small"}
+    assert [method for method, _, _ in there.requests].count("PUT") == 1
+    assert {"model.safetensors", "README.md", "tokenizer.json"} <= there.repositories["me/small"].files.keys()
+    assert "converted.json" not in there.repositories["me/small"].files
+    assert there.repositories["me/small"].private
 
 
 def test_who_may_not_upload_is_told_before_the_work_or_after_it_with_the_model_in_place(there: Hub) -> None:
     unknown = typed(there, "model.fuse tuned --upload mine", HF_TOKEN="hf_wrong")
-    there.faults["whoami"] = [(429, {"error": "slow down"})]
+    there.faults["whoami"] = [Fault(status=429)]
     busy = typed(there, "model.fuse tuned --upload mine")
     wrong = typed(there, "model.fuse tuned --upload a/b/c")
     is_untouched = not Path("models/tuned-fused").exists()
-    there.faults["create"] = [(403, {"error": "not yours"})]
+    there.faults["create"] = [Fault(status=403)]
     forbidden = typed(there, "model.fuse tuned --upload theirs/model")
 
     assert (unknown[0], "the hub does not know who you are" in unknown[2], "hf auth login" in unknown[2]) == (
