@@ -20,6 +20,7 @@ from hub import Fault, Hub, hub
 
 from mlxops.config import DownloadConfig
 from mlxops.jobs.model import download
+from mlxops.projects import entering
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 
@@ -166,7 +167,12 @@ def test_a_gated_model_opens_to_a_token_of_a_member_alone(
 
 @pytest.mark.slow
 def test_a_model_whose_tensors_mlx_lm_rearranges_is_converted_with_the_same_numbers(
-    there: Hub, tiny_model: Path, tiny_experts: Path, tmp_path: Path, mlxops: Any
+    there: Hub,
+    tiny_model: Path,
+    tiny_experts: Path,
+    tmp_path: Path,
+    mlxops: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     theirs = Path(shutil.copytree(tiny_experts, tmp_path / "apart"))
     tensors: dict[str, mx.array] = {}
@@ -184,7 +190,10 @@ def test_a_model_whose_tensors_mlx_lm_rearranges_is_converted_with_the_same_numb
     again = mlxops("download-model org/experts --json")
     plain = mlxops("download-model org/plain")
     whole = mlxops("model.verify --all")
+    monkeypatch.setattr(entering, "has_mlx", lambda: False)
+    light = mlxops("download-model org/experts --name as-it-is")
 
+    assert (light[0], content(Path("models/as-it-is"))) == (0, content(theirs)), light[2]
     assert (code, "it is converted after the download" in err, plain[0]) == (0, True, 0), err
     assert ("downloaded and converted" in out, "and converted" in plain[1]) == (True, False)
     ours, original = (dict(mx.load(str(folder / WEIGHTS))) for folder in (Path("models/experts"), tiny_experts))

@@ -18,6 +18,7 @@ from mlxops.models.downloading import Staged
 from mlxops.models.folders import ModelInfo, check_config, check_model, find_model
 from mlxops.models.hub import RemoteFile
 from mlxops.models.provenance import ConvertedModel
+from mlxops.projects import entering
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 
@@ -146,7 +147,7 @@ def download(plan: DownloadPlan, progress: Progress) -> DownloadResult:
         result = _there(plan) if plan.is_there else None
         if result is None:
             hashes = _fill(plan, staging, progress)
-            if quantizes or (not plan.repository.is_mlx and loading.is_rearranged(staging.folder)):
+            if quantizes or _is_rearranged(plan, staging):
                 hashes = _convert(plan, staging, progress)
             else:
                 model_files.place(staging.folder, plan.target)
@@ -176,6 +177,17 @@ def _fill(plan: DownloadPlan, staging: Staged, progress: Progress) -> Mapping[st
         staging.remove()  # it is what the hub has, and would be again
         raise
     return hashes
+
+
+def _is_rearranged(plan: DownloadPlan, staging: Staged) -> bool:
+    """Whether mlx-lm would rearrange the tensors at each load; where MLX is not installed, nothing is rearranged."""
+    if plan.repository.is_mlx or not entering.has_mlx():
+        return False
+    try:
+        return loading.is_rearranged(staging.folder)
+    except BadRequest:
+        staging.remove()  # it cannot be loaded, and the hub would send the same again
+        raise
 
 
 def _convert(plan: DownloadPlan, staging: Staged, progress: Progress) -> Mapping[str, str]:
