@@ -1,5 +1,6 @@
 """Records become tokens: exactly the assistant's turns are trained, and what is cut or left out is said."""
 
+import gc
 import random
 import subprocess
 import sys
@@ -379,3 +380,13 @@ def test_reading_and_tokenizing_loads_no_mlx(tmp_path):
         "assert not [name for name in sys.modules if name.split('.')[0] in ('mlx', 'mlx_lm')]"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stderr=subprocess.DEVNULL)
+
+
+def test_preparing_leaves_the_collector_as_it_was():
+    before = gc.get_threshold()
+
+    rows(chat("Ask", "Words"))
+    with pytest.raises(InvalidData):
+        rows(chat("Ask", "Words"), limit=2)
+
+    assert gc.get_threshold() == before
