@@ -58,14 +58,14 @@ def train_by_mlx_lm(project: Path, folder: str) -> None:
 
 
 @pytest.fixture
-def straight(trained: Path, shared: Shared) -> Path:
-    """The same project after that folder was taken over and trained to 16 without interruption; nobody changes it."""
+def straight(trained: Path, shared: Shared, tmp_path: Path) -> Path:
+    """The same project after that folder was taken over and trained to 16 without interruption."""
 
     def train(folder: Path) -> None:
         ended = lora(training_runs.copy_project(trained, folder / "project"), *HERE)
         assert ended.code == 0, ended.said
 
-    return shared("adopted", train) / "project"
+    return training_runs.copy_project(shared("adopted", train) / "project", tmp_path / "straight")
 
 
 @pytest.fixture
@@ -184,10 +184,8 @@ def test_the_same_command_without_adopt_goes_on_exactly(project: Path, straight:
 
 
 @slow
-def test_the_same_command_once_more_finds_it_finished(straight: Path, tmp_path: Path) -> None:
-    project = training_runs.copy_project(straight, tmp_path / "copy")
-
-    again, longer = lora(project, *HERE), lora(project, *SETTINGS, "--adopt", "old", "--preview", "--iters", "20")
+def test_the_same_command_once_more_finds_it_finished(straight: Path) -> None:
+    again, longer = lora(straight, *HERE), lora(straight, *SETTINGS, "--adopt", "old", "--preview", "--iters", "20")
 
     assert "already at iteration 16" in again.said
     assert "extends run from iteration 16" in longer.said
@@ -365,7 +363,7 @@ def test_an_adapter_of_the_npz_format_is_taken_over(project: Path) -> None:
 @slow
 def test_removing_a_run_gives_back_the_folder_that_it_took_over(project: Path, straight: Path) -> None:
     before = contents(project / "old")
-    there = Path(shutil.copytree(straight, project.parent / "straight"))
+    there = straight
     (there / "old" / "train.log").touch()
     invocation = Invocation(project=Project.at(there))
 

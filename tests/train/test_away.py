@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import registry_faults
 import training_runs
-from training_runs import RUN, assert_exact, lora, straight, straight_project
+from training_runs import RUN, assert_exact, copy_project, lora, straight, straight_project
 
 from mlxops import registry
 
@@ -47,9 +47,10 @@ def history(project: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_model: Path) -> dict[str, list[tuple[Any, ...]]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, list[tuple[Any, ...]]]:
     """The history of the run that nothing befell."""
-    return history(straight_project(tiny_model, *RUN))
+    made = tmp_path_factory.mktemp("undisturbed") / "project"
+    return history(copy_project(straight_project(tiny_model, *RUN), made))
 
 
 def waiting(project: Path) -> list[str]:

@@ -252,15 +252,9 @@ def result(project: Path) -> dict:
 
 
 @pytest.fixture
-def stopped(tiny_model: Path) -> Path:
-    """A project whose run ended early and was never interrupted; a test that trains copies it."""
-    return straight_project(tiny_model, *RUN)
-
-
-@pytest.fixture
-def copied(stopped: Path, tmp_path: Path) -> Path:
-    """A copy of that project."""
-    return copy_project(stopped, tmp_path / "copied")
+def stopped(tiny_model: Path, tmp_path: Path) -> Path:
+    """A project whose run ended early and was never interrupted."""
+    return copy_project(straight_project(tiny_model, *RUN), tmp_path / "stopped")
 
 
 def events(project: Path, kind: str) -> list[dict]:
@@ -270,8 +264,8 @@ def events(project: Path, kind: str) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_an_early_stop_is_a_completed_run_that_says_where_the_best_is(stopped: Path) -> None:
-    said, found = (stopped.parent / "said").read_text(), result(stopped)
+def test_an_early_stop_is_a_completed_run_that_says_where_the_best_is(stopped: Path, tiny_model: Path) -> None:
+    said, found = straight_project(tiny_model, *RUN).with_name("said").read_text(), result(stopped)
 
     stop, best = found["run"]["iteration"], found["run"]["best_iteration"]
     assert found["run"]["status"] == "completed"
@@ -285,28 +279,28 @@ def test_an_early_stop_is_a_completed_run_that_says_where_the_best_is(stopped: P
 
 
 @pytest.mark.slow
-def test_the_same_command_after_an_early_stop_says_so_and_writes_nothing(copied: Path) -> None:
-    before = training_runs.contents(copied / "adapters" / "run")
+def test_the_same_command_after_an_early_stop_says_so_and_writes_nothing(stopped: Path) -> None:
+    before = training_runs.contents(stopped / "adapters" / "run")
 
-    again = lora(copied, *RUN)
-    preview = lora(copied, *RUN, "--preview")
+    again = lora(stopped, *RUN)
+    preview = lora(stopped, *RUN, "--preview")
 
     assert (again.code, preview.code) == (0, 0)
     assert "run: already stopped early at iteration" in again.said
     assert "the same command with a larger `--early-stopping`, or without it, continues" in again.said
     assert "no improvement in 2 validations" in " ".join(preview.said.split())
-    assert training_runs.contents(copied / "adapters" / "run") == before
-    assert (training_runs.steps_trained(copied), len(attempts(copied, "run"))) == (0, 1)
+    assert training_runs.contents(stopped / "adapters" / "run") == before
+    assert (training_runs.steps_trained(stopped), len(attempts(stopped, "run"))) == (0, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("option", [(), ("--early-stopping", "50")])
-def test_a_run_that_ended_early_goes_on_exactly(copied: Path, tiny_model: Path, option: tuple[str, ...]) -> None:
-    went_on = lora(copied, *WITHOUT, *option)
+def test_a_run_that_ended_early_goes_on_exactly(stopped: Path, tiny_model: Path, option: tuple[str, ...]) -> None:
+    went_on = lora(stopped, *WITHOUT, *option)
 
-    assert [each["end_reason"] for each in attempts(copied, "run")] == ["early stopping", "finished"], went_on.said
-    assert training_runs.steps_trained(copied) == 22 - 14
-    assert_exact(copied, straight(tiny_model, *WITHOUT))
+    assert [each["end_reason"] for each in attempts(stopped, "run")] == ["early stopping", "finished"], went_on.said
+    assert training_runs.steps_trained(stopped) == 22 - 14
+    assert_exact(stopped, straight(tiny_model, *WITHOUT))
 
 
 _kill = partial(training_runs.signal_itself, signal.SIGKILL)
@@ -382,7 +376,7 @@ UP_TO_15 = (*training_runs.RUN, "--iters", "15")
 def test_reopening_a_finished_run_at_any_instant_costs_no_checkpoint(
     tiny_model: Path, tmp_path: Path, instants: tuple[int, ...]
 ) -> None:
-    project, options = copy_project(straight_project(tiny_model, *UP_TO_10), tmp_path / "copied"), UP_TO_15
+    project, options = copy_project(straight_project(tiny_model, *UP_TO_10), tmp_path / "trained"), UP_TO_15
 
     for instant in instants:
         killed = lora(project, *options, first=partial(training_runs.die_in_the_writer, instant))

@@ -32,19 +32,19 @@ CHILD = (*SETTINGS, "--branch", "--from", "run:8", "--name", "child", "--seed", 
 
 @pytest.fixture
 def parent(tiny_model: Path) -> Path:
-    """A project with a run that finished at 13, with checkpoints at 4, 8, 12 and 13 at least; a test copies it."""
+    """A project with a run that finished at 13, with checkpoints at 4, 8, 12 and 13 at least; tests copy it."""
     return straight_project(tiny_model, *SETTINGS, "--name", "run", "--iters", "13")
 
 
 @pytest.fixture
-def straight(parent: Path, shared: Shared) -> Path:
-    """The same project after the child was trained without interruption; a test that trains copies it."""
+def straight(parent: Path, shared: Shared, tmp_path: Path) -> Path:
+    """The same project after the child was trained without interruption."""
 
     def train(folder: Path) -> None:
         ended = lora(copy_project(parent, folder / "project"), *CHILD)
         assert ended.code == 0, ended.said
 
-    return shared("branched", train) / "project"
+    return copy_project(shared("branched", train) / "project", tmp_path / "straight")
 
 
 @pytest.fixture

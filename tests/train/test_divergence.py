@@ -158,14 +158,14 @@ def project(tmp_path: Path, tiny_model: Path) -> Path:
 
 
 @pytest.fixture
-def diverged(shared: Shared, tiny_model: Path) -> Path:
-    """A project whose run diverged, and what it said and its exit code; a test that trains copies it."""
+def diverged(shared: Shared, tiny_model: Path, tmp_path: Path) -> Path:
+    """A project whose run diverged, with its exit code and what it said."""
 
     def train(folder: Path) -> None:
         ended = lora(make_project(folder / "project", tiny_model), *ABSURD)
-        (folder / "ended.json").write_text(json.dumps([ended.code, ended.said]))
+        (folder / "project" / "ended.json").write_text(json.dumps([ended.code, ended.said]))
 
-    return shared("diverged", train) / "project"
+    return training_runs.copy_project(shared("diverged", train) / "project", tmp_path / "diverged")
 
 
 def rows_of(project: Path) -> tuple[dict[str, Any], dict[int, str], list[dict[str, Any]]]:
@@ -178,7 +178,7 @@ def rows_of(project: Path) -> tuple[dict[str, Any], dict[int, str], list[dict[st
 
 @pytest.mark.slow
 def test_an_absurd_learning_rate_ends_with_a_sentence_and_a_finite_adapter(diverged: Path) -> None:
-    ended = training_runs.Ended(*json.loads((diverged.parent / "ended.json").read_text()))
+    ended = training_runs.Ended(*json.loads((diverged / "ended.json").read_text()))
 
     run, status, events = rows_of(diverged)
     folder = diverged / "adapters" / "run"
@@ -204,18 +204,17 @@ def test_a_learning_rate_of_a_million_ends_with_1_and_offers_nothing(project: Pa
 
 
 @pytest.mark.slow
-def test_the_same_command_after_a_divergence_says_so_and_comes_to_the_same_end(diverged: Path, tmp_path: Path) -> None:
-    project = training_runs.copy_project(diverged, tmp_path / "copy")
-    code, said = json.loads((diverged.parent / "ended.json").read_text())
-    before = training_runs.contents(project / "adapters" / "run", "*[0-9]_*.safetensors")
+def test_the_same_command_after_a_divergence_says_so_and_comes_to_the_same_end(diverged: Path) -> None:
+    code, said = json.loads((diverged / "ended.json").read_text())
+    before = training_runs.contents(diverged / "adapters" / "run", "*[0-9]_*.safetensors")
 
-    again = lora(project, *ABSURD)
+    again = lora(diverged, *ABSURD)
 
     assert (code, again.code) == (1, 1)
     assert "warning: it diverged when it last came this way" in again.said
     assert said.splitlines()[-2:] == again.said.splitlines()[-2:]
-    assert [each["from_iteration"] for each in attempts(project, "run")] == [0, 2]
-    assert training_runs.contents(project / "adapters" / "run", "*[0-9]_*.safetensors") == before
+    assert [each["from_iteration"] for each in attempts(diverged, "run")] == [0, 2]
+    assert training_runs.contents(diverged / "adapters" / "run", "*[0-9]_*.safetensors") == before
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import training_runs
-from training_runs import STEP, attempts, lora, straight, straight_project
+from training_runs import STEP, attempts, copy_project, lora, straight, straight_project
 
 from mlxops import registry
 
@@ -54,9 +54,9 @@ def whole(project: Path) -> list[int]:
 
 
 @pytest.fixture
-def kept(tiny_model: Path) -> Path:
-    """A project whose run kept the last few and was never interrupted; nobody changes it."""
-    return straight_project(tiny_model, *KEEPING)
+def kept(tiny_model: Path, tmp_path: Path) -> Path:
+    """A project whose run kept the last few and was never interrupted."""
+    return copy_project(straight_project(tiny_model, *KEEPING), tmp_path / "kept")
 
 
 def test_the_last_few_and_the_best_are_kept(kept: Path) -> None:
@@ -64,13 +64,15 @@ def test_the_last_few_and_the_best_are_kept(kept: Path) -> None:
     assert checkpoints_of(kept) == {each: "whole" if each in (10, 12, 13) else "pruned" for each in range(1, 14)}
 
 
-def test_what_was_freed_is_said_and_recorded(kept: Path) -> None:
+def test_what_was_freed_is_said_and_recorded(kept: Path, tiny_model: Path) -> None:
     freed = events(kept, "pruned")
     with registry.open_read_only(kept / "runs.db") as db:
         (gone,) = db.rows("SELECT sum(bytes) AS bytes FROM checkpoints WHERE status = 'pruned'")
     assert sum(each["detail"]["bytes"] for each in freed) == gone["bytes"]
     assert [each["detail"]["iterations"] for each in freed][:2] == [[1], [2]]
-    assert (kept.parent / "said").read_text().count(" freed by --keep-last 2") == len(freed)
+    assert straight_project(tiny_model, *KEEPING).with_name("said").read_text().count(" freed by --keep-last 2") == len(
+        freed
+    )
 
 
 def test_pruning_trains_the_same_weights_and_says_the_same(kept: Path, tiny_model: Path) -> None:
