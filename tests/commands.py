@@ -34,6 +34,19 @@ CACHE = _cache()
 Read at import: tests have a home and a cache of their own.
 """
 
+MADE_ONCE = ("blas", "kernels")
+"""What of the cache is made once a machine, as a user has it: 25 MB of BLAS, and what MLX compiles."""
+
+
+def own_cache(place: Path) -> Path:
+    """A cache that is new but for what is made once a machine."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name in MADE_ONCE:
+        if not (place / name).is_symlink():
+            (place / name).symlink_to(CACHE / name)
+    return place
+
+
 FAULTS = pytest.StashKey[Counter[str]]()
 
 

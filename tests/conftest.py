@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import CACHE, FAULTS, ROOT, Ended, count_faults, run_python
+from commands import CACHE, FAULTS, MADE_ONCE, ROOT, Ended, count_faults, own_cache, run_python
 
 from mlxops.projects import blas
 
@@ -47,8 +47,7 @@ sys.dont_write_bytecode = False
 # As every command does before it imports MLX: trainings in this process are not those of the slow BLAS either.
 blas.load(threads=1, core_type=None, cache=CACHE, setting=os.environ.get("MLXOPS_BLAS"))
 
-_MADE_ONCE = ("blas", "kernels")
-for _each in _MADE_ONCE:
+for _each in MADE_ONCE:
     (CACHE / _each).mkdir(parents=True, exist_ok=True)
 
 _RAM_DISK = Path("/dev/shm")
@@ -123,12 +122,7 @@ def _own_folders(request: pytest.FixtureRequest, _base: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
-    cache = home / "mlxops-cache"
-    cache.mkdir()
-    # Made once a machine, as a user has it: 25 MB of BLAS, and what MLX compiles.
-    for name in _MADE_ONCE:
-        (cache / name).symlink_to(CACHE / name)
-    monkeypatch.setenv("MLXOPS_CACHE", str(cache))
+    monkeypatch.setenv("MLXOPS_CACHE", str(own_cache(home / "mlxops-cache")))
     monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     # Answers after a training take as long as a small training; the tests of them delete this.

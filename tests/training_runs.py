@@ -29,7 +29,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from commands import CACHE
+from commands import CACHE, own_cache
 from made_once import make_once
 
 from mlxops import registry
@@ -395,6 +395,7 @@ def _run(
     from mlxops.__main__ import program
 
     os.chdir(project)
+    os.environ["MLXOPS_CACHE"] = str(own_cache(project.with_name(f"{project.name}.cache")))
     output = os.open(said, os.O_WRONLY | os.O_CREAT, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import CACHE, run_python
+from commands import own_cache, run_python
 from shared_folders import Shared
 
 _ROWS = [
@@ -27,7 +27,8 @@ def _train(folder: Path, tiny_model: Path) -> None:
     (folder / "tasks.py").write_text("from mlxops.tasks import namespace\n")
     for name, rows in (("train", _ROWS), ("valid", _ROWS[:4])):
         (folder / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    environment = {"MLXOPS_DB": str(folder / "runs.db"), "HOME": str(folder), "MLXOPS_CACHE": str(CACHE)}
+    cache = own_cache(folder.with_name("cache"))
+    environment = {"MLXOPS_DB": str(folder / "runs.db"), "HOME": str(folder), "MLXOPS_CACHE": str(cache)}
     options = "--iters 8 --save-every 4 --steps-per-eval 4 --num-layers 2 --learning-rate 0.02 --name tuned --samples 0"
     command = f"import os; os.chdir({str(folder)!r}); from mlxops.__main__ import program; "
     command += f"program.run({['mlx-toolkit', 'lora', '--model', 'tiny', *options.split()]!r})"

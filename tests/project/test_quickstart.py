@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import CACHE, ROOT
+from commands import ROOT, own_cache
 from shared_folders import Shared
 
 from mlxops.models.sample import NAME
@@ -56,7 +56,7 @@ def first_try(shared: Shared) -> Path:
 
 def _try(folder: Path) -> None:
     command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "2", "--json"]
-    environment = {**os.environ, "MLXOPS_CACHE": str(CACHE)}
+    environment = {**os.environ, "MLXOPS_CACHE": str(own_cache(folder / "cache"))}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )

@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 import training_runs
-from commands import CACHE, Ended
+from commands import Ended
 from forked_modules import FORKING
 from training_runs import RUN, lora
 
@@ -38,7 +38,6 @@ def project(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -
     """A project to train in, and the current folder; its processes compute as those of the other tests do."""
     made = training_runs.make_project(tmp_path / "trained", tiny_model)
     monkeypatch.chdir(made)
-    monkeypatch.setenv("MLXOPS_CACHE", str(CACHE))
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     return made
 
