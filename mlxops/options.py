@@ -236,7 +236,7 @@ class Option:
         wrong = [each for each in values if type(each) is not self.item or not self._in_range(each)]
         if wrong or (self.default and not values):
             shown = repr(wrong[0]) if wrong else "nothing"
-            raise BadRequest(f"{where} takes {self._range_in_words()} or several with commas, not {shown}")
+            raise BadRequest(f"{where} takes a list, each {self._range_in_words()}, not {shown}")
 
     def _check_choice(self, value: str, where: str) -> None:
         if value in self.choices:

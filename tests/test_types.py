@@ -12,6 +12,9 @@ PACKAGES = ("registry", "jobs", "ui")
 
 ALIAS = "JsonObject"
 EDGES = {
+    "as_json": "what --json and --output write",
+    "all_to_json": "the same",
+    "compared_to_json": "the same",
     "config": "runs.config, as this version or an earlier one stored it",
     "environment": "attempts.environment",
     "detail": "events.detail",

@@ -200,12 +200,12 @@ def _record(
     )
 
 
-def write(project: Project, output: str, found: registry.JsonObject | list[registry.JsonObject]) -> None:
+def write(project: Project, output: str, as_json: registry.JsonObject | list[registry.JsonObject]) -> None:
     """Write results as JSON to the file of `--output`. Raises `Failed` where that cannot be written."""
     file = project.cwd / files.expanded(output)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(file, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        files.write_text(file, json.dumps(as_json, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError as error:
         raise Failed(
             f"{str(file)!r} cannot be written: {error.strerror}", hint="name another `--output`, or make room"
