@@ -1,10 +1,13 @@
 """How long `inv models` takes with 500 models, beside bare `inv`: `python benchmarks/models.py [MODELS] [FOLDER]`.
 
 The models are copies of a tiny one, or hard links to the files of a model's folder, which has a tokenizer of its size.
+The first list, which has nothing remembered, is measured twice: with models of one header, as those that were trained
+from one base are, and with headers that all differ.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import statistics
@@ -20,7 +23,7 @@ REPEATS = 5
 
 
 def main(count: int, folder: Path | None) -> None:
-    """Print the medians, the first list apart, which has nothing remembered."""
+    """Print the medians."""
     with tempfile.TemporaryDirectory() as place:
         project = Path(place)
         (project / "tasks.py").write_text("from mlxops.tasks import namespace\n", encoding="utf-8")
@@ -28,10 +31,33 @@ def main(count: int, folder: Path | None) -> None:
         for number in range(count):
             shutil.copytree(first, project / "models" / f"m-{number:03}", copy_function=os.link)
         bare = statistics.median(seconds(project) for _ in range(REPEATS))
-        once = seconds(project, "models")
+        alike = statistics.median(first_list(project) for _ in range(REPEATS))
         again = statistics.median(seconds(project, "models") for _ in range(REPEATS))
-    print(f"bare inv {bare:.3f} s; inv models with {count} models: {once:.3f} s at first, {again:.3f} s afterwards")
-    print(f"{once / bare:.1f} and {again / bare:.1f} times bare inv")
+        for number in range(count):
+            differ(project / "models" / f"m-{number:03}" / "model.safetensors", number)
+        different = statistics.median(first_list(project) for _ in range(REPEATS))
+    print(f"bare inv {bare:.3f} s; inv models with {count} models, the first time and afterwards:")
+    for what, each in (("one header", alike), ("headers that differ", different), ("remembered", again)):
+        print(f"{what}: {each:.3f} s, {each / bare:.1f} times bare inv")
+
+
+def first_list(project: Path) -> float:
+    """How long a list takes that has nothing remembered."""
+    (project / ".mlxops" / "model_list.json").unlink(missing_ok=True)
+    return seconds(project, "models")
+
+
+def differ(file: Path, number: int) -> None:
+    """Write a file of weights of the same arrays, all zero, with a header of its own; zeros take no space on disk."""
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    header["__metadata__"] = {"number": str(number)}
+    end = max(each["data_offsets"][1] for name, each in header.items() if name != "__metadata__")
+    text = json.dumps(header).encode()
+    file.unlink()
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.truncate(8 + len(text) + end)
 
 
 def seconds(project: Path, *words: str) -> float:

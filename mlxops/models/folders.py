@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import functools
 import importlib.util
 import re
@@ -35,6 +36,13 @@ _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "max_sequence_length")
 _VOCABULARY = ("vocab_size", "n_vocab")
+_CHECKED = re.compile(
+    "|".join(
+        fnmatch.translate(each)
+        for each in (*DECIDING, "generation_config.json", INDEX)
+        if "/" not in each and each != "*.py"
+    )
+)
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -196,9 +204,8 @@ def check_config(folder: Path) -> None:
 
 def _check_files(folder: Path) -> None:
     """Refuse what only stands in for one of the files that decide what the model does, broken links among it."""
-    patterns = [*DECIDING, "generation_config.json", INDEX]
-    found = [file for file in folder.iterdir() if any(map(file.match, patterns)) and file.suffix != ".py"]
-    for file in sorted([*found, *folder.glob("additional_chat_templates/*.jinja")]):
+    found = sorted(file for file in folder.iterdir() if _CHECKED.match(file.name))
+    for file in [*found, *sorted(folder.glob("additional_chat_templates/*.jinja"))]:
         check_file(file)
 
 

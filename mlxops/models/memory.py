@@ -17,6 +17,7 @@ The factors were measured on a processor; `benchmarks/memory_estimate.py` prints
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ _PREFILL_OF_BATCH = 2048  # and of each prompt of a batch, as mlx-lm has it
 _PREFILLED = 8  # prompts of a batch at once
 _STEP = 256  # tokens by which it makes a cache longer
 
-_LAYER = re.compile(r"\.(?:layers|blocks|h)\.(\d+)\.(.+)\.\w+$")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+)\.(\w+)$")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -145,32 +146,44 @@ def shape(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape:
     active = _whole(config, ("num_experts_per_tok", "num_experts_per_token", "moe_topk"), 1)
     quantization = config.get("quantization")
     group = _whole(quantization if isinstance(quantization, dict) else {}, ("group_size",), 64)
-    layers: dict[int, tuple[list[Matrix], int]] = {}
+    layers: dict[str, tuple[list[Matrix], list[int]]] = {}
     others: list[Matrix] = []
-    numbers = packed = 0
+    sizes: list[int] = []
+    packed = 0
+    made: dict[tuple[str, Tensor, Tensor | None], Matrix] = {}  # a layer is mostly as the one before it
     for name, tensor in tensors.items():
-        is_packed = tensor.dtype not in _FLOATS and f"{name.rpartition('.')[0]}.scales" in tensors
-        size = tensor.size
-        numbers += 0 if is_packed else size
-        packed += 4 * size if is_packed else 0
-        found = _LAYER.search(f".{name}")
-        matrix = _matrix(name, found and found[2], tensor, tensors, active=active, group=group)
+        dtype, shape = tensor
+        size, scales = math.prod(shape), None
+        if dtype not in _FLOATS and (scales := tensors.get(f"{name.rpartition('.')[0]}.scales")):
+            packed += 4 * size
+            size = 0
+        found = _LAYER.search(name)
         if found:
-            matrices, own = layers.get(int(found[1]), ([], 0))
-            layers[int(found[1])] = (matrices + ([matrix] if matrix else []), own + (0 if is_packed else size))
-        elif matrix:
-            others.append(matrix)
+            number, module, last = found.groups()
+            if (layer := layers.get(number)) is None:
+                layer = layers[number] = ([], [])
+            matrices, own_sizes = layer
+        else:
+            module, _, last = name.rpartition(".")
+            matrices, own_sizes = others, sizes
+        own_sizes.append(size)
+        if last == "weight" and 2 <= len(shape) <= 3:
+            key = (module, tensor, scales)
+            if (matrix := made.get(key)) is None:
+                matrix = made[key] = _matrix(module, tensor, scales, active=active, group=group)
+            matrices.append(matrix)
+    ordered = [layers[each] for each in sorted(layers, key=int)]
     hidden = _whole(config, ("hidden_size", "n_embd", "d_model", "dim", "model_dim"), 0)
     heads = _whole(config, ("num_attention_heads", "n_head", "n_heads"), 0)
     head = _whole(config, ("head_dim",), hidden // heads if heads else 0)
     return Shape(
-        layers=tuple(Layer(matrices=tuple(layers[each][0]), numbers=layers[each][1]) for each in sorted(layers)),
+        layers=tuple(Layer(matrices=tuple(matrices), numbers=sum(own_sizes)) for matrices, own_sizes in ordered),
         others=tuple(others),
         hidden=hidden,
         heads=heads,
         cached=2 * head * _whole(config, ("num_key_value_heads", "n_kv_heads", "num_kv_heads"), heads),
         vocabulary=weight_headers.embedding_rows(tensors) or _whole(config, ("vocab_size", "n_vocab"), 0),
-        numbers=numbers,
+        numbers=sum(sizes) + sum(sum(own_sizes) for _, own_sizes in ordered),
         packed=packed,
     )
 
@@ -254,20 +267,13 @@ def _numbers(matrix: Matrix) -> int:
     return matrix.copies * matrix.inputs * matrix.outputs
 
 
-def _matrix(
-    name: str, in_layer: str | None, tensor: Tensor, tensors: Mapping[str, Tensor], *, active: int, group: int
-) -> Matrix | None:
-    """A tensor as a matrix, by the name that its module has in a layer; None for what is none."""
-    stem, _, last = name.rpartition(".")
-    if last != "weight" or len(tensor.shape) not in (2, 3):
-        return None
+def _matrix(module: str, tensor: Tensor, scales: Tensor | None, *, active: int, group: int) -> Matrix:
+    """The matrix of a module, by its name in a layer; `scales` are those of a packed one."""
     *copies, outputs, inputs = tensor.shape
-    if tensor.dtype not in _FLOATS and (scales := tensors.get(f"{stem}.scales")):
-        inputs = scales.shape[-1] * group
     many = copies[0] if copies else 1
     return Matrix(
-        name=in_layer or stem,
-        inputs=inputs,
+        name=module,
+        inputs=scales.shape[-1] * group if scales else inputs,
         outputs=outputs,
         copies=many,
         active=min(many, active),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mlxops import words
@@ -71,14 +74,19 @@ def embedding_rows(tensors: Tensors) -> int | None:
     rows = [
         tensor.shape[0]
         for name, tensor in tensors.items()
-        if _TOKEN_EMBEDDING.search(name) and not _NOT_OF_TEXT.search(name) and len(tensor.shape) == 2
+        # the two words are in all the names there are, and save most of the searches
+        if ("emb" in name or "wte" in name)
+        and len(tensor.shape) == 2
+        and _TOKEN_EMBEDDING.search(name)
+        and not _NOT_OF_TEXT.search(name)
     ]
     return max(rows, default=None)
 
 
 def learned_positions(tensors: Tensors) -> int | None:
     """For how many positions a model has learned embeddings; None where positions are computed."""
-    return next((each.shape[0] for name, each in tensors.items() if _POSITION_EMBEDDING.search(name)), None)
+    found = (each for name, each in tensors.items() if name.endswith("wpe.weight") and _POSITION_EMBEDDING.search(name))
+    return next((each.shape[0] for each in found), None)
 
 
 def count_layers(tensors: Tensors) -> int:
@@ -89,6 +97,8 @@ def count_layers(tensors: Tensors) -> int:
 
 def count_parameters(tensors: Tensors, quantization: Mapping[str, Any]) -> int:
     """The numbers the model computes with: of a packed matrix its unpacked ones, without scales and biases."""
+    if not any(name.endswith(".scales") for name in tensors):
+        return sum(tensor.size for tensor in tensors.values())
     count = 0
     for name, tensor in tensors.items():
         stem = name.rpartition(".")[0]
@@ -106,8 +116,8 @@ def main_dtype(tensors: Tensors) -> str:
     """The type of most of the unpacked numbers."""
     sizes: Counter[str] = Counter()
     for tensor in tensors.values():
-        if tensor.dtype in _FLOATS:
-            sizes[_FLOATS[tensor.dtype]] += tensor.size
+        if dtype := _FLOATS.get(tensor.dtype):
+            sizes[dtype] += tensor.size
     return sizes.most_common(1)[0][0] if sizes else "unknown"
 
 
@@ -156,7 +166,7 @@ def _no_weights(folder: Path) -> BadRequest:
     return BadRequest(f"{str(folder)!r} has no weights (model*.safetensors){having}", hint=hint)
 
 
-def _read_header(file: Path) -> dict[str, Tensor]:
+def _read_header(file: Path) -> Tensors:
     """The header of a safetensors file: eight bytes of length, then JSON, then the arrays."""
     check_file(file)
     with readable(file), file.open("rb") as stream:
@@ -166,15 +176,25 @@ def _read_header(file: Path) -> dict[str, Tensor]:
             raise _damaged(file)
         text = stream.read(length)
     try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        tensors = {name: Tensor(str(each["dtype"]), _whole(each["shape"])) for name, each in header.items()}
-        end = max((_whole(each["data_offsets"])[1] for each in header.values()), default=0)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+        tensors, end = _parse_header(text)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise _damaged(file) from None
     if size != 8 + length + end:
         raise BadRequest(f"{file} has {size:,} bytes where its header says {8 + length + end:,}", hint=AGAIN)
     return tensors
+
+
+# Models that were trained from one base have the same header, and a list of models reads all of them.
+@functools.lru_cache(maxsize=8)
+def _parse_header(text: bytes) -> tuple[Tensors, int]:
+    """The arrays of a header, and where the last one ends."""
+    header = json.loads(text)
+    header.pop("__metadata__", None)
+    tensors = {name: Tensor(str(each["dtype"]), tuple(each["shape"])) for name, each in header.items()}
+    offsets = [each["data_offsets"] for each in header.values()]
+    _check_whole(chain.from_iterable(tensor.shape for tensor in tensors.values()))
+    _check_whole(chain.from_iterable(offsets))
+    return MappingProxyType(tensors), max((end for _, end in offsets), default=0)
 
 
 def _damaged(file: Path) -> BadRequest:
@@ -187,8 +207,8 @@ def _damaged(file: Path) -> BadRequest:
     return BadRequest(f"{file} is damaged", hint=AGAIN)
 
 
-def _whole(numbers: Any) -> tuple[int, ...]:
-    """A list of whole numbers, or `ValueError` for anything else."""
-    if not isinstance(numbers, list) or not all(type(each) is int and each >= 0 for each in numbers):
-        raise ValueError(numbers)
-    return tuple(numbers)
+def _check_whole(numbers: Iterable[Any]) -> None:
+    """Raise `ValueError` for anything but whole numbers that are not negative."""
+    values = list(numbers)
+    if not {*map(type, values)} <= {int} or min(values, default=0) < 0:
+        raise ValueError

@@ -40,6 +40,7 @@ def write(file: Path, header: object, data: bytes = b"") -> None:
         {"a": {"dtype": "F32", "shape": ["many"], "data_offsets": [0, 4]}},
         {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}},
         {"a": {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}},
         {"a": {"dtype": "F32", "shape": [1], "data_offsets": []}},
         {"a": {"dtype": "F32", "shape": [1], "data_offsets": "04"}},
     ],
@@ -75,6 +76,17 @@ def test_a_whole_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path)
     write(tmp_path / "model.safetensors", header.ljust(0x0280), b"\0" * 4)
 
     assert read_headers(tmp_path) == {"a": Tensor("F32", (1,))}
+
+
+def test_a_header_that_another_model_has_too_still_says_how_long_a_file_is(tmp_path: Path) -> None:
+    header = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    for name, data in (("whole", b"1234"), ("cut", b"123")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "model.safetensors", header, data)
+
+    assert read_headers(tmp_path / "whole") == {"a": Tensor("F32", (1,))}
+    with pytest.raises(BadRequest, match=r"cut/model\.safetensors has \d+ bytes where"):
+        read_headers(tmp_path / "cut")
 
 
 @pytest.mark.parametrize(
