@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from invoke import Collection, Program
 from invoke.exceptions import Exit, ParseError, UnexpectedExit
+from invoke.parser import Argument, Parser
 from invoke.util import yaml
 
 from mlxops import __version__
 from mlxops.projects import entering, project
 from mlxops.tasks import failures, namespace, pages, spelling
+from mlxops.tasks.arguments import TaskContext
 
 # What makes environments is done by the newest version here, not by the one in the environment.
 _OF_THE_MACHINE = {"install-deps", "project.install-deps", "update", "project.update"}
@@ -64,6 +67,17 @@ class Toolkit(Program):
         except BrokenPipeError as error:
             if not failures.reader_has_gone(error):
                 raise
+
+    def _make_parser(self) -> Parser:
+        tasks = self.collection.task_names.items()
+        contexts = [TaskContext(name, aliases, partial(self._arguments, name)) for name, aliases in tasks]
+        return Parser(initial=self.initial_context, contexts=contexts)
+
+    def _arguments(self, name: str) -> list[Argument]:
+        found: list[Argument] = self.collection[name].get_arguments(
+            ignore_unknown_help=self.config.tasks.ignore_unknown_help
+        )
+        return found
 
     def print_help(self) -> None:
         """Print the list of tasks: what Invoke's own options are is not what a person asks here."""

@@ -58,6 +58,15 @@ def test_help_for_an_unknown_task_suggests_the_nearest(mlxops: Typed) -> None:
     assert mlxops("help lroa") == (2, "", "there is no task 'lroa'\nhint: did you mean 'lora'?\n")
 
 
+def test_only_a_task_that_is_typed_has_its_options_made(mlxops: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    get_arguments = Task.get_arguments
+    monkeypatch.setattr(Task, "get_arguments", lambda task, *args, **kw: made.append(task) or get_arguments(task))
+
+    assert mlxops("runs --json") == (0, "[]\n", "")
+    assert set(made) == {TASKS["runs"]}
+
+
 def test_it_says_its_version(mlxops: Typed) -> None:
     assert mlxops("--version") == (0, "mlx-toolkit 1\n", "")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from invoke.exceptions import Exit
-from invoke.parser import Argument
+from invoke.parser import Argument, ParserContext
 from invoke.parser.parser import ParseMachine
 
 from mlxops.config.other_names import meant
@@ -114,6 +114,31 @@ class HelpArgument(Argument):
             if not failures.reader_has_gone(error):
                 raise
         raise Exit(code=0)
+
+
+class TaskContext(ParserContext):
+    """A task as Invoke's parser sees it. Its arguments are made when one is asked for: one task of sixty is typed.
+
+    Invoke makes, copies and prints those of all tasks, several times, which took most of the time of a small command.
+    """
+
+    def __init__(self, name: str, aliases: Iterable[str], make: Callable[[], Iterable[Argument]]) -> None:
+        # the rest of a context is made by __getattr__
+        self.name = name
+        self.aliases = aliases
+        self._make = make
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("args", "flags", "inverse_flags", "positional_args"):
+            raise AttributeError(name)
+        super().__init__(self.name, self.aliases, self._make())
+        return getattr(self, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TaskContext:
+        return TaskContext(self.name or "", self.aliases, self._make)
+
+    def __repr__(self) -> str:
+        return f"<TaskContext {self.name}>"
 
 
 # Invoke's errors ----------------------------------------------------------------------------------------------------
