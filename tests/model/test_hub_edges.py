@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,18 @@ def proxy(to: Hub) -> Iterator[tuple[str, list[str]]]:
 
         do_HEAD = do_GET
 
+        def do_CONNECT(self) -> None:
+            asked.append(self.path)
+            there = urlsplit(to.endpoint)
+            with socket.create_connection((there.hostname, there.port or 443)) as hub_side:
+                self.send_response(200)
+                self.end_headers()
+                back = threading.Thread(target=pass_on, args=(hub_side, self.connection))
+                back.start()
+                pass_on(self.connection, hub_side)
+                back.join()
+            self.close_connection = True
+
         def log_message(self, format: str, *arguments: Any) -> None:
             """Say nothing."""
 
@@ -84,6 +97,14 @@ def proxy(to: Hub) -> Iterator[tuple[str, list[str]]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def pass_on(source: socket.socket, target: socket.socket) -> None:
+    """Pass on what comes from one side until it has sent all or left."""
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 def test_a_slow_server_shows_progress_while_it_sends(there: Hub, tiny_model: Path) -> None:
@@ -223,7 +244,7 @@ def test_a_proxy_is_used_where_the_environment_names_one(
     assert (away[0], "cannot be reached" in away[2], "HTTPS_PROXY" in away[2]) == (1, True, True), away[2]
 
 
-def test_a_certificate_of_ones_own_is_trusted_where_it_is_named(
+def test_a_certificate_of_ones_own_is_trusted_where_it_is_named_also_behind_a_proxy(
     there: Hub, tiny_model: Path, mlxops: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate = ROOT / "tests" / "fixtures" / "loopback_certificate.pem"
@@ -234,7 +255,14 @@ def test_a_certificate_of_ones_own_is_trusted_where_it_is_named(
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         use(by_https, monkeypatch, by_https.endpoint)
         code, _, err = mlxops(f"download-model {ID}")
+        monkeypatch.delenv("NO_PROXY")
+        with proxy(by_https) as (address, asked):
+            monkeypatch.setenv("HTTPS_PROXY", address)
+            use(by_https, monkeypatch, "https://127.0.0.1:1")
+            through = mlxops(f"download-model {ID} --name through")
+            use(by_https, monkeypatch, by_https.endpoint)  # closes the connections, so that the proxy can end
 
     assert (strange[0], "certificate is not trusted" in strange[2], "SSL_CERT_FILE" in strange[2]) == (1, True, True)
-    assert code == 0, err
-    assert content(Path("models/tiny")) == content(tiny_model)
+    assert (code, through[0]) == (0, 0), err + through[2]
+    assert content(Path("models/tiny")) == content(Path("models/through")) == content(tiny_model)
+    assert set(asked) == {"127.0.0.1:1"}
