@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from mlxops.errors import BadRequest
+from mlxops.texts import check_utf8
 
 C = TypeVar("C")
 
@@ -186,10 +187,7 @@ class Option:
         return " ".join(parts)
 
     def parse(self, text: str) -> Any:
-        """The value that a text from the command line stands for.
-
-        Raises `BadRequest` naming the option and what it takes.
-        """
+        """The value of a text from the command line. Raises `BadRequest` naming the option and what it takes."""
         value: Any = _number(self.kind, text) if self.kind in (int, float) else text
         return self.check(_json(text) if self.kind is dict else value, self.flag)
 
@@ -203,6 +201,7 @@ class Option:
             self._check_numbers(value, where)
         if not is_of_kind or (self.kind is list and not all(type(item) is self.item for item in value)):
             raise BadRequest(f"{where} takes {_WORDS[self.kind]}, not {value!r}")
+        check_utf8(value, where)
         if self.kind in (list, dict) and not _is_finite(value):
             raise BadRequest(f"{where} takes finite numbers, not {value!r}")
         if self.choices:

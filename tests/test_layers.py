@@ -22,6 +22,7 @@ ROWS = [
         "files",
         "recipe",
         "tensors",
+        "texts",
         "layout",
         "times",
         "words",

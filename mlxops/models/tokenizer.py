@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxops.models.folder_files import read_json
 from mlxops.models.loader_errors import loader_errors
+from mlxops.texts import check_utf8
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,6 +29,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
 
     Code in the folder is run only where it is trusted, and nobody is asked.
     """
+    check_utf8(str(folder), "the path of the model")
     what = f"the tokenizer in {str(folder)!r} cannot be loaded"
     with loader_errors(what, name=folder.name), _quiet_transformers():
         from transformers import AutoTokenizer

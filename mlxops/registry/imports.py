@@ -6,13 +6,13 @@ Importing the same source again brings its run up to date: rows are changed wher
 from __future__ import annotations
 
 import math
-import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from mlxops.errors import BadRequest, Refused
+from mlxops import texts
+from mlxops.errors import Refused
 from mlxops.registry.checkpoints import mark_best
 from mlxops.registry.database import Registry
 from mlxops.registry.history import finite
@@ -25,7 +25,6 @@ from mlxops.registry.imported import (
     ImportSource,
 )
 from mlxops.registry.metrics import intern, rebuild, record_best
-from mlxops.registry.names import check_name
 from mlxops.registry.runs import check_is_free, id_of, to_json
 
 _BATCH = 5_000  # points gathered before they are written down
@@ -183,7 +182,7 @@ def _with_what_was_told(run: ImportedRun, known: ImportSource) -> ImportedRun:
 
 def _insert(db: Registry, run: ImportedRun) -> tuple[int, str]:
     if run.name is not None:
-        check_is_free(db, check_name(run.name))
+        check_is_free(db, texts.check_name(run.name, texts.RUN))
     name = run.name or _free_name(db, run.short_name)
     inserted = db.tables["runs"].insert(
         {
@@ -215,12 +214,9 @@ def _named(path: str) -> str:
 
 def _free_name(db: Registry, wanted: str) -> str:
     """The name of a folder or file made fit for a run, with a number behind it where a run has it."""
-    name = (
-        re.sub(r'[/\\,:*?"<>|\x00-\x1f]', "-", wanted).strip().lstrip(".-@ ").encode()[:190].decode("utf-8", "ignore")
-    )
-    try:
-        name = check_name(name.strip())
-    except BadRequest:
+    name = "".join("-" if each in texts.RUN.without or not each.isprintable() else each for each in wanted)
+    name = name.strip().lstrip(f"{texts.RUN.not_first} ").encode()[:190].decode("utf-8", "ignore").strip()
+    if texts.why_unfit(name, texts.RUN):
         name = "imported"
     number, free = 2, name
     while id_of(db, free) is not None:

@@ -8,8 +8,6 @@ import unicodedata
 from collections.abc import Callable
 from datetime import date
 
-from mlxops.errors import BadRequest
-
 _ADJECTIVES = """
     amber ample azure bold brave brief bright brisk broad calm clear clever cool coral crisp deep early eager even
     fair fast fine firm fond free fresh gentle glad golden grand green happy hardy ivory jolly keen kind late light
@@ -43,20 +41,6 @@ def readable_name(model: str, day: date, word_seed: int | None, is_taken: Callab
     while is_taken(f"{name}-{number}"):
         number += 1
     return f"{name}-{number}"
-
-
-def check_name(name: str) -> str:
-    """The name a person chose for a run, or `BadRequest` where it could not be a folder or part of an option."""
-    if not name.strip() or name != name.strip():
-        raise BadRequest(f"a run's name takes text without spaces around it, not {name!r}")
-    if name == "latest":
-        raise BadRequest("no run can be named 'latest': that stands for the newest one")
-    if re.search(r'[/\\,:*?"<>|\x00-\x1f]', name) or name[0] in ".-@" or len(name.encode()) > 200:
-        raise BadRequest(
-            f"{name!r} cannot be the name of a run and its folder",
-            hint='leave out / \\ , : * ? " < > |, and a dot, dash or @ at the beginning',
-        )
-    return name
 
 
 def _slug(model: str) -> str:

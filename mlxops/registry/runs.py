@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypedDict
 
-from mlxops import layout
+from mlxops import layout, texts
 from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.options import nearest
 from mlxops.registry import naming
 from mlxops.registry.database import Registry
-from mlxops.registry.names import check_name, readable_name
+from mlxops.registry.names import readable_name
 from mlxops.registry.processes import this_host
 from mlxops.registry.rows import JsonObject, RunRow
 from mlxops.registry.views import RunSummaryView
@@ -117,7 +117,7 @@ def new_name(db: Registry, model: str, day: date, word_seed: int | None, avoid: 
 
 def check_new_name(db: Registry | None, name: str) -> None:
     """Raise `BadRequest` or `Refused` for a name that no new run can have; without a registry no run has it."""
-    check_name(name)
+    texts.check_name(name, texts.RUN)
     if db is not None:
         check_is_free(db, name)
 
@@ -179,9 +179,7 @@ def change_tags(db: Registry, run_id: int, *, add: Iterable[str], remove: Iterab
 
 
 def _insert_tags(db: Registry, run_id: int, tags: Iterable[str]) -> None:
-    cleaned = sorted({tag.strip() for tag in tags if tag.strip()})
-    if wrong := [tag for tag in cleaned if "," in tag]:
-        raise BadRequest(f"a tag has no comma, unlike {wrong[0]!r}")
+    cleaned = sorted({texts.check_name(tag.strip(), texts.TAG) for tag in tags if tag.strip()})
     db.connection.executemany(
         "INSERT INTO tags (run_id, tag) VALUES (?, ?) ON CONFLICT DO NOTHING", [(run_id, tag) for tag in cleaned]
     )

@@ -81,3 +81,8 @@ def test_loading_a_tokenizer_is_quiet_and_needs_no_mlx(tiny_model: Path) -> None
     )
 
     assert run_python("-W", "error", "-c", program) == (0, "False\n", "")
+
+
+def test_a_path_with_bytes_that_are_no_utf_8_is_named_before_a_tokenizer_fails_on_it(model: Path) -> None:
+    with pytest.raises(BadRequest, match=r"the path of the model has bytes that are no UTF-8: .*caf\\xe9"):
+        load_tokenizer(model.rename(model.with_name("caf\udce9")))

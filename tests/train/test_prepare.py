@@ -211,7 +211,7 @@ def adapters_that_is_a_file(root):
 
 
 def name_with_a_slash(root):
-    return "--model tiny --name a/b", "--name 'a/b' cannot be the name of a folder"
+    return "--model tiny --name a/b", "'a/b' cannot be the name of a run: it has '/'"
 
 
 def full_training_of_packed_weights(root):

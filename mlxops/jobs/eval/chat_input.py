@@ -22,15 +22,14 @@ _SWITCHES = {"on": True, "yes": True, "true": True, "off": False, "no": False, "
 def message_of(prompt: str | None) -> str | None:
     """The one message to answer: what was given, or all of standard input for `-`; None where none was given.
 
-    Bytes that are no UTF-8 become U+FFFD. Raises `BadRequest` for an empty message.
+    Bytes of standard input that are no UTF-8 become U+FFFD. Raises `BadRequest` for an empty message.
     """
     if prompt is None:
         return None
     message = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
     if not message.strip():
         raise BadRequest("the message is empty", hint="-p takes a text, and `-p -` all of standard input")
-    # a byte of an argument that is no UTF-8 is half a pair, which no tokenizer takes
-    return message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return message
 
 
 def check(last: Event | None) -> None:

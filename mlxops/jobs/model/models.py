@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mlxops import files
+from mlxops import files, texts
 from mlxops.config import ImportConfig
 from mlxops.errors import BadRequest
 from mlxops.jobs.model import record
@@ -19,11 +19,8 @@ from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.registry import JsonObject
 
-# The folder is filled under a longer name, and file systems take 255 bytes.
-_LONGEST_NAME = 200
-
 # What model.import takes for the sample model.
-_SAMPLE = "sample"
+(_SAMPLE,) = texts.MODEL.reserved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,17 +85,12 @@ def target(project: Project, name: str | None, output: str | None, usual: str) -
 
 def checked_name(name: str) -> str:
     """The name, if it is one of a folder directly in models/ that every command can take."""
-    # A comma separates the names in a list of them.
-    is_one_word = not any(letter in "/\\," or not letter.isprintable() for letter in name)
-    begins_well = name[:1].isalnum() and not name.endswith(" ")
-    if not begins_well or not is_one_word or len(os.fsencode(name)) > _LONGEST_NAME or name == _SAMPLE:
-        reason = ": it stands for the sample model" if name == _SAMPLE else ""
-        raise BadRequest(
-            f"{name!r} cannot be the name of a model{reason}",
-            hint="`--name` takes a name that begins with a letter or digit, without slashes and commas; "
-            "`--output` takes a folder",
-        )
-    return name
+    return texts.check_name(
+        name,
+        texts.MODEL,
+        hint="`--name` takes a name that begins with a letter or digit, without slashes and commas; "
+        "`--output` takes a folder",
+    )
 
 
 def as_typed(project: Project, folder: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlxops import files
+from mlxops import files, texts
 from mlxops.config import InitConfig, InstallDepsConfig
 from mlxops.errors import BadRequest, Failed, Refused
 from mlxops.jobs.project import install_deps
@@ -95,8 +95,10 @@ def _folder(config: InitConfig, cwd: Path) -> Path:
     if not name.strip():
         raise BadRequest("the new project needs a name", hint="`inv init my-project`, or `inv init --here`")
     folder = Path(os.path.normpath(cwd / files.expanded(name)))
-    if reason := _unfit(folder.name):
-        raise BadRequest(f"{name!r} cannot be the name of a project: {reason}", hint="`inv init my-project`")
+    if folder.name:
+        texts.check_name(folder.name, texts.PROJECT, hint="`inv init my-project`")
+    else:
+        raise BadRequest(f"{name!r} is the root of the file system", hint="`inv init my-project`")
     if folder.is_dir():
         if any(folder.iterdir()):
             raise Refused(
@@ -106,20 +108,6 @@ def _folder(config: InitConfig, cwd: Path) -> Path:
     elif os.path.lexists(folder):
         raise BadRequest(f"{name!r} is a file", hint="choose another name")
     return folder
-
-
-def _unfit(name: str) -> str | None:
-    if not name:
-        return "it is the root of the file system"
-    if name.startswith("-"):
-        return "commands would read it as an option"
-    if name != name.strip():
-        return "it begins or ends with a space"
-    if not name.isprintable():
-        return "it has characters that cannot be shown"
-    if len(os.fsencode(name)) > 200:
-        return "it is longer than 200 bytes"
-    return None
 
 
 def _write(made: Path, name: str, config: InitConfig) -> None:

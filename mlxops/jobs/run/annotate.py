@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlxops import registry
+from mlxops import registry, texts
 from mlxops.config import NoteConfig, TagConfig
 from mlxops.errors import BadRequest
 from mlxops.projects.invocation import Invocation
@@ -53,7 +53,7 @@ def note(invocation: Invocation, config: NoteConfig) -> NotedRun:
         with reading(invocation.project.registry_path) as db:
             run = registry.find_run(db, config.name)
         return NotedRun(run=run["name"], note=run["note"])
-    text = None if config.text.strip() == _NO_NOTE else config.text
+    text = None if config.text.strip() == _NO_NOTE else texts.check_text(config.text, "the note")
     with writing(invocation.project.registry_path) as db:
         run = registry.find_run(db, config.name)
         registry.update_run(db, run["id"], note=text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mlxops import data, words
+from mlxops import data, texts, words
 from mlxops.config import LoraConfig
 from mlxops.config.train import USUAL_LAYERS, layers_trained
 from mlxops.data import checking
@@ -177,8 +176,12 @@ class Tokenize:
 
 
 def _check_place(project: Project, config: LoraConfig) -> None:
-    if (config.name is not None and not re.fullmatch(r"[^/\\\x00-\x1f]+", config.name)) or config.name in (".", ".."):
-        raise BadRequest(f"--name {config.name!r} cannot be the name of a folder", hint="leave out slashes")
+    if config.name is not None:
+        texts.check_name(config.name, texts.RUN)
+    if config.note is not None:
+        texts.check_text(config.note, "the note")
+    for tag in config.tag:
+        texts.check_name(tag, texts.TAG)
     if config.adapter_path is not None and project.resolve(config.adapter_path).is_file():
         raise BadRequest(
             f"--adapter-path {config.adapter_path!r} is a file", hint="name a folder; it is made if it is not there"

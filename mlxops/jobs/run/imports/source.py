@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxops import files, layout, registry, words
+from mlxops import files, layout, registry, texts, words
 from mlxops.adapters import adapter_config, folders, mlx_lm_log
 from mlxops.adapters.folders import Contents
 from mlxops.errors import BadRequest, InvalidData, NotFound
@@ -43,11 +43,7 @@ def is_same(project: Project, stored: str, path: Path) -> bool:
 
 def check_name(path: Path) -> None:
     """Raise `BadRequest` for a path that no registry, JSON or terminal can hold."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        shown = str(path).encode("utf-8", "replace").decode()
-        raise BadRequest(f"the name {shown!r} is no UTF-8", hint="rename it, or copy it to another name") from None
+    texts.check_utf8(str(path), "the path")
 
 
 @contextmanager
