@@ -103,7 +103,8 @@ def png(run: ReportedRun | None, comparison: Comparison | None) -> bytes:
         # half a pixel more: what is cut off behind the point must not be a whole one
         dots = (_PNG_PIXELS + 0.5) / (_PNG[0] / _POINTS_AN_INCH)
         made = io.BytesIO()
-        figure.savefig(made, format="png", dpi=dots, metadata={"Software": "mlxops"})
+        figure.set_dpi(dots)
+        _part("backends.backend_agg").FigureCanvasAgg(figure).print_png(made, metadata={"Software": "mlxops"})
     return made.getvalue()
 
 
@@ -340,7 +341,8 @@ def _figure(size: Size, *, salt: str, background: str = "none") -> Iterator[Any]
 
 def _saved(figure: Any) -> str:
     made = io.StringIO()
-    figure.savefig(made, format="svg", metadata={"Date": None})
+    # not by `savefig`, which draws everything twice
+    _part("backends.backend_svg").FigureCanvasSVG(figure).print_svg(made, metadata={"Date": None})
     return made.getvalue()
 
 

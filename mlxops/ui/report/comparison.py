@@ -38,7 +38,7 @@ def content(comparisons: Mapping[str, Comparison]) -> JsonObject:
         "remarks": _remarks(found),
         "runs": list(zip(ascii_uppercase, names, map(_progress, found.runs), strict=False)),
         "letters": ascii_uppercase[: len(names)],
-        "charts": [_chart(comparisons[by], by) for by in UNITS if _is_spread(comparisons[by])],
+        "charts": [_chart(comparisons[by], by) for by in UNITS if by in comparisons and _is_spread(comparisons[by])],
         "losses": _losses(found),
         "is_marked": any(row.exceeds for row in found.differences),
         "differing": [row for row in settings if row["differs"]],
