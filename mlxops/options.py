@@ -11,7 +11,7 @@ import json
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
+from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -27,14 +27,8 @@ Role = Literal["weights", "keeping", "target", "naming", "command"]
 and what it is called. `command` is what one command was asked to do: it is never stored, compared or repeated.
 """
 
-_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    bool: "true or false",
-    list: "a list",
-    dict: "a JSON object",
-}
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+_WORDS |= {list: "a list", dict: "a JSON object"}
 
 
 def option(
@@ -362,6 +356,13 @@ def given(config: Any) -> frozenset[str]:
         return found
     read_from: Any = type(config)
     return frozenset(each.name for each in options_of(read_from) if getattr(config, each.name) != each.default)
+
+
+def changed(config: Any, **values: Any) -> Any:
+    """Settings with other values, which count as given by a person, as those do that were given before."""
+    new = replace(config, **values)
+    object.__setattr__(new, _GIVEN, given(config) | values.keys())
+    return new
 
 
 def _number(kind: Any, text: str) -> Any:

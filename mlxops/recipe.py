@@ -14,19 +14,17 @@ from typing import Any
 
 import yaml
 
-from mlxops.config import LoraConfig
+from mlxops.config import LoraConfig, older_names
+from mlxops.config.mlx_lm_options import WITHOUT_EFFECT, cache_limit
+from mlxops.config.other_names import OTHER_NAMES
 from mlxops.errors import BadRequest, InvalidData, NotFound
 from mlxops.options import nearest, options_of
 
 _OPTIONS = {option.name: option for option in options_of(LoraConfig)}
-_GIB = 2**30
 
 _WITHOUT_MEANING = {
-    "report_to": "every run is in the registry",
-    "project_name": "--name, --note and --tag say what a run is",
-    "trust_remote_code": "code from a model's folder is not run",
-    "test": "nothing is evaluated after training",
-    "test_batches": "nothing is evaluated after training",
+    **WITHOUT_EFFECT,
+    "trust_remote_code": "a file cannot allow that; `--trust-remote-code` on the command line does",
 }
 _NESTED = {
     "lora_parameters": {
@@ -62,7 +60,8 @@ def read(file: Path, *, below: Mapping[str, Any] | None = None, above: Mapping[s
     root = _compose(file)
     if root is not None:
         for key, line, node in reading.pairs(root, "the recipe"):
-            reading.take(key, line, node)
+            reading.take(key.replace("-", "_"), line, node)
+    _take_older_names(reading, below or {}, above or {})
     reading.raise_problems()
     _count_iterations(reading, below or {}, above or {})
     return Recipe(values=reading.values, notes=tuple(reading.notes))
@@ -102,6 +101,8 @@ class _Reading:
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     schedule_lines: dict[str, int] = field(default_factory=dict)
+    older: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    """Settings under names of older versions, with their lines: what they say depends on others."""
 
     def pairs(self, node: yaml.Node, what: str) -> list[tuple[str, int, yaml.Node]]:
         """The keys of a table with their lines and values; a key that stands there twice is a problem."""
@@ -140,12 +141,15 @@ class _Reading:
                 self.notes.append(f"{key} is ignored: {_WITHOUT_MEANING[key]}")
         elif key == "clear_cache_threshold":
             self._take_threshold(line, value)
+        elif key in (older_names.LAYERS, older_names.DORA):
+            if value is not None:
+                self.older[key] = line, value
         elif key == "resume_adapter_file":
             if value is not None:
                 self._set("adopt", line, value, key)
         elif key not in _OPTIONS:
             known = [*_OPTIONS, *_NESTED, *_WITHOUT_MEANING, "clear_cache_threshold", "resume_adapter_file"]
-            self.problem(line, f"{key} is no setting{_did_you_mean(key, known)}")
+            self.problem(line, f"{key} is no setting{_meant(key) or _did_you_mean(key, known)}")
         elif key != "config" and value is not None:
             self._set(key, line, value, key)
 
@@ -154,10 +158,10 @@ class _Reading:
             return
         for name, line, inner in self.pairs(node, key):
             inner_value = _value(inner)
-            if key == "lora_parameters" and name == "alpha":
-                self.problem(
-                    line, "lora_parameters takes scale, the factor itself, and not alpha: scale = alpha / rank"
-                )
+            name = name.replace("-", "_")
+            if key == "lora_parameters" and name == older_names.ALPHA:
+                if inner_value is not None:
+                    self.older[name] = line, inner_value
             elif name not in _NESTED[key]:
                 self.problem(line, f"{key} has no {name}{_did_you_mean(name, _NESTED[key])}")
             elif inner_value is not None:
@@ -167,19 +171,28 @@ class _Reading:
         if key == "lr_schedule" and self.schedule_lines and "name" not in self.schedule_lines:
             self.problem(node.start_mark.line + 1, "lr_schedule needs a name, e.g. cosine_decay")
 
-    def _set(self, setting: str, line: int, value: Any, where: str) -> None:
+    def checked(self, setting: str, line: int, value: Any, where: str) -> Any:
+        """A value as that of a setting; None with the problem remembered where it cannot be one."""
         try:
-            self.values[setting] = _OPTIONS[setting].check(value, where)
+            return _OPTIONS[setting].check(value, where)
         except BadRequest as error:
             self.problem(line, error.message + (f" ({error.hint})" if error.hint else ""))
+            return None
+
+    def _set(self, setting: str, line: int, value: Any, where: str) -> None:
+        found = self.checked(setting, line, value, where)
+        if found is not None:
+            self.values[setting] = found
 
     def _take_threshold(self, line: int, value: Any) -> None:
-        size = _bytes(value)
-        if size is None:
-            self.problem(line, f"clear_cache_threshold takes a size such as 2GB, not {value!r}")
-        elif size:
-            self.notes.append(f"clear_cache_threshold is taken as cache_limit, {size / _GIB:.3g} GiB")
-            self.values.setdefault("cache_limit", size / _GIB)
+        try:
+            limit = cache_limit(value, "clear_cache_threshold")
+        except BadRequest as error:
+            self.problem(line, error.message)
+            return
+        if limit is not None:
+            self.notes.append(f"clear_cache_threshold is taken as cache_limit, {limit:.3g} GiB")
+            self.values.setdefault("cache_limit", limit)
 
 
 def _value(node: yaml.Node) -> Any:
@@ -192,18 +205,59 @@ def _value(node: yaml.Node) -> Any:
         loader.dispose()
 
 
-def _bytes(value: Any) -> int | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return int(value) if value >= 0 else None
-    found = re.fullmatch(r"(\d+\.?\d*)\s*([MG]B?)?", str(value or 0).strip(), re.IGNORECASE)
-    if not found:
+def _meant(key: str) -> str | None:
+    """What another program's name is here."""
+    other = OTHER_NAMES.get(key.replace("_", "-"))
+    if other is None:
         return None
-    return int(float(found[1]) * {"": 1, "M": 10**6, "G": 10**9}[(found[2] or "")[:1].upper()])
+    name = other.option.lstrip("-").replace("-", "_")
+    if other.sentence or name not in _OPTIONS:
+        return f": {other.hint}"
+    here = f"{name}: {other.value}" if other.value else name
+    return f": {here} is the one for that" + (f" ({other.note})" if other.note else "")
 
 
 def _did_you_mean(word: str, known: Any) -> str:
     near = nearest(word, known)
     return f" (did you mean {near}?)" if near else ""
+
+
+# older names --------------------------------------------------------------------------------------------------------
+
+
+def _take_older_names(reading: _Reading, below: Mapping[str, Any], above: Mapping[str, Any]) -> None:
+    """Turn what older versions of mlx-lm called otherwise into the settings of today, which count where both stand."""
+    values, older = reading.values, reading.older
+    for name, setting in ((older_names.LAYERS, "num_layers"), (older_names.DORA, "fine_tune_type")):
+        if name not in older:
+            continue
+        line, said = older[name]
+        if name == older_names.DORA and not isinstance(said, bool):
+            reading.problem(line, f"{name} takes true or false, not {said!r}")
+        elif setting in values:
+            reading.notes.append(f"{name} is ignored: {setting}, its name of today, says {values[setting]}")
+        elif said is not False:
+            value = reading.checked(setting, line, "dora" if name == older_names.DORA else said, name)
+            if value is not None:
+                values[setting] = value
+                reading.notes.append(f"{name} is taken as {setting}: {value}")
+    if older_names.ALPHA in older:
+        _take_alpha(reading, int(_strongest("lora_rank", above, values, below)))
+
+
+def _take_alpha(reading: _Reading, rank: int) -> None:
+    line, said = reading.older[older_names.ALPHA]
+    alpha = reading.checked("lora_scale", line, said, "lora_parameters.alpha")
+    if alpha is None:
+        return
+    scale = reading.values.get("lora_scale")
+    factor = older_names.scale_of(scale, alpha, rank)
+    how = f"alpha {alpha:g} / rank {rank}" if scale is None else f"scale {scale:g} × alpha {alpha:g} / rank {rank}"
+    reading.notes.append(
+        f"lora_parameters.alpha, of older versions of mlx-lm: lora_scale is {factor:g} ({how}); without alpha, "
+        "scale is the factor itself"
+    )
+    reading.values["lora_scale"] = factor
 
 
 # the schedule -------------------------------------------------------------------------------------------------------
@@ -215,7 +269,7 @@ def _count_iterations(reading: _Reading, below: Mapping[str, Any], above: Mappin
     if "arguments" in lines:
         _split_arguments(reading, lines["arguments"])
         reading.raise_problems()
-    iterations = _accumulation(values, below, above)
+    iterations = int(_strongest("grad_accumulation_steps", above, values, below))
     if not lines or iterations == 1:
         return
     changes = []
@@ -233,12 +287,10 @@ def _count_iterations(reading: _Reading, below: Mapping[str, Any], above: Mappin
         )
 
 
-def _accumulation(values: Mapping[str, Any], below: Mapping[str, Any], above: Mapping[str, Any]) -> int:
-    option = _OPTIONS["grad_accumulation_steps"]
-    for layer in (above, values, below):
-        if option.name in layer:
-            return int(option.check(layer[option.name], option.name))
-    return int(option.default)
+def _strongest(name: str, *layers: Mapping[str, Any]) -> Any:
+    """The value of a setting in the first layer that has it, else its default."""
+    option = _OPTIONS[name]
+    return next((option.check(layer[name], name) for layer in layers if name in layer), option.default)
 
 
 def _split_arguments(reading: _Reading, line: int) -> None:

@@ -17,6 +17,7 @@ from mlxops.options import options_of
 Typed = Callable[..., Ended]
 GROUPS = [
     "model and data", "adapter", "optimizer", "batches", "watching and saving", "starting and resuming", "output",
+    "accepted for compatibility with mlx-lm",
 ]  # fmt: skip
 
 

@@ -65,7 +65,9 @@ def read(text: str, **layers: dict[str, object]) -> Recipe:
 def test_every_key_of_mlx_lm_is_read() -> None:
     found = read(MLX_LM)
 
-    assert found.notes == ("test_batches is ignored: nothing is evaluated after training",)
+    assert found.notes == (
+        "test_batches is ignored: `inv test --run latest --num-samples N` measures a run on rows of test.jsonl",
+    )
     assert found.values == {
         "model": "mlx_model",
         "train": True,
@@ -190,7 +192,12 @@ def test_the_threshold_of_the_cache_is_its_limit(size: str, limit: float) -> Non
         ("lora_parameters:\n  rank: 0\n", "r.yaml:2: lora_parameters.rank takes a whole number at least 1"),
         ("lora_parameters: {rank: 8, rank: 9}\n", "r.yaml:1: rank stands here again after line 1"),
         ("lora_parameters: {rnk: 8}\n", "r.yaml:1: lora_parameters has no rnk (did you mean rank?)"),
-        ("lora_parameters: {alpha: 16}\n", "r.yaml:1: lora_parameters takes scale, the factor itself, and not alpha"),
+        ("lora_parameters: {alpha: none}\n", "r.yaml:1: lora_parameters.alpha takes a number, not 'none'"),
+        ("use_dora: maybe\n", "r.yaml:1: use_dora takes true or false, not 'maybe'"),
+        ("lora_layers: 0\n", "r.yaml:1: lora_layers takes a whole number at least -1 other than 0"),
+        ("max_steps: 9\n", "r.yaml:1: max_steps is no setting: iters is the one for that"),
+        ("lora-alpha: 9\n", "r.yaml:1: lora_alpha is no setting: lora_scale is the one for that (scale = alpha / rank"),
+        ("bf16: true\n", "r.yaml:1: bf16 is no setting: dtype: bfloat16 is the one for that"),
         ("lora_parameters: 8\n", "r.yaml:1: lora_parameters takes a table of settings, not 8"),
         ("lr_schedule: {name: cosine}\n", "r.yaml:1: lr_schedule.name takes one of constant, cosine_decay"),
         ("lr_schedule: {warmup: 3}\n", "r.yaml:1: lr_schedule needs a name, e.g. cosine_decay"),
@@ -208,6 +215,46 @@ def test_a_mistake_is_named_by_its_line(text: str, sentence: str) -> None:
         read(text)
 
     assert raised.value.message.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "notes"),
+    [
+        ("lora_layers: 8\n", {"num_layers": 8}, ["lora_layers is taken as num_layers: 8"]),
+        (
+            "num-layers: 4\nlora_layers: 8\n",
+            {"num_layers": 4},
+            ["lora_layers is ignored: num_layers, its name of today, says 4"],
+        ),
+        ("use_dora: true\n", {"fine_tune_type": "dora"}, ["use_dora is taken as fine_tune_type: dora"]),
+        ("use_dora: false\n", {}, []),
+        (
+            "lora_parameters: {rank: 4, alpha: 8, scale: 10.0}\n",
+            {"lora_rank": 4, "lora_scale": 20.0},
+            ["lora_parameters.alpha, of older versions of mlx-lm: lora_scale is 20 (scale 10 × alpha 8 / rank 4)"],
+        ),
+        (
+            "lora_parameters: {alpha: 16}\n",
+            {"lora_scale": 2.0},
+            ["lora_parameters.alpha, of older versions of mlx-lm: lora_scale is 2 (alpha 16 / rank 8)"],
+        ),
+        ("batch-size: 2\nlr-schedule: {name: cosine_decay, warmup-init: 1e-6}\n", {"batch_size": 2}, []),
+    ],
+)
+def test_names_of_older_recipes_are_translated_and_that_is_said(
+    text: str, values: dict[str, object], notes: list[str]
+) -> None:
+    found = read(text)
+
+    assert {name: found.values.get(name) for name in values} == values
+    assert [note.partition(";")[0] for note in found.notes] == notes
+
+
+def test_an_older_factor_is_computed_with_the_rank_that_is_trained() -> None:
+    text = "lora_parameters: {alpha: 16, scale: 10}\n"
+
+    assert read(text, below={"lora_rank": 16}).values["lora_scale"] == 10.0
+    assert read(text, above={"lora_rank": 4}, below={"lora_rank": 16}).values["lora_scale"] == 40.0
 
 
 def test_several_mistakes_are_named_at_once() -> None:

@@ -12,6 +12,7 @@ PACKAGES = ("registry", "jobs", "ui")
 
 ALIAS = "JsonObject"
 EDGES = {
+    "_with_decay": "arguments of an optimizer",
     "as_json": "what --json and --output write",
     "all_to_json": "the same",
     "compared_to_json": "the same",

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlxops.config import older_names
+
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
@@ -98,9 +100,9 @@ def settings_shape(settings: Mapping[str, Any], modified: float) -> Shape:
         modified=modified,
         fingerprint=_text(ours.get("fingerprint")) if isinstance(ours, Mapping) else None,
         target=_whole(target),
-        kind=_text(settings.get("fine_tune_type")) or "lora",
+        kind=_text(older_names.kind_of(settings)) or "lora",
         rank=_whole(lora.get("rank")),
-        layers=_whole(settings.get("num_layers", settings.get("lora_layers"))),
+        layers=_whole(older_names.layers_of(settings)),
         keys=tuple(sorted(map(str, keys))) if isinstance(keys, (list, tuple)) else None,
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlxops import files, layout
 from mlxops.adapters import folders
-from mlxops.config import LoraConfig
+from mlxops.config import LoraConfig, older_names
 from mlxops.errors import BadRequest, NotFound
 from mlxops.layout import BEFORE, OFFERED, adapter_name
 from mlxops.options import options_of
@@ -192,7 +192,7 @@ def shape_of(
 
     Raises `BadRequest` where the two contradict each other, or where nothing tells.
     """
-    kind = settings.get("fine_tune_type") or ("dora" if settings.get("use_dora") else None) or _kind_of(arrays)
+    kind = older_names.kind_of(settings) or _kind_of(arrays)
     if kind not in _FITTING:
         raise BadRequest(
             f"adapter_config.json has the fine_tune_type {kind!r}", hint=f"known are {', '.join(_FITTING)}"
@@ -200,7 +200,7 @@ def shape_of(
     notes = []
     if not settings:
         notes.append(f"there is no adapter_config.json: the shape is read from the arrays of {name}")
-    count = settings.get("num_layers", settings.get("lora_layers"))
+    count = older_names.layers_of(settings)
     if not isinstance(count, int):
         count = _layers_of(arrays, name, layers)
     shape: dict[str, Any] = {"fine_tune_type": kind, "num_layers": min(count, layers)}
@@ -215,10 +215,11 @@ def shape_of(
             hint="the folder may hold files of two trainings: `--adopt` takes one file too",
         )
     shape["lora_rank"] = rank
-    if "scale" in said:
-        # older versions of mlx-lm multiplied the scale by alpha / rank
-        factor = _checked("lora_scale", said["alpha"]) / rank if "alpha" in said else 1
-        shape["lora_scale"] = _checked("lora_scale", said["scale"]) * factor
+    scale, alpha = (
+        _checked("lora_scale", said[each]) if each in said else None for each in ("scale", older_names.ALPHA)
+    )
+    if (factor := older_names.scale_of(scale, alpha, rank)) is not None:
+        shape["lora_scale"] = factor
     else:
         notes.append("no file says the scale of the adapter: --lora-scale is taken")
     if "dropout" in said:

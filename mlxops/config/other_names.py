@@ -44,6 +44,8 @@ OTHER_NAMES: Mapping[str, OtherName] = {
     **dict.fromkeys(("lr", "learning-rate-max", "peak-lr", "max-lr"), OtherName("--learning-rate")),
     **dict.fromkeys(("lr-scheduler", "lr-scheduler-type", "scheduler"), OtherName("--lr-schedule")),
     **dict.fromkeys(("optim", "opt"), OtherName("--optimizer")),
+    **dict.fromkeys(("wd", "adam-weight-decay", "decay"), OtherName("--weight-decay")),
+    **dict.fromkeys(("cache-limit-gb", "clear-cache"), OtherName("--cache-limit", note="in GiB")),
     **dict.fromkeys(("warmup-steps", "num-warmup-steps", "warmup-iters", "lr-warmup-steps"), _WARMUP),
     **dict.fromkeys(("rank", "r", "lora-r", "lora-dim"), OtherName("--lora-rank")),
     **dict.fromkeys(("alpha", "lora-alpha"), _ALPHA),

@@ -32,6 +32,7 @@ class LoraConfig:
         "steps_per_report": "watching and saving",
         "name": "starting and resuming",
         "adapter_path": "output",
+        "train": "accepted for compatibility with mlx-lm",
     }
     """The title above an option in the help, by the first option of a group."""
 
@@ -62,7 +63,6 @@ class LoraConfig:
         instead_of="iters",
     )
     config: str | None = option(None, "YAML recipe with these settings", role="naming")
-    train: bool = option(False, "accepted for compatibility with mlx-lm; has no effect", role="command")
 
     # adapter
     num_layers: int | None = option(
@@ -82,7 +82,11 @@ class LoraConfig:
     # optimizer
     optimizer: Literal["adam", "adamw", "muon", "sgd", "adafactor"] = option("adam", "optimizer", role="weights")
     optimizer_config: dict[str, Any] = option(
-        {}, "arguments by optimizer, e.g. {adamw: {weight_decay: 0.1}}", role="weights", on_command_line=False
+        {}, """arguments by optimizer, e.g. '{"adamw": {"betas": [0.9, 0.98]}}'""", role="weights"
+    )
+    # becomes a part of optimizer_config, which is what is stored
+    weight_decay: float | None = option(
+        None, "weight decay of the optimizer, e.g. adamw's (0.01)", role="command", at_least=0, at_most=1e6
     )
     learning_rate: float = option(
         1e-5, "learning rate (its peak, under a schedule)", role="weights", above=0, at_most=1e6
@@ -91,12 +95,10 @@ class LoraConfig:
         "constant", "learning rate schedule after the warm-up", role="weights"
     )
     lr_schedule_arguments: list[float] = option(
-        [], "what the schedule takes after its first rate, steps in iterations", role="weights", on_command_line=False
+        [], "what the schedule takes after its first rate, steps in iterations", role="weights"
     )
     warmup: int = option(0, "iterations of linear warm-up", role="weights", at_least=0, at_most=HUGE)
-    warmup_init: float = option(
-        0.0, "learning rate before the warm-up", role="weights", at_least=0, on_command_line=False
-    )
+    warmup_init: float = option(0.0, "learning rate before the warm-up", role="weights", at_least=0, at_most=1e6)
     max_grad_norm: float | None = option(None, "clip the gradient to this norm", role="weights", above=0)
 
     # batches
@@ -185,6 +187,14 @@ class LoraConfig:
     note: str | None = option(None, "a note kept with the run", role="naming")
     tag: list[str] = option([], "tags of the run; repeat or separate by commas", role="naming")
     json: bool = option(False, "the result, or the preview, as JSON", role="command")
+
+    # of mlx_lm.lora
+    train: bool = option(False, "accepted for compatibility with mlx-lm; has no effect", role="command")
+    test: bool = option(False, "has no effect; `inv test --run RUN` measures a run", role="command")
+    test_batches: int | None = option(None, "has no effect, as --test", role="command", at_least=-1, at_most=HUGE)
+    clear_cache_threshold: str | None = option(None, "--cache-limit, as a size such as 2GB", role="command")
+    report_to: str | None = option(None, "has no effect; every run is in the registry", role="command")
+    project_name: str | None = option(None, "has no effect; --name names a run", role="command")
 
 
 @settings

@@ -103,7 +103,7 @@ def adopting(
             )
         words += typed or []
     if said.get("lr_schedule"):
-        notes.append("adapter_config.json has an lr_schedule, which only a recipe (--config) can give")
+        notes.append("adapter_config.json has an lr_schedule: `--lr-schedule` and a recipe (`--config`) take one")
     return shlex.join([program(invocation), "lora", *words]), notes
 
 
@@ -151,7 +151,10 @@ def _recipe(project: Project, config: JsonObject) -> tuple[str | None, list[str]
     needed = [
         option.name
         for option in options_of(LoraConfig)
-        if not option.on_command_line and config.get(option.name, option.default) != option.default
+        if (value := config.get(option.name, option.default)) != option.default
+        and option.name not in NO_SETTINGS
+        and value is not None
+        and _typed(option, value) is None
     ]
     if not needed:
         return None, []
@@ -175,8 +178,6 @@ def _start(project: Project, origin: Origin | None) -> list[str]:
 
 def _typed(option: Option, value: Any) -> list[str] | None:
     """The option as typed, None where it cannot be."""
-    if not option.on_command_line:
-        return None
     if option.kind is bool:
         flags = {True: option.flag, False: f"--no-{option.flag[2:]}" if option.default is True else None}
         flag = flags[bool(value)]

@@ -30,7 +30,13 @@ def lora(c: Context, config: LoraConfig) -> None:
     Every run is a row of the registry. Ctrl-C saves a checkpoint and stops; so do SIGTERM and a closed terminal.
     --preview says what would happen and starts nothing; --detach trains in the background.
     """
-    train(house.invocation(c), config)
+    from mlxops.jobs.train import lora as job
+    from mlxops.ui.terminal import console
+    from mlxops.ui.train import outcome
+
+    asked = job.translate(config)
+    outcome.translated(asked.notes, console.make(stderr=True))
+    train(house.invocation(c), asked.config)
 
 
 @task

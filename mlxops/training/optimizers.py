@@ -32,7 +32,9 @@ def make(config: LoraConfig, *, adafactor: str = next(iter(WAYS["adafactor"]))) 
             near = nearest(name, _CLASSES)
             raise BadRequest(
                 f"optimizer_config knows {', '.join(_CLASSES)}, not {name!r}",
-                hint=f"did you mean {near!r}?" if near else None,
+                hint=f"did you mean {near!r}?"
+                if near
+                else f"""arguments stand by optimizer: '{{"{config.optimizer}": {{"{name}": …}}}}'""",
             )
     kind = _CLASSES[config.optimizer]
     # mlx's default is a relative step, under which --learning-rate would have no effect
@@ -42,9 +44,14 @@ def make(config: LoraConfig, *, adafactor: str = next(iter(WAYS["adafactor"]))) 
     for name in arguments:
         if name not in known:
             near = nearest(name, known)
+            others = [other for other, each in _CLASSES.items() if name in inspect.signature(each).parameters]
             raise BadRequest(
                 f"{config.optimizer} takes {', '.join(sorted(known))}, not {name!r}",
-                hint=f"did you mean {near!r}?" if near else None,
+                hint=f"{' and '.join(others)} can: `--optimizer {others[0]}`"
+                if others
+                else f"did you mean {near!r}?"
+                if near
+                else None,
             )
     try:
         _try_out(kind(learning_rate=config.learning_rate, **arguments))

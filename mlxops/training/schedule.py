@@ -48,6 +48,6 @@ def _curve(config: LoraConfig, *, remaining: int) -> Callable[[int], float]:
         takes = ", ".join(list(inspect.signature(make).parameters)[1:])
         raise BadRequest(
             f"the schedule {config.lr_schedule} takes {takes} after the learning rate, not {arguments!r}",
-            hint="in the recipe: lr_schedule: {name: …, arguments: […]}",
+            hint="`--lr-schedule-arguments 400,1e-6`; in a recipe lr_schedule: {name: …, arguments: […]}",
         ) from error
     return lambda step: float(schedule(mx.array(step)).item())

@@ -47,7 +47,9 @@ def command(defaults: dict[str, Any] = DEFAULTS, **config: Any) -> str:
         ({"mask_prompt": False, "grad_checkpoint": True}, " --no-mask-prompt --grad-checkpoint"),
         ({"lora_keys": ["self_attn.q_proj", "mlp.up_proj"]}, " --lora-keys self_attn.q_proj,mlp.up_proj"),
         ({"name": "heron", "note": "n", "tag": ["t"], "adapter_path": "here", "json": True}, ""),
-        ({"warmup_init": 1e-6}, """ --config <(printf %s '{"warmup_init": 1e-06}')"""),
+        ({"warmup_init": 1e-6}, " --warmup-init 1e-06"),
+        ({"optimizer_config": {"adamw": {"eps": 1e-6}}}, """ --optimizer-config '{"adamw": {"eps": 1e-06}}'"""),
+        ({"lora_keys": ["a,b"]}, """ --config <(printf %s '{"lora_keys": ["a,b"]}')"""),
     ],
 )
 def test_it_names_the_settings_that_differ_and_not_where_the_run_stood(config: dict[str, Any], typed: str) -> None:

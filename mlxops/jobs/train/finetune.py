@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from mlxops.config import FinetuneConfig, FuseConfig, LoraConfig
 from mlxops.jobs.model import models
+from mlxops.jobs.train.lora import Translated
 from mlxops.models import model_files, provenance
 from mlxops.models.provenance import FusedModel
 from mlxops.options import given
@@ -13,14 +14,6 @@ from mlxops.projects.project import Project
 from mlxops.registry import RunSummaryView
 
 _OF_ADAPTERS = ("lora_rank", "lora_scale", "lora_alpha", "lora_dropout")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Translated:
-    """The settings of the training, and what a person should know of how they came about."""
-
-    config: LoraConfig
-    notes: tuple[str, ...]
 
 
 def translate(config: FinetuneConfig) -> Translated:

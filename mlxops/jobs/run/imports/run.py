@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from mlxops import layout, recipe, registry
 from mlxops.adapters import folders, foreign
-from mlxops.config import ImportRunConfig, LoraConfig
+from mlxops.config import ImportRunConfig, LoraConfig, older_names
 from mlxops.errors import MlxopsError
 from mlxops.jobs import commands
 from mlxops.jobs.run.imports import log as import_log
@@ -207,7 +207,8 @@ def _config(source: Source, said: JsonObject, story: Story) -> JsonObject:
         except MlxopsError:  # written by a version with other settings: those that are the same are kept
             values |= _as_they_are(said)
     if values.get("fine_tune_type") not in ("lora", "dora", "full"):
-        values["fine_tune_type"] = "dora" if said.get("use_dora") else "lora"
+        found = older_names.kind_of({**said, "fine_tune_type": None})
+        values["fine_tune_type"] = found or "lora"
     optimizers = values.get("optimizer_config") or {}
     values["optimizer_config"] = {name: given for name, given in optimizers.items() if given}
     return _writable({name: value for name, value in values.items() if name not in commands.NO_SETTINGS})
@@ -217,8 +218,7 @@ def _as_they_are(said: JsonObject) -> JsonObject:
     lora = said.get("lora_parameters")
     lora = lora if isinstance(lora, Mapping) else {}
     flat = {**said, **{f"lora_{name}": value for name, value in lora.items()}}
-    if flat.get("num_layers") is None:
-        flat["num_layers"] = said.get("lora_layers")
+    flat["num_layers"] = older_names.layers_of(said)
     return _checked(flat)
 
 
