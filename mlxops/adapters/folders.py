@@ -221,6 +221,14 @@ def read_settings(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
     return settings, None
 
 
+def is_of_peft(folder: Path) -> bool:
+    """Whether PEFT made what is in a folder, as unsloth, axolotl and transformers do: mlx-lm reads none of it."""
+    settings, _ = read_settings(folder)
+    return "peft_type" in (settings or {}) or any(
+        (folder / f"adapter_model{suffix}").exists() for suffix in (".safetensors", ".bin")
+    )
+
+
 def _words(error: Exception, what: str = "") -> str:
     """A failure to read, in words that follow the name of what was to be read."""
     if isinstance(error, FileNotFoundError):

@@ -51,6 +51,7 @@ def read(path: Path, *, layers: int) -> Adapter:
     """
     folder = path if path.is_dir() else path.parent
     names = _originals(folder)
+    refuse_peft(folder)
     name = _choose(folder, names) if path.is_dir() else path.name
     if name not in names:
         raise NotFound(f"there is no adapter {str(path)!r}", hint="a run that has begun resumes without `--adopt`")
@@ -180,6 +181,16 @@ def _iteration(name: str, names: Mapping[str, Path], settings: Mapping[str, Any]
 
 def _equal(one: Path, other: Path) -> bool:
     return one.stat().st_size == other.stat().st_size and files.sha256(one) == files.sha256(other)
+
+
+def refuse_peft(folder: Path) -> None:
+    """Raise `BadRequest` for a folder that PEFT made."""
+    if folders.is_of_peft(folder):
+        raise BadRequest(
+            f"{str(folder)!r} holds an adapter of PEFT, whose tensors mlx-lm does not read",
+            hint="take an adapter that mlx_lm.lora or this toolkit trained; or merge it into its model with PEFT's "
+            "`merge_and_unload`, and train from that model",
+        )
 
 
 # the shape ----------------------------------------------------------------------------------------------------------

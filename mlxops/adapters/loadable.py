@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from mlxops import files, layout
 from mlxops.adapters import folders
-from mlxops.adapters.foreign import shape_of
+from mlxops.adapters.foreign import refuse_peft, shape_of
 from mlxops.errors import BadRequest, NotFound
 
 _HINT = "--adapter-path takes a folder of a run or of mlx_lm.lora, or one of its files"
@@ -64,11 +64,7 @@ def read(path: Path, *, layers: int, iteration: int | None = None) -> LoadableAd
     file = folder / name if path.is_dir() else path
     settings = _settings(folder)
     if not file.is_file():
-        if "peft_type" in settings:
-            raise BadRequest(
-                f"{str(folder)!r} holds an adapter of PEFT, whose tensors mlx-lm does not read",
-                hint="take an adapter that mlx_lm.lora or this toolkit trained",
-            )
+        refuse_peft(folder)
         what = "adapter" if iteration is None else f"checkpoint of iteration {iteration:,}"
         raise NotFound(f"there is no {what} in {str(folder)!r}", hint=_HINT)
     header = folders.read_header(file)

@@ -149,6 +149,13 @@ def test_layers_that_are_not_the_last_are_refused(old: Path) -> None:
         foreign.read(old, layers=4)
 
 
+def test_an_adapter_of_peft_is_named(old: Path) -> None:
+    write_settings(old, peft_type="LORA", r=4)
+
+    with pytest.raises(BadRequest, match="holds an adapter of PEFT"):
+        foreign.read(old, layers=4)
+
+
 def test_a_folder_without_an_adapter_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="there is no adapter in"):
         foreign.read(tmp_path, layers=4)

@@ -423,6 +423,26 @@ def test_a_number_in_a_name_that_no_training_reaches_is_none() -> None:
     assert take(made)["iteration"] == 25
 
 
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ({"peft_type": "LORA", "r": 4, "base_model_name_or_path": "someone/base"}, "adapter_model.safetensors"),
+        ({"r": 4, "lora_alpha": 8}, "adapter_model.bin"),
+        ({"peft_type": "LORA"}, "adapters.safetensors"),
+    ],
+)
+def test_a_folder_of_peft_is_no_run_to_import(settings: dict[str, Any], weights: str, mlxops: Typed) -> None:
+    made = Path("theirs")
+    made.mkdir()
+    adapter(made / weights, 1)
+    (made / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+    code, _, err = mlxops("run.import theirs")
+
+    assert (code, "holds an adapter of PEFT" in err, "merge_and_unload" in err) == (2, True, True), err
+    assert json.loads(mlxops("runs --json")[1]) == []
+
+
 def test_names_that_are_no_utf8_are_refused_or_left_out(mlxops: Typed) -> None:
     latin = os.fsdecode(b"caf\xe9.log")
     write(latin, WHOLE)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxops import files, layout, registry, texts, words
-from mlxops.adapters import adapter_config, folders, mlx_lm_log
+from mlxops.adapters import adapter_config, folders, foreign, mlx_lm_log
 from mlxops.adapters.folders import Contents
 from mlxops.errors import BadRequest, InvalidData, NotFound
 from mlxops.jobs.run.imports import log as import_log
@@ -119,6 +119,7 @@ def _folder(project: Project, path: Path, typed: str) -> Source:
     contents = folders.look(path)
     if contents.problem is not None:
         raise BadRequest(f"the folder {typed!r} {contents.problem}", hint="it has to be readable for this user")
+    foreign.refuse_peft(path)
     log, notes = _log_of(contents)
     if contents.of("weights", "offered", "settings"):
         return Source(path=path, stored=project.relative(path), folder=contents, log=log, notes=tuple(notes))
