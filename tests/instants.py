@@ -1,7 +1,8 @@
 """A command that is killed at an instant of its work on files and typed again: what stands there in between and after.
 
-`python tests/instants.py PROJECT FOLDER COUNT COMMAND…` imports once what the command needs and forks a process for
-each instant, so that twenty kills cost little more than one command. FOLDER is the one that the command makes.
+One process imports what the command needs and forks another for each instant. Several kills follow each other in one
+project, each later in the work than the one before, until the command is given once more and left alone: each start
+finds what the kill before it left, and twenty kills take little longer than ten commands.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+IN_A_ROW = 5  # kills before the command is left alone
 _EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.copyfile", "sqlite3.connect"}
 
 
@@ -83,10 +87,44 @@ def state(folder: Path) -> str | None:
     return digest.hexdigest()
 
 
-def main(project: Path, folder: str, count: int, command: list[str]) -> list[dict[str, Any]]:
-    """Kill the command at so many instants, spread over its work, each in a copy of the project."""
-    place = project.with_name("work")
-    counted = project.with_name("counted")
+@dataclass(frozen=True)
+class Completed:
+    """What a command came to that was left alone after kills."""
+
+    code: int
+    is_whole: bool
+    left: tuple[str, ...]
+    evaluations: int | None
+
+
+@dataclass(frozen=True)
+class Survived:
+    """The command that nothing befell, how many instants its work has, what the kills left, what completed them.
+
+    `half` tells for each kill whether what stood there was neither what was there before nor what is wanted.
+    """
+
+    code: int
+    is_made: bool
+    instants: int
+    signals: tuple[int, ...]
+    half: tuple[bool, ...]
+    completed: tuple[Completed, ...]
+
+
+def survive(
+    project: Path, folder: str, count: int, command: list[str], environment: Mapping[str, str], answer: Connection
+) -> None:
+    """Kill the command at `count` instants, spread over its work; `folder` is the one that it makes.
+
+    For a process of its own, in which MLX has computed nothing.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    hub = sys.modules.get("huggingface_hub.constants")
+    if hub is not None:
+        importlib.reload(hub)  # it reads the environment once
+    place, counted = project.with_name("work"), project.with_name("counted")
     shutil.copytree(project, place)
     code = work(place, command, None, lambda *seen: counted.write_text(json.dumps(seen)))
     wanted, (total, modules) = state(place / folder), json.loads(counted.read_text())
@@ -94,24 +132,28 @@ def main(project: Path, folder: str, count: int, command: list[str]) -> list[dic
         with suppress(Exception):
             importlib.import_module(name)
     before = state(project / folder)
-    found: list[dict[str, Any]] = [{"code": code, "instants": total, "state": wanted}]
-    for number in range(count):
+    instants = [1 + number * (total - 1) // (count - 1) for number in range(count)]
+    rows = -(-count // IN_A_ROW)
+    signals, half, completed = [], [], []
+
+    def complete(code: int) -> None:
+        left = sorted(path.name for path in (place / "models").iterdir() if path.name.startswith("."))
+        completed.append(Completed(code, state(place / folder) == wanted, tuple(left), _evaluations(place)))
         shutil.rmtree(place)
         shutil.copytree(project, place)
-        killed = work(place, command, 1 + number * (total - 1) // (count - 1))
-        after_kill = state(place / folder)
-        again = work(place, command, None)
-        found.append(
-            {
-                "killed": killed,
-                "is_half": after_kill not in (None, before, wanted),
-                "code": again,
-                "is_whole": state(place / folder) == wanted,
-                "left": sorted(path.name for path in (place / "models").iterdir() if path.name.startswith(".")),
-                "evaluations": _evaluations(place),
-            }
-        )
-    return found
+
+    shutil.rmtree(place)
+    shutil.copytree(project, place)
+    for row in range(rows):
+        for instant in instants[row::rows]:
+            ended = work(place, command, instant)
+            if ended == 0:  # what the kills before it left is so much that there is no such instant
+                complete(ended)
+                ended = work(place, command, instant)
+            signals.append(-ended)
+            half.append(state(place / folder) not in (None, before, wanted))
+        complete(work(place, command, None))
+    answer.send(Survived(code, wanted is not None, total, tuple(signals), tuple(half), tuple(completed)))
 
 
 def _evaluations(project: Path) -> int | None:
@@ -121,7 +163,3 @@ def _evaluations(project: Path) -> int | None:
         return None
     with sqlite3.connect(project / "runs.db") as db:
         return int(db.execute("SELECT count(*) FROM evaluations WHERE kind = 'fuse'").fetchone()[0])
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:])))

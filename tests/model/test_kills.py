@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
+import os
 import shlex
 import shutil
+import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import instants
 import pytest
-from commands import ROOT, run_python
 from hub import hub
+from training_runs import forks
 
 pytestmark = pytest.mark.slow
 
@@ -18,35 +22,34 @@ KILLS = 20
 
 
 def killed(
-    project: Path, folder: str, command: str, kills: int = KILLS, environment: dict[str, str] | None = None
-) -> list[dict[str, Any]]:
-    """What came of a command that was killed at instants of its work, having checked that each was completed."""
+    project: Path, folder: str, command: str, kills: int = KILLS, environment: Mapping[str, str] | None = None
+) -> set[int | None]:
+    """The comparisons recorded by a command that was killed at instants of its work, having checked what came of it."""
     home = project.with_name("kills")
     home.mkdir()
     copy = shutil.copytree(project, home / "project")
-    script = str(ROOT / "tests" / "instants.py")
-    code, out, err = run_python(script, str(copy), folder, str(kills), *shlex.split(command), environment=environment)
-    assert code == 0, err
-    first, *rest = json.loads(out.splitlines()[-1])
-    assert (first["code"], first["state"] is not None, first["instants"] > kills) == (0, True, True)
-    assert [each["killed"] for each in rest] == [-9] * kills
-    assert [each for each in rest if each["is_half"]] == []
-    assert [each for each in rest if each["code"] or not each["is_whole"] or each["left"]] == []
-    return list(rest)
+    answer, given = multiprocessing.Pipe(duplex=False)
+    arguments = (copy, folder, kills, shlex.split(command), {**os.environ, **(environment or {})}, given)
+    process = forks().Process(target=instants.survive, args=arguments)
+    process.start()
+    given.close()
+    found: instants.Survived = answer.recv()
+    process.join()
+    assert (found.code, found.is_made, found.instants > kills) == (0, True, True)
+    assert found.signals == (signal.SIGKILL,) * kills
+    assert not any(found.half)
+    assert [each for each in found.completed if each.code or not each.is_whole or each.left] == []
+    return {each.evaluations for each in found.completed}
 
 
 def test_a_fuse_that_is_killed_is_completed(tuned_project: Path) -> None:
-    rest = killed(tuned_project, "models/tuned-fused", "model.fuse tuned")
-
-    assert {each["evaluations"] for each in rest} == {2}
+    assert killed(tuned_project, "models/tuned-fused", "model.fuse tuned") == {2}
 
 
 def test_a_fuse_that_replaces_another_model_is_completed(tuned_project: Path, mlxops: Any) -> None:
     assert mlxops("model.fuse tuned:4 --output models/mine")[0] == 0
 
-    rest = killed(tuned_project, "models/mine", "model.fuse tuned --output models/mine --yes", kills=6)
-
-    assert {each["evaluations"] for each in rest} == {4}
+    assert killed(tuned_project, "models/mine", "model.fuse tuned --output models/mine --yes", kills=6) == {4}
 
 
 def test_a_conversion_that_is_killed_is_completed(tuned_project: Path) -> None:
