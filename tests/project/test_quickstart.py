@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from commands import ROOT, own_cache
+from ready_programs import ready_programs
 from shared_folders import Shared
 
 from mlxops.models.sample import NAME
@@ -55,11 +56,12 @@ def first_try(shared: Shared) -> Path:
 
 
 def _try(folder: Path) -> None:
-    command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "2", "--json"]
     environment = {**os.environ, "MLXOPS_CACHE": str(own_cache(folder / "cache"))}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+    with ready_programs(folder / "programs") as programs:
+        command = [programs / "mlx-toolkit", "quickstart", "--tiny", "--iters", "2", "--json"]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
     assert done.returncode == 0, done.stderr
     (folder / "said.json").write_text(done.stdout)
     (folder / "shown.txt").write_text(done.stderr)
@@ -134,14 +136,8 @@ def test_a_quickstart_that_was_killed_again_and_again_goes_on(mlxops, programs: 
     assert (code, json.loads(out)["run"]["status"]) == (0, "completed"), err
 
 
-def test_a_folder_in_which_nothing_was_begun_is_taken(mlxops) -> None:
-    (Path("quickstart") / ".mlxops").mkdir(parents=True)
-
-    assert mlxops("quickstart --tiny --iters 1")[0] == 0
-
-
-def test_two_at_once_do_not_disturb_each_other(mlxops) -> None:
-    command = [sys.executable, "-m", "mlxops", "quickstart", "--tiny", "--iters", "2", "--json"]
+def test_two_at_once_do_not_disturb_each_other(mlxops, programs: Path) -> None:
+    command = [programs / "mlx-toolkit", "quickstart", "--tiny", "--iters", "2", "--json"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [(*each.communicate(), each.returncode) for each in both]
 
@@ -170,29 +166,36 @@ def test_rows_that_ask_nothing_are_not_asked(mlxops, tried) -> None:
     assert (code, "The prompts are" in out) == (0, False)
 
 
-def test_another_registry_is_named_in_the_commands(mlxops, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_registry_is_named_in_the_commands(mlxops, tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("quickstart/runs.db").rename("my runs.db")
     monkeypatch.setenv("MLXOPS_DB", "my runs.db")
 
-    out = mlxops("quickstart --tiny --iters 1")[1]
+    out = mlxops("quickstart --tiny --iters 2")[1]
 
     assert f"  export MLXOPS_DB='{Path.cwd() / 'my runs.db'}'\n" in out
 
 
-def test_the_commands_to_go_on_with_work_in_this_very_shell(tmp_path: Path) -> None:
-    program = Path(sys.executable).parent / "mlx-toolkit"
+def test_the_commands_to_go_on_with_work_in_this_very_shell(tmp_path: Path, programs: Path) -> None:
     folder = tmp_path / "a try"
     folder.mkdir()
-    start = [str(program), "quickstart", "--tiny", "--iters", "1", "--dir", "my 'first' prö"]
+    start = [programs / "mlx-toolkit", "quickstart", "--tiny", "--iters", "1", "--dir", "my 'first' prö"]
     tried = subprocess.run(start, cwd=folder, capture_output=True, text=True, check=True).stdout
     commands = [line.strip() for line in tried.partition("Next\n")[2].splitlines()]
+    installed = str(Path(sys.executable).parent / "inv")
+    at_once = [command.replace(installed, str(programs / "inv")) for command in commands]
 
-    script = "\n".join(["set -e", *commands])
     done = subprocess.run(
-        ["sh", "-c", script], cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        ["sh", "-c", "\n".join(["set -e", *at_once])],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
 
     assert len(commands) == 6
     assert commands[0].startswith("cd ")
+    assert [command.startswith(f"{installed} ") for command in commands[1:]] == [True] * 5
     assert (done.returncode, "finished at iteration 2 of 2" in done.stdout) == (0, True), done.stderr
 
 
@@ -237,6 +240,14 @@ def test_without_a_network_quickstart_names_tiny(mlxops, monkeypatch: pytest.Mon
     code, _, err = mlxops("quickstart")
 
     assert (code, "could not be downloaded" in err, "quickstart --tiny" in err) == (1, True, True)
+
+
+def test_a_folder_in_which_nothing_was_begun_is_taken_and_tiny_needs_no_network(
+    mlxops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (Path("quickstart") / ".mlxops").mkdir(parents=True)
+
     assert mlxops("quickstart --tiny --iters 1")[0] == 0
 
 
