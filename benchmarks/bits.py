@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 WALL_CLOCK = (
     "tokens_per_second", "iterations_per_second", "peak_memory", "active_memory", "system_memory_percent",
-    "cpu_percent",
+    "cpu_percent", "prefix_hits", "prefix_bytes", "prefix_seconds_saved",
 )  # fmt: skip
 
 # The target is off every grid: the report's, the validation's, the checkpoints' and that of the accumulation.

@@ -50,6 +50,7 @@ CASES = (
     Case(name="larger batch", rows=6),
     Case(name="hidden 256", model={"hidden": 256, "vocab": 4096}, width=128),
     Case(name="vocabulary 16k", model={"vocab": 16384}),
+    Case(name="vocabulary 96k, in pieces", model={"vocab": 98_304}, width=128),
     Case(name="8 layers", model={"layers": 8}),
     Case(name="8 layers, 1 trained", model={"layers": 8}, settings={"num_layers": 1}),
     Case(name="8 layers, recomputed", model={"layers": 8}, settings={"grad_checkpoint": True}),

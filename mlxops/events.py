@@ -27,6 +27,13 @@ class Step:
     seconds: float
 
 
+OF_THE_CLOCK = (
+    "tokens_per_second", "iterations_per_second", "peak_memory", "active_memory", "system_memory_percent",
+    "cpu_percent", "prefix_hits", "prefix_bytes", "prefix_seconds_saved",
+)  # fmt: skip
+"""Metrics that no two trainings have alike: the rest is a function of model, rows and settings alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """The metrics of a window of iterations, by the names of the table `metric_names`.

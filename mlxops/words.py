@@ -178,4 +178,7 @@ _METRICS: Mapping[str, Callable[[float | None], str]] = {
     "active_memory": size,
     "system_memory_percent": _whole_percent,
     "cpu_percent": _whole_percent,
+    "prefix_hits": percent,
+    "prefix_bytes": size,
+    "prefix_seconds_saved": duration,
 }

@@ -33,13 +33,10 @@ from commands import CACHE, own_cache
 from made_once import make_once
 
 from mlxops import registry
+from mlxops.events import OF_THE_CLOCK
 from mlxops.training import signals
 
 _ROOT = Path(__file__).resolve().parent.parent
-_WALL_CLOCK = (
-    "tokens_per_second", "iterations_per_second", "peak_memory", "active_memory", "system_memory_percent",
-    "cpu_percent",
-)  # fmt: skip
 _numbers = count()
 
 RUN = (
@@ -132,10 +129,10 @@ def result(project: Path, name: str) -> dict[str, Any]:
             f"""
             SELECT metric_names.name, iteration, printf('%!.17g', value) AS value
             FROM metrics JOIN metric_names ON metric_names.id = name_id
-            WHERE run_id = ? AND metric_names.name NOT IN ({", ".join("?" for _ in _WALL_CLOCK)})
+            WHERE run_id = ? AND metric_names.name NOT IN ({", ".join("?" for _ in OF_THE_CLOCK)})
             ORDER BY metric_names.name, iteration
             """,
-            (run["id"], *_WALL_CLOCK),
+            (run["id"], *OF_THE_CLOCK),
         )
         checkpoints = db.rows(
             """

@@ -140,6 +140,13 @@ class LoraConfig:
     cache_limit: float | None = option(
         None, "freed memory MLX may keep, in GiB", role="keeping", at_least=0, at_most=1e6
     )
+    prefix_cache: float = option(
+        8.0,
+        "room for what the layers below the first trained one computed, in memory and then on disk, in GiB; 0 for none",
+        role="keeping",
+        at_least=0,
+        at_most=1e6,
+    )
     allow_sleep: bool = option(False, "let the machine sleep while it trains (macOS)", role="keeping")
     samples: int = option(
         2,

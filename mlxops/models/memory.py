@@ -10,7 +10,7 @@ more. It counts bytes of arrays that are in memory at the same time:
   between them and the next), and on a processor one score per head and position before. Backward, one more layer is in
   flight, and two more scores. Layers below the first trained one keep nothing. Recomputing keeps a layer's input alone;
 - logits: `_LOGITS` numbers for each token of the vocabulary, at each position whose loss is computed; one less where a
-  processor sums their softmax in blocks.
+  processor sums their softmax in blocks. A large vocabulary over a frozen head is computed in pieces.
 
 The factors were measured on a processor; `benchmarks/memory_estimate.py` prints what is predicted and what is measured.
 """
@@ -35,6 +35,7 @@ _IN_FLIGHT = 1.2  # layers
 _RECOMPUTED = 1.5  # numbers per input of a layer
 _SCORES_IN_FLIGHT = 2
 _LOGITS = 4
+_PIECE, _FEWEST = 2**24, 16  # logits, and rows of them, that mlxops/training/score.py has in memory at once
 _COMPARED = 6  # numbers per token of the vocabulary, where two models are compared
 _UPDATE = {"adam": 4.0, "adamw": 4.0, "muon": 3.5, "sgd": 1.5, "adafactor": 3.0}
 """Arrays of the size of what is trained that an update holds at once, besides those there are before it."""
@@ -197,11 +198,13 @@ def training(
     dtype: str,
     keeps_scores: bool,
     projected: int | None = None,
+    in_pieces: bool = True,
 ) -> TrainingMemory:
     """The memory of training on batches of so many rows and positions, computed in a type.
 
     `keeps_scores` is for a processor: a GPU attends without the matrix of scores. `projected` is the number of
-    positions whose logits are computed, all of them unless given.
+    positions whose logits are computed, all of them unless given; `in_pieces` says that a frozen head does not make
+    all of them at once.
     """
     size, tokens = SIZES.get(dtype, 4), rows * width
     layers = model.layers if trained.layers < 0 else model.layers[max(0, len(model.layers) - trained.layers) :]
@@ -210,6 +213,13 @@ def training(
     # mlxops/training/score.py sums in blocks on a processor, in float32
     logits = _LOGITS - (keeps_scores and dtype == "float32")
     own = _trained_bytes(layers, adapted, trained, size)
+    at_once = tokens if projected is None else projected
+    if (
+        in_pieces
+        and at_once * model.vocabulary > _PIECE
+        and not any(each.name in trained.keys for each in model.others)
+    ):
+        at_once = max(_FEWEST, _PIECE // model.vocabulary)
 
     kept = [_kept(layer, trained, model.hidden, size) for layer in layers]
     largest = max((_outputs(layer) for layer in model.layers), default=0)
@@ -226,7 +236,7 @@ def training(
         optimizer=own * (_STATE[trained.optimizer] + trained.accumulates),
         gradients=own,
         activations=int(tokens * activations),
-        logits=logits * model.vocabulary * size * (tokens if projected is None else projected),
+        logits=logits * model.vocabulary * size * at_once,
         update=int(own * _UPDATE[trained.optimizer]),
     )
 

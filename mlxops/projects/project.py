@@ -36,6 +36,11 @@ class Project:
         """Where each run has its folder."""
         return self.root / "adapters"
 
+    @property
+    def prefix_folder(self) -> Path:
+        """Where trainings keep hidden states that are too large for the memory."""
+        return self.root / ".mlxops" / "prefix"
+
     def resolve(self, text: str | Path) -> Path:
         """The absolute path that a person means: from the current folder, then the root, then `models/`.
 

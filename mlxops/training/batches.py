@@ -82,15 +82,35 @@ class Plan:
         return len(self.groups)
 
     @property
+    def loads(self) -> set[tuple[int, int, int]]:
+        """What batches ask of a model: rows, the positions of each, and how many are projected onto the vocabulary.
+
+        For rows that count their trained tokens.
+        """
+        trained = [sum(self.rows[index].trained for index in group) for group in self.groups]  # type: ignore[attr-defined]
+        shapes = zip(self.shapes_of_groups, trained, strict=True)
+        return {(rows, width, projected(trained, rows * width)) for (rows, width), trained in shapes}
+
+    @property
     def shapes(self) -> set[tuple[int, int]]:
         """The shapes that batches have: rows, and positions that the model computes for each."""
+        return set(self.shapes_of_groups)
+
+    @property
+    def shapes_of_groups(self) -> list[tuple[int, int]]:
+        """The shape of each group's batch."""
         longest = (max(self.rows[index].length for index in group) for group in self.groups)
-        return {(len(group), PAD_TO * _width(length)) for group, length in zip(self.groups, longest, strict=True)}
+        return [(len(group), PAD_TO * _width(length)) for group, length in zip(self.groups, longest, strict=True)]
 
     def position(self, iteration: int) -> tuple[int, int]:
         """The epoch (from 0) and the group of an iteration (from 1)."""
         epoch, step = divmod(iteration - 1, len(self.groups))
         return epoch, _order(self.seed, epoch, len(self.groups))[step]
+
+    def next_use(self, iteration: int) -> int:
+        """The iteration, in the next epoch, at which the group of this one comes again."""
+        epoch, index = self.position(iteration)
+        return (epoch + 1) * len(self.groups) + 1 + _order(self.seed, epoch + 1, len(self.groups)).index(index)
 
     def batch(self, iteration: int) -> Batch:
         """The batch of an iteration (from 1)."""
@@ -126,12 +146,18 @@ def fixed_batches(
     return [collate(chosen[start : start + batch_size]) for start in range(0, len(chosen), batch_size)]
 
 
+def projected(trained: int, positions: int) -> int:
+    """How many positions are projected where so many of all are trained: one of few counts, to compile few shapes."""
+    step = max(16, 1 << (max(positions // 32, 1) - 1).bit_length())
+    return max(1, -(-trained // step)) * step
+
+
 def step_key(seed: int, iteration: int) -> int:
     """The 64-bit seed of everything random in one iteration."""
     return int.from_bytes(_draw(seed, "step", iteration), "big")
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> tuple[int, ...]:
     return tuple(sorted(range(count), key=lambda index: _draw(seed, f"epoch {epoch}", index)))
 

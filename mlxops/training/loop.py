@@ -47,7 +47,8 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         if loss is not None:
             counters.train_loss = loss
         metrics = objective.metrics(window.values, window.weights)
-        metrics |= _metrics(counters, window, loss, rate(counters.iteration)) | clock.rates() | work.probe()
+        metrics |= _metrics(counters, window, loss, rate(counters.iteration)) | clock.rates()
+        metrics |= trainer.inputs.metrics() | work.probe()
         epoch = (counters.iteration - 1) // len(plan) + 1
         emit(Report(iteration=counters.iteration, epoch=epoch, metrics=metrics, closing=closing))
         return metrics
@@ -83,6 +84,9 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
             trained_tokens=counters.trained_tokens,
         )
     )
+    if work.start is None:
+        for note in trainer.inputs.notes:
+            emit(Notice(kind="note", message=note))
     was_due = counters.validation_due
     validate_if_due()
     if work.start and was_due and not counters.validation_due and counters.iteration < work.target:

@@ -19,12 +19,14 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlxops.config import LoraConfig
 from mlxops.errors import Failed
 from mlxops.events import Event, Saved, Validating, Validation
-from mlxops.training import batches, checkpoints, improvement, layers, optimizers, score, ways
+from mlxops.training import batches, checkpoints, improvement, layers, optimizers, ways
 from mlxops.training.batches import Batch, Plan
 from mlxops.training.checkpoints import Checkpoint
 from mlxops.training.improvement import ratio
+from mlxops.training.inputs import Inputs
 from mlxops.training.objectives.sft import SUPERVISED
 from mlxops.training.objectives.terms import Objective
+from mlxops.training.prefix import Room
 from mlxops.training.signals import StopRequest
 from mlxops.training.state import Counters
 
@@ -36,8 +38,8 @@ class Work:
     """What is trained on what, how far, and what a checkpoint says of it.
 
     `model` is as `layers.prepare` left it; `probe` gives facts of the machine for every report; `now` is the clock, in
-    seconds, by which `save_minutes` counts; `ways` are the run's (see there); `carry` writes what else belongs to the
-    checkpoint of an iteration before that is in place.
+    seconds, by which `save_minutes` counts; `ways` are the run's (see there); `room` is for hidden states (see
+    `prefix`); `carry` writes what else belongs to the checkpoint of an iteration before that is in place.
     """
 
     model: nn.Module
@@ -54,6 +56,7 @@ class Work:
     probe: Callable[[], dict[str, float]] = field(default=dict)
     now: Callable[[], float] = time.monotonic
     ways: Mapping[str, str] = field(default_factory=lambda: ways.choose({}))
+    room: Room = field(default_factory=Room)
     carry: Callable[[int], None] = lambda iteration: None
 
 
@@ -84,7 +87,7 @@ class Trainer:
             self._restore(work.start)
         mx.eval(self.model.parameters(), self.optimizer.state)
         self._dropouts = layers.dropouts(self.model)
-        self._score = score.plain(self.model, way=work.ways["loss"])
+        self.inputs = Inputs(self.model, work.plan, work.target, chosen=work.ways, room=work.room)
         self._weights: dict[int, dict[str, float]] = {}
         self._validation_identity = improvement.identity(work.validation)
         # the model is an output too: tracing leaves its own arrays in the module, and outputs are put back
@@ -144,10 +147,16 @@ class Trainer:
             name: mx.array(each / (group_weights[name] or 1.0))
             for name, each in self.work.objective.coefficients.items()
         }
-        values, norm, gradient = self._gradient(score.arrays_of(batch), scales, key, accumulated)
+        arrays = self.inputs.of(batch, uses=self._uses_left())
+        values, norm, gradient = self._gradient(arrays, scales, key, accumulated)
         mx.eval(values, norm, gradient)
         sums = {name: float(each.item()) for name, each in values.items()}  # type: ignore[arg-type]  # none is complex
         return sums, float(norm.item()), gradient  # type: ignore[arg-type]
+
+    def _uses_left(self) -> float:
+        """How many times per iteration the batch of this one comes again; 0 for its last time before the target."""
+        plan, iteration = self.work.plan, self.counters.iteration
+        return 1 / len(plan) if plan.next_use(iteration) <= self.work.target else 0.0
 
     def _wrong(self, values: Mapping[str, float], norm: float) -> str | None:
         terms = [values[name] for name in self.work.objective.coefficients]
@@ -190,10 +199,11 @@ class Trainer:
         """
         started = time.perf_counter()
         objective, chosen = self.work.objective, self.work.validation
+        uses = 1 / self.work.config.steps_per_eval if self.counters.iteration < self.work.target else 0.0
         found: list[dict[str, np.ndarray]] = []
         self.model.eval()
         for done, batch in enumerate(chosen, start=1):
-            terms = objective.terms(self._score, score.arrays_of(batch))
+            terms = objective.terms(self.inputs.score, self.inputs.of(batch, uses=uses))
             mx.eval(terms)
             found.append({name: np.array(each, dtype=np.float64) for name, each in terms.items()})
             emit(Validating(iteration=self.counters.iteration, done=done, total=len(chosen)))
@@ -299,7 +309,7 @@ class Trainer:
                 each.take(part)
 
         def scaled(batch: Arrays) -> tuple[mx.array, Arrays]:
-            values = {name: each.sum() for name, each in self.work.objective.terms(self._score, batch).items()}
+            values = {name: each.sum() for name, each in self.work.objective.terms(self.inputs.score, batch).items()}
             return reduce(add, (values[name] * scale for name, scale in scales.items())), values
 
         (_, values), tree = nn.value_and_grad(self.model, scaled)(batch)

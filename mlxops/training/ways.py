@@ -15,17 +15,23 @@ SCALED = "learning rate times the size of the weights"
 EXACT = "every position, summed in blocks"
 """On a CPU a softmax over a large vocabulary is otherwise up to 0.0004 nats off."""
 
+TRAINED = "trained positions, summed in blocks"
+"""No logits are computed of padding and of what is not trained."""
+
+APART = "apart from the rest"
+"""What enters the first trained layer is computed by itself, so that it can be kept from one epoch to the next."""
+
 WAYS: dict[str, dict[str, int]] = {
-    "loss": {EXACT: 1, "every position": 1},
-    "prefix": {"none": 1},
+    "loss": {TRAINED: 1, EXACT: 1, "every position": 1},
+    "prefix": {APART: 1, "none": 1},
     "compilation": {"step": 1},
     "loader": {"like length": 1},
     "adafactor": {"learning rate": 1, SCALED: 1},
 }
 """For each part the ways there are, the one that a new run takes first, each with its version.
 
-`loss` is where the vocabulary is projected and how its softmax is summed, `prefix` what is kept of the layers below the
-first trained one, `compilation` what MLX compiles as one, `loader` which rows form a batch and in which order,
+`loss` is where the vocabulary is projected and how its softmax is summed, `prefix` how the layers below the first
+trained one are computed, `compilation` what MLX compiles as one, `loader` which rows form a batch and in which order,
 `adafactor` what the size of its updates is unless the optimizer's own arguments say otherwise. A version is raised by
 every change after which the way gives other bits; a way that is gone is left out.
 """

@@ -17,17 +17,15 @@ from small_trainings import (
     train_small,
 )
 
-from mlxops.events import Report, Saved, Started, Step, Stopped, Validating, Validation
+from mlxops.events import OF_THE_CLOCK, Report, Saved, Started, Step, Stopped, Validating, Validation
 from mlxops.training import batches, checkpoints
 from mlxops.training.batches import collate
-
-WALL_CLOCK = {"tokens_per_second", "iterations_per_second", "peak_memory", "active_memory"}
 
 
 def reports(heard, closing=False):
     """The reports without what a clock or the allocator says."""
     return [
-        (each.iteration, each.epoch, {name: value for name, value in each.metrics.items() if name not in WALL_CLOCK})
+        (each.iteration, each.epoch, {name: value for name, value in each.metrics.items() if name not in OF_THE_CLOCK})
         for each in heard.of(Report)
         if each.closing is closing
     ]

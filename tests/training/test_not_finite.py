@@ -213,7 +213,7 @@ def test_weights_that_an_update_has_spoilt_are_not_what_a_run_goes_back_to(tiny_
     good, spoilt = checkpoints.iterations(tmp_path)[0], heard.of(Skipped)[0].iteration - 1
     assert good == spoilt - 1
     assert heard.events[-1] == Stopped(iteration=good, reason="diverged")
-    assert [(event.kind, event.iteration) for event in heard.of(Notice)] == [("spoilt", spoilt)]
+    assert [event.iteration for event in heard.of(Notice) if event.kind == "spoilt"] == [spoilt]
     assert (tmp_path / "adapters.safetensors").read_bytes() == adapter_bytes(tmp_path, good)
 
 

@@ -17,7 +17,7 @@ from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Saved, Stopped
-from mlxops.jobs.train import adopt, first_checkpoint, fit, free_space, latest, recover
+from mlxops.jobs.train import adopt, first_checkpoint, fit, free_space, hidden_states, latest, recover
 from mlxops.jobs.train.claim import Claim, stored_config
 from mlxops.jobs.train.environment import Environment, start_kind_of
 from mlxops.jobs.train.keep_last import Keeper
@@ -141,6 +141,8 @@ def fine_tune(
             stopped = train(work, emit, stop)
         iteration = stopped.iteration
         is_over = stopped.reason != "signal"
+        if is_over:
+            hidden_states.remove(project, prepared)
         status, reason = ("completed", stopped.reason) if is_over else ("interrupted", stopped.signal_name or "signal")
         if stop.signal_number is not None and not is_over:
             raise Interrupted(
@@ -271,6 +273,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
         start=claim.start,
         probe=_probe,
         ways=ways.choose(environment.automatic),
+        room=hidden_states.room(project, prepared, environment),
     )
     return first_checkpoint.begin(work, begun, emit) if begun else work
 

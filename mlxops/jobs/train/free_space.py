@@ -38,7 +38,7 @@ def check_disk(prepared: Prepared, claim: Claim, trainable: Mapping[str, mx.arra
 
 def check_memory(prepared: Prepared, environment: Environment, emit: Listener) -> None:
     """Say so where the largest batch takes more memory than is free. The model is loaded already."""
-    found = memory.estimate(prepared, dtype=environment.automatic.get("dtype"), device=environment.device)
+    found = memory.of_attempt(prepared, environment)
     free = memory.room() + memory.in_use()
     if found.peak > free:
         taken = f"the largest batch takes about {words.size(found.peak)} of memory, and {words.size(free)} are free"

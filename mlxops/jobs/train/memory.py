@@ -9,13 +9,15 @@ from mlxops.config.train import layers_trained
 from mlxops.models import memory
 from mlxops.models.memory import TrainingMemory
 from mlxops.projects import machine
+from mlxops.training import ways
 
 if TYPE_CHECKING:
+    from mlxops.jobs.train.environment import Environment
     from mlxops.jobs.train.prepare import Prepared
 
 
-def estimate(prepared: Prepared, *, dtype: str | None, device: str) -> TrainingMemory:
-    """What the batch takes that takes most; `dtype` None is the model's own."""
+def estimate(prepared: Prepared, *, dtype: str | None, device: str, loss: str = ways.TRAINED) -> TrainingMemory:
+    """What the batch takes that takes most; `dtype` None is the model's own, `loss` the way of that part."""
     shape = memory.shape_of(prepared.model_folder)
     trained = trained_part(prepared.config, len(shape.layers))
     each = (
@@ -26,10 +28,19 @@ def estimate(prepared: Prepared, *, dtype: str | None, device: str) -> TrainingM
             width=width,
             dtype=dtype or prepared.model.dtype,
             keeps_scores=device == "cpu",
+            projected=projected if loss == ways.TRAINED else rows * width,
+            in_pieces=loss == ways.TRAINED,
         )
-        for rows, width in prepared.plan.shapes
+        for rows, width, projected in prepared.plan.loads
     )
     return max(each, key=lambda found: found.peak)
+
+
+def of_attempt(prepared: Prepared, environment: Environment) -> TrainingMemory:
+    """The same of a training by the choices of its run."""
+    chosen = environment.automatic
+    loss = ways.choose(chosen)["loss"]
+    return estimate(prepared, dtype=chosen.get("dtype"), device=environment.device, loss=loss)
 
 
 def trained_part(config: LoraConfig, layers: int) -> memory.Trained:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mlxops import registry
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, Failed, Interrupted, MlxopsError
-from mlxops.events import Event, Started, Step
+from mlxops.events import OF_THE_CLOCK, Event, Started, Step
 from mlxops.jobs import commands
 from mlxops.jobs.train import session, verdicts
 from mlxops.jobs.train.prepare import Progress
@@ -39,12 +39,6 @@ if TYPE_CHECKING:
 _NAME = "trial"
 _VALIDATED = 2
 """Validation batches of a trial: they cost time, and the weights do not depend on them."""
-
-_OF_THE_CLOCK = (
-    "tokens_per_second", "iterations_per_second", "peak_memory", "active_memory", "system_memory_percent",
-    "cpu_percent",
-)  # fmt: skip
-"""Metrics that no two trainings have alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,10 +295,10 @@ def _result(trial: _Trial, steps: int) -> Result:
     adapter = mx.load(str(found.adapter_path))
     assert isinstance(adapter, dict)
     counters = asdict(found.counters)
-    counters["closing"] = {name: value for name, value in counters["closing"].items() if name not in _OF_THE_CLOCK}
+    counters["closing"] = {name: value for name, value in counters["closing"].items() if name not in OF_THE_CLOCK}
     with registry.open_read_only(root / "runs.db") as db:
         run = registry.run_named(db, _NAME)
-        names = [name for name in registry.latest_metrics(db, run["id"]) if name not in _OF_THE_CLOCK]
+        names = [name for name in registry.latest_metrics(db, run["id"]) if name not in OF_THE_CLOCK]
         metrics = {
             f"{name} at {point['iteration']}": point["value"]
             for name in names

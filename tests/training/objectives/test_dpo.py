@@ -9,13 +9,12 @@ from dpo import Pair, collate, dpo, with_reference
 from small_trainings import adapter_bytes, after_step, model_of, row, settings, train_small, weights_of
 
 from mlxops import registry
-from mlxops.events import Report, Skipped, Stopped, Validation
+from mlxops.events import OF_THE_CLOCK, Report, Skipped, Stopped, Validation
 from mlxops.registry.away import Writer
 from mlxops.registry.recorder import Recorder
 from mlxops.training import batches
 
 BETA = 0.1
-WALL_CLOCK = {"tokens_per_second", "iterations_per_second", "peak_memory", "active_memory"}
 
 
 def pairs_of(model, count=7, offset=0):
@@ -46,7 +45,7 @@ def preferring(tiny_model, config, change=lambda pairs: pairs):
 def curves(heard):
     """All reports and validations, without what a clock or the allocator says."""
     reports = [
-        (each.iteration, {name: value for name, value in each.metrics.items() if name not in WALL_CLOCK})
+        (each.iteration, {name: value for name, value in each.metrics.items() if name not in OF_THE_CLOCK})
         for each in heard.of(Report)
     ]
     return reports + [(each.iteration, each.loss, each.standard_error, each.metrics) for each in heard.of(Validation)]
