@@ -39,6 +39,15 @@ def write(folder: Path, config: LoraConfig, run: DescribedRun) -> None:
         },
         "mlxops": dict(run),
     }
+    _write(folder, settings)
+
+
+def describe(folder: Path, run: DescribedRun) -> None:
+    """Write what a run's folder says of its run anew; what mlx-lm needs stays as it is."""
+    _write(folder, {**json.loads((folder / layout.SETTINGS).read_text(encoding="utf-8")), "mlxops": dict(run)})
+
+
+def _write(folder: Path, settings: Mapping[str, Any]) -> None:
     try:
         files.write_text(folder / layout.SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:

@@ -68,6 +68,15 @@ class NoteConfig:
 
 
 @settings
+class RenameConfig:
+    """Settings of the new name of a run."""
+
+    name: str = option(None, "the run: its name or a part of it, its number, or latest", positional=True)
+    to: str = option(None, "the new name", positional=True)
+    json: bool = option(False, "as JSON")
+
+
+@settings
 class DeleteConfig:
     """Settings of the removal of runs."""
 

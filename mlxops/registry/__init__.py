@@ -87,6 +87,7 @@ from mlxops.registry.monitor import (
 )
 from mlxops.registry.processes import boot_id, is_proven_alive, is_proven_dead, process_start, this_host
 from mlxops.registry.ranges import Range, Ranges
+from mlxops.registry.renaming import Move, NewName, check_renamable, rename_run, renamed_config
 from mlxops.registry.rows import (
     AttemptRow,
     BenchmarkRow,
@@ -150,7 +151,9 @@ __all__ = [
     "MetricPoint",
     "ModelRow",
     "ModelRun",
+    "Move",
     "NamedSeries",
+    "NewName",
     "OfferedCheckpoint",
     "Points",
     "Range",
@@ -184,6 +187,7 @@ __all__ = [
     "check_column",
     "check_new_name",
     "check_removable",
+    "check_renamable",
     "checkpoints_of",
     "close_dead_attempts",
     "create_run",
@@ -240,6 +244,8 @@ __all__ = [
     "record_verdict",
     "recorded_models",
     "remove_runs",
+    "rename_run",
+    "renamed_config",
     "rows_of_runs",
     "run_named",
     "runs_of_model",

@@ -11,6 +11,7 @@ from mlxops.config import (
     ImportRunConfig,
     LoraConfig,
     NoteConfig,
+    RenameConfig,
     ReportConfig,
     RunConfig,
     RunsConfig,
@@ -100,6 +101,23 @@ def note(c: Context, config: NoteConfig) -> None:
         tables.json_out(row, console.make())
     else:
         drawing.note(row, console.make())
+
+
+@task
+def rename(c: Context, config: RenameConfig) -> None:
+    """Give a run another name; its folder moves with it.
+
+    A run at work is not renamed. A folder that has not the run's name stays where it is.
+    """
+    from mlxops.jobs.run import rename as job
+    from mlxops.ui.run import annotate as drawing
+    from mlxops.ui.terminal import console, tables
+
+    renamed = job.rename(house.invocation(c), config)
+    if config.json:
+        tables.json_out(renamed, console.make())
+    else:
+        drawing.renamed(renamed, console.make())
 
 
 @task
@@ -196,5 +214,5 @@ def sql(c: Context, config: SqlConfig) -> None:
 
 
 COLLECTION = "run"
-TASKS = (list_runs, show, compare, sql, export, import_run, report, tag, note, delete)
+TASKS = (list_runs, show, compare, sql, export, import_run, report, tag, note, rename, delete)
 SHORT_NAMES = {"runs": list_runs, "sql": sql}

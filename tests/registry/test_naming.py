@@ -100,6 +100,7 @@ COMMANDS = {
     "CompareConfig.runs": "run.compare {},otter",
     "TagConfig.name": "run.tag {} --add good",
     "NoteConfig.name": "run.note {} --text kept",
+    "RenameConfig.name": "run.rename {} tern",
     "ExportConfig.run": "run.export --run {} --output points.csv",
     "ReportConfig.runs": "run.report {} --output page.html",
     "DeleteConfig.runs": "run.delete {} --yes",

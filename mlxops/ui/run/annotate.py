@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlxops.jobs.run.annotate import NotedRun, TaggedRun
     from mlxops.jobs.run.delete import Removal, Removed
     from mlxops.jobs.run.export import ExportedTable
+    from mlxops.jobs.run.rename import RenamedRun
 
 _SHOWN = 5  # names of what stays in a folder
 
@@ -26,6 +27,13 @@ def tags(rows: Sequence[TaggedRun], console: Console) -> None:
 def note(row: NotedRun, console: Console) -> None:
     """A run and its note."""
     _line(f"{row.run}: {row.note or 'no note'}", console)
+
+
+def renamed(run: RenamedRun, console: Console) -> None:
+    """A run's new name, and where its folder is."""
+    _line(f"{run.was} is now {run.run}, in {run.folder}", console)
+    for note in run.notes:
+        _line(note, console)
 
 
 def to_remove(removal: Removal, console: Console) -> None:
