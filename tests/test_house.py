@@ -277,7 +277,9 @@ def test_a_wrong_setting_of_the_project_names_the_file(
 def test_notes_about_a_recipe_go_to_stderr(typed: Typed) -> None:
     Path("r.yaml").write_text("report_to: wandb\n")
 
-    assert typed("settled --config r.yaml")[2] == "r.yaml: report_to is ignored: every run is in the registry\n"
+    said = typed("settled --config r.yaml")[2]
+
+    assert said == "r.yaml: report_to is ignored: every run is in the registry, and `inv monitor` shows it\n"
 
 
 def test_every_reading_of_one_task_knows_what_waits_for_its_start_and_the_next_task_does_not(
