@@ -5,7 +5,7 @@ The fields are the options of `inv`, the keys of a recipe and of `invoke.yaml`, 
 
 from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
 from mlxops.config.data import CheckDataConfig, CreateDataConfig, PreviewDataConfig
-from mlxops.config.eval import BenchmarkConfig, ChatConfig, CompareModelsConfig, QueryConfig, TestConfig
+from mlxops.config.eval import BenchmarkConfig, ChatConfig, CompareModelsConfig, QueryConfig, ServeConfig, TestConfig
 from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
 from mlxops.config.model import (
@@ -77,6 +77,7 @@ __all__ = [
     "ReportConfig",
     "RunConfig",
     "RunsConfig",
+    "ServeConfig",
     "SqlConfig",
     "StatusConfig",
     "StopConfig",

@@ -209,3 +209,39 @@ class BenchmarkConfig:
     )
     format: Literal["table", "csv", "json", "md", "sql"] = option("table", "how the figures are written")
     json: bool = option(False, "the figures as JSON; the same as --format json")
+
+
+@settings
+class ServeConfig:
+    """Settings of a server."""
+
+    EXAMPLES: ClassVar = (
+        "eval.serve SmolLM2-135M-Instruct",
+        "eval.serve latest --port 0 --json",
+        "eval.serve latest --host 0.0.0.0 --api-key KEY",
+    )
+    GROUPS: ClassVar = {
+        "model": "model",
+        "host": "who may ask",
+        "max_tokens": "how tokens are chosen, where a request does not say",
+        "json": "output",
+    }
+
+    model: str | None = option("", "run, model folder, its name in models/, or hub id", positional=True, path=True)
+    run: str | None = option(None, "run that answers where a request names no model: RUN, RUN:ITERATION, RUN:best")
+    trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
+    draft_model: str | None = option(None, "smaller model of the same tokenizer that proposes tokens", path=True)
+    host: str = option("127.0.0.1", "address to listen on; one that other machines reach needs a key")
+    port: int = option(8080, "port to listen on; 0 for any that is free", at_least=0, at_most=65_535)
+    api_key: str | None = option(None, "key that every request has to bring")
+    queue: int = option(32, "requests that may wait; one more is told to try again", at_least=1, at_most=10_000)
+    prompt_cache_size: int = option(4, "conversations whose prompts are kept computed", at_least=0, at_most=1_000)
+    max_tokens: int = option(512, "tokens of an answer at most", at_least=1, at_most=HUGE)
+    temperature: float = option(0.0, "sampling temperature; 0 is greedy", at_least=0, at_most=100, aliases=["temp"])
+    top_p: float = option(1.0, "sample from the most likely tokens of this probability", above=0, at_most=1)
+    top_k: int = option(0, "sample from so many most likely tokens; 0 for all", at_least=0, at_most=HUGE)
+    min_p: float = option(0.0, "leave out tokens below this share of the likeliest", at_least=0, at_most=1)
+    repetition_penalty: float = option(
+        1.0, "divide the logits of the last 20 tokens by this; 1 for none", above=0, at_most=100
+    )
+    json: bool = option(False, "the address and the models as one JSON object, once it answers")

@@ -13,6 +13,8 @@ from mlxops.models.generation import LoadedModel
 from mlxops.models.loading import try_out
 
 if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
     from mlxops.models.sampling import LogitsProcessor
 
 # Between two values a model may write blanks without end.
@@ -22,10 +24,11 @@ _OPTIONS: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_sepa
 class JsonGrammar:
     """A JSON schema, compiled for the tokens of one model.
 
-    Raises `BadRequest` for what is no schema or one that cannot be held, and where the package for it is missing.
+    `tokens` are those of another grammar of the same model; making them takes as long as an answer. Raises `BadRequest`
+    for what is no schema or one that cannot be held, and where the package for it is missing.
     """
 
-    def __init__(self, loaded: LoadedModel, schema: Any, *, name: str) -> None:
+    def __init__(self, loaded: LoadedModel, schema: Any, *, name: str, tokens: LLTokenizer | None = None) -> None:
         try:
             from llguidance import LLMatcher
             from llguidance.hf import from_tokenizer
@@ -36,15 +39,15 @@ class JsonGrammar:
         self._scores = try_out(loaded.model, name)
         try:
             grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS)
-            self._tokens = from_tokenizer(
+            self.tokens = tokens or from_tokenizer(
                 loaded.tokenizer, n_vocab=self._scores, eos_token=sorted(loaded.stop_tokens) or None
             )
-            problem = LLMatcher.validate_grammar(grammar, self._tokens)
+            problem = LLMatcher.validate_grammar(grammar, self.tokens)
         except ValueError as error:
             problem = str(error)
         if problem:
             raise BadRequest(f"the schema cannot be held: {problem.strip().splitlines()[0]}")
-        self._matcher = LLMatcher(self._tokens, grammar)
+        self._matcher = LLMatcher(self.tokens, grammar)
 
     def processor(self, prompt_tokens: int) -> LogitsProcessor:
         """A logits processor for one answer behind a prompt of so many tokens; it may be asked about guesses, too."""

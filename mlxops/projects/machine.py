@@ -164,11 +164,14 @@ def free_disk(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def process_memory() -> int:
-    """The bytes of memory that this process holds."""
+def process_memory(pid: int | None = None) -> int:
+    """The bytes of memory that a process holds, this one unless another is named; 0 where there is none to look at."""
     import psutil
 
-    return int(psutil.Process().memory_info().rss)
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def system_memory_percent() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from mlxops.config import BenchmarkConfig, ChatConfig, CompareModelsConfig, QueryConfig, TestConfig
+from mlxops.config import BenchmarkConfig, ChatConfig, CompareModelsConfig, QueryConfig, ServeConfig, TestConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -120,6 +120,25 @@ def benchmark(c: Context, config: BenchmarkConfig) -> None:
         raise KeyboardInterrupt
 
 
+@task
+def serve(c: Context, config: ServeConfig) -> None:
+    """Serve a model and its runs to other programs by OpenAI's API.
+
+    A request names the model, RUN or RUN:ITERATION as its model; adapters are changed without loading anything anew.
+    Only programs of this machine are answered unless --host and --api-key say otherwise. Ctrl-C ends it.
+    """
+    from mlxops.jobs.eval import serve as job
+    from mlxops.ui.eval import serve as drawing
+    from mlxops.ui.terminal import console
+
+    out, screen = console.make(), console.make(stderr=True)
+    plan = job.plan(house.invocation(c), config)
+    drawing.notes(plan.notes, screen)
+    with job.serve(plan, drawing.Log(screen, house.keep_bug)) as serving:
+        drawing.ready(serving, out, screen, as_json=config.json)
+        job.wait(serving)
+
+
 COLLECTION = "eval"
-TASKS = (chat, query, test, compare, benchmark)
+TASKS = (chat, query, test, compare, benchmark, serve)
 SHORT_NAMES = {"chat": chat, "query": query, "test": test, "benchmark": benchmark}

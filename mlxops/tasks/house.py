@@ -270,5 +270,14 @@ def _leave(error: BaseException, task: Task) -> NoReturn:
         raise failures.exit_for(Failed(reason)) from error
     if isinstance(error, (Exit, Failure, ParseError, SystemExit, GeneratorExit)):
         raise error
+    raise _exit_for_a_bug(error) from error
+
+
+def keep_bug(error: BaseException) -> str:
+    """Keep the traceback of what nobody foresaw and did not end the task; what a person is told."""
+    return str(_exit_for_a_bug(error).message)
+
+
+def _exit_for_a_bug(error: BaseException) -> Exit:
     cwd = Path.cwd()
-    raise failures.exit_for_a_bug(error, [project.find(cwd).root, cwd]) from error
+    return failures.exit_for_a_bug(error, [project.find(cwd).root, cwd])

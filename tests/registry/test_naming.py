@@ -118,6 +118,7 @@ LOADING = {
     "TestConfig.run": "test --run {}:20",
     "BenchmarkConfig.run": "benchmark --run {}:20",
     "FuseConfig.run": "model.fuse --run {}:20",
+    "ServeConfig.run": "eval.serve --run {}:20",
 }
 """What needs files of the run, too; `lora --from` needs a model before, and is tested with branches."""
 

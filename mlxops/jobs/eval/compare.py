@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlxops import registry
 from mlxops.config import CompareModelsConfig, TestConfig
-from mlxops.errors import BadRequest, NotFound
+from mlxops.errors import BadRequest
 from mlxops.jobs.eval import loading, results, test
 from mlxops.jobs.eval.results import TestResults
 from mlxops.jobs.eval.test import TestPlan
@@ -45,7 +45,7 @@ def plan(invocation: Invocation, config: CompareModelsConfig, progress: Progress
         )
     if twice := [name for name in names if names.count(name) > 1]:
         raise BadRequest(f"{twice[0]!r} stands there twice")
-    runs = {name for name in names if _is_run(invocation, name)}
+    runs = {name for name in names if loading.is_run(invocation, name)}
     for name in names:
         if name not in runs:
             loading.choose(invocation, model=name, trust_remote_code=config.trust_remote_code)
@@ -100,19 +100,6 @@ def to_json(entries: Sequence[Entry]) -> list[registry.JsonObject]:
         {**results.to_json(entry.results), "name": entry.name, "compared": results.compared_to_json(entry.compared)}
         for entry in entries
     ]
-
-
-def _is_run(invocation: Invocation, name: str) -> bool:
-    """Whether a text names a run, which goes before a model of that name; a path is a model."""
-    path = invocation.project.registry_path
-    if not path.exists() or (invocation.project.resolve(name) / "config.json").is_file():
-        return False
-    with registry.open_read_only(path) as db:
-        try:
-            run_and_place(db, name)
-        except (NotFound, BadRequest):
-            return False
-    return True
 
 
 def _data_of(invocation: Invocation, name: str) -> str | None:

@@ -17,7 +17,7 @@ from mlxops.projects import blas, machine
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 from mlxops.registry.database import open_read_only
-from mlxops.registry.places import FoundPlace, find_place
+from mlxops.registry.places import FoundPlace, find_place, run_and_place
 
 if TYPE_CHECKING:
     from mlxops.models.adapter_slot import AdapterSpec
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 class ChosenAdapter:
     """An adapter, and the run of the registry that it is of, where it was named by its run.
 
-    `template_config` is what the chat template was told in its training.
+    `template_config` is what the chat template was told in its training, `dtype` the type it was trained in, where it
+    was another than the model's own.
     """
 
     adapter: LoadableAdapter
     run_id: int | None = None
     iteration: int | None = None
     template_config: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str | None = None
 
     @property
     def label(self) -> str:
@@ -84,7 +86,7 @@ def choose(
         folder=folder,
         layers=layers,
         adapter=None if path is None else _read(path, place, layers),
-        dtype=None if place is None else (place.run["config"].get("automatic") or {}).get("dtype"),
+        dtype=None if place is None else _dtype_of_run(place),
         trust_remote_code=trust_remote_code,
     )
 
@@ -94,8 +96,32 @@ def choose_adapter(invocation: Invocation, text: str, layers: int) -> ChosenAdap
     path = invocation.project.resolve(text)
     if path.exists() and (path.is_file() or loadable.model_of(path) is not None):
         return _read(path, None, layers)
+    return adapter_of_run(invocation, text, layers)
+
+
+def adapter_of_run(invocation: Invocation, text: str, layers: int) -> ChosenAdapter:
+    """The adapter of a run for a model that is loaded: RUN, RUN:ITERATION, RUN:best or RUN:last, and never a path."""
     place = _place(invocation, text)
     return _read(invocation.project.from_root(place.run["adapter_path"]), place, layers)
+
+
+def is_run(invocation: Invocation, name: str) -> bool:
+    """Whether a text names a run, which goes before a model of that name; a path is a model."""
+    path = invocation.project.registry_path
+    if not path.exists() or (invocation.project.resolve(name) / "config.json").is_file():
+        return False
+    with open_read_only(path) as db:
+        try:
+            run_and_place(db, name)
+        except (NotFound, BadRequest):
+            return False
+    return True
+
+
+def dtype_of(chosen: ChosenModel) -> Any:
+    """The type that a model is loaded in, None for its own."""
+    # MLX's own loops for half precision are many times slower on a CPU than the BLAS is in float32
+    return chosen.dtype or ("float32" if machine.device()["kind"] == "cpu" else None)
 
 
 def load(invocation: Invocation, chosen: ChosenModel, *, draft_model: str | None = None) -> LoadedModel:
@@ -105,12 +131,10 @@ def load(invocation: Invocation, chosen: ChosenModel, *, draft_model: str | None
     from mlxops.models.loading import load_for_generation
 
     project = invocation.project
-    # MLX's own loops for half precision are many times slower on a CPU than the BLAS is in float32
-    on_cpu = machine.device()["kind"] == "cpu"
     loaded = load_for_generation(
         chosen.folder,
-        dtype=chosen.dtype or ("float32" if on_cpu else None),
-        identify=_identify(project, chosen.folder),
+        dtype=dtype_of(chosen),
+        identify=identify(project, chosen.folder),
         draft=None if draft_model is None else _find(project, draft_model),
         trust_remote_code=chosen.trust_remote_code,
     )
@@ -170,7 +194,18 @@ def _read(path: Path, place: FoundPlace | None, layers: int) -> ChosenAdapter:
     run_id = None if place is None else int(place.run["id"])
     described = place.run if place else adapter_config.describes_itself(path if path.is_dir() else path.parent)
     template_config = (described["config"] if described else {}).get("chat_template_config") or {}
-    return ChosenAdapter(adapter=adapter, run_id=run_id, iteration=adapter.iteration, template_config=template_config)
+    return ChosenAdapter(
+        adapter=adapter,
+        run_id=run_id,
+        iteration=adapter.iteration,
+        template_config=template_config,
+        dtype=None if place is None else _dtype_of_run(place),
+    )
+
+
+def _dtype_of_run(place: FoundPlace) -> str | None:
+    found = (place.run["config"].get("automatic") or {}).get("dtype")
+    return None if found is None else str(found)
 
 
 def _is_as_written(adapter: LoadableAdapter, place: FoundPlace) -> bool:
@@ -184,5 +219,6 @@ def _is_as_written(adapter: LoadableAdapter, place: FoundPlace) -> bool:
     return place.run["status"] in ("running", "lost") or not place.written or adapter.sha256 in place.written
 
 
-def _identify(project: Project, folder: Path) -> Callable[[], str]:
+def identify(project: Project, folder: Path) -> Callable[[], str]:
+    """What tells the identity of a model; the hashes of its files are kept in the project."""
     return lambda: model_identity(folder, project.root / ".mlxops" / "model_hashes.json")

@@ -58,7 +58,12 @@ def sampling_of(options: SamplingOptions) -> Sampling:
 
 
 def prompt_of(
-    loaded: LoadedModel, messages: Sequence[Message], max_tokens: int, template_config: Mapping[str, Any]
+    loaded: LoadedModel,
+    messages: Sequence[Message],
+    max_tokens: int,
+    template_config: Mapping[str, Any],
+    *,
+    tools: Sequence[Message] = (),
 ) -> Prompt:
     """The prompt of a conversation; `template_config` is what the chat template is told.
 
@@ -66,8 +71,12 @@ def prompt_of(
     """
     from mlxops.models.conversation import encode, prompt_text
 
-    text = prompt_text(loaded.tokenizer, messages, template_config=template_config)
-    tokens = encode(loaded.tokenizer, text)
+    text = prompt_text(loaded.tokenizer, messages, tools=tools, template_config=template_config)
+    return prompt_with(loaded, text, encode(loaded.tokenizer, text), max_tokens)
+
+
+def prompt_with(loaded: LoadedModel, text: str, tokens: Sequence[int], max_tokens: int) -> Prompt:
+    """The prompt of a text and its tokens, with the room behind it."""
     context = loaded.context_length
     return Prompt(text=text, tokens=tokens, room=max_tokens if context is None else context - len(tokens))
 

@@ -1,0 +1,332 @@
+"""A server for other programs: the real client of OpenAI's API, against a server in a thread."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from commands import own_cache
+from openai import OpenAI
+
+from mlxops.config import ServeConfig
+from mlxops.jobs.eval import serve as job
+from mlxops.jobs.eval.serve import Serving
+from mlxops.projects import project
+from mlxops.projects.invocation import Invocation
+from mlxops.serving.server import Served
+
+Ask = Callable[..., Any]
+
+PATH = "/v1/chat/completions"
+
+
+class Listener:
+    """What the server told."""
+
+    def __init__(self) -> None:
+        self.all: list[Served] = []
+        self.bugs: list[BaseException] = []
+
+    def served(self, served: Served) -> None:
+        self.all.append(served)
+
+    def failed(self, error: BaseException) -> None:
+        self.bugs.append(error)
+
+
+LISTENER = Listener()
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def root(_tuned_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the run `tuned`, which the server and `query` both work in."""
+    folder: Path = tmp_path_factory.mktemp("serving") / "project"
+    return Path(shutil.copytree(_tuned_project, folder))
+
+
+@pytest.fixture(scope="module")
+def serving(root: Path) -> Iterator[Serving]:
+    """A server for the tiny model, shared by the tests of this file."""
+    plan = job.plan(_invocation(root), ServeConfig(model="tiny", port=0, queue=8, max_tokens=6))
+    with job.serve(plan, LISTENER) as found:
+        yield found
+    assert LISTENER.bugs == []
+
+
+def _invocation(root: Path) -> Invocation:
+    return Invocation(project=project.find(root), cache=own_cache(root.with_name("cache")))
+
+
+@pytest.fixture(scope="module")
+def client(serving: Serving) -> Iterator[OpenAI]:
+    with OpenAI(base_url=serving.url, api_key="none", max_retries=0, timeout=60) as found:
+        yield found
+
+
+@pytest.fixture
+def ask(client: OpenAI) -> Ask:
+    """A chat request with one message."""
+
+    def send(model: str = "tiny", text: str = "Hello", **options: Any) -> Any:
+        return client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}], **options)
+
+    return send
+
+
+@pytest.fixture(scope="module")
+def http(serving: Serving) -> Iterator[httpx.Client]:
+    """Requests as any program makes them."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{serving.port}", timeout=60, verify=False, trust_env=False) as found:
+        yield found
+
+
+def _chat(**fields: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], **fields}
+
+
+def test_the_models_are_the_base_and_the_runs_of_this_project(client: OpenAI, root: Path) -> None:
+    names = [model.id for model in client.models.list()]
+
+    assert names == ["tiny", "tuned", "tuned:4", "tuned:8"]
+    assert client.models.retrieve("tuned:4").owned_by == "mlxops"
+    with pytest.raises(openai.NotFoundError, match="no model of that name"):
+        client.models.retrieve("models/tiny")
+
+
+def test_two_clients_at_once_get_what_query_prints_for_their_runs(
+    serving: Serving, mlxops: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    settings = "--temperature 1 --top-p 0.9 --max-tokens 24"
+    asked = [("tuned:4", 11), ("tuned", 12)]
+    printed = [mlxops(f"query --run {run} -p 'What is 3?' {settings} --seed {seed}")[1] for run, seed in asked]
+
+    def talk(mine: list[tuple[str, int]]) -> list[str]:
+        with OpenAI(base_url=serving.url, api_key="none", max_retries=0) as client:
+            return [
+                _words(client, model, seed, stream=stream, temperature=1, top_p=0.9, max_tokens=24)
+                for model, seed in mine
+                for stream in (False, True)
+            ]
+
+    with ThreadPoolExecutor(2) as both:
+        said = list(both.map(talk, [[each] * 3 for each in asked]))
+
+    assert said == [[text.removesuffix("\n")] * 6 for text in printed]
+    assert printed[0] != printed[1]
+
+
+def _words(client: OpenAI, model: str, seed: int, *, stream: bool, **options: Any) -> str:
+    messages: Any = [{"role": "user", "content": "What is 3?"}]
+    got: Any = client.chat.completions.create(model=model, messages=messages, seed=seed, stream=stream, **options)
+    if not stream:
+        return str(got.choices[0].message.content).removesuffix("\n")
+    return "".join(chunk.choices[0].delta.content or "" for chunk in got).removesuffix("\n")
+
+
+def test_a_prompt_cache_is_used_for_its_own_adapter_only(ask: Ask) -> None:
+    text = "What is the sum of all these words, and who counts them?"
+    cached = [
+        ask(model, text).usage.prompt_tokens_details.cached_tokens for model in ("tiny", "tuned", "tiny", "tuned")
+    ]
+    said = [ask(model, text).choices[0].message.content for model in ("tuned", "tuned:4", "tiny", "tuned", "tiny")]
+
+    assert cached[:2] == [0, 0]
+    assert min(cached[2:]) > 0
+    assert said[0] == said[3] == ask("tuned", text, seed=1).choices[0].message.content
+    assert said[2] == said[4] == ask("tiny", text, seed=1).choices[0].message.content
+    assert len(set(said)) == 3
+
+
+def test_a_stream_has_the_pieces_of_the_answer_and_its_counts(ask: Ask) -> None:
+    whole = ask(seed=3, temperature=1)
+    chunks = list(ask(seed=3, temperature=1, stream=True, stream_options={"include_usage": True}))
+
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == whole.choices[0].message.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["length"]
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens == 6
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_a_stop_ends_the_answer_before_it(ask: Ask) -> None:
+    whole = ask(seed=3).choices[0].message.content
+    stop = whole[2:4]
+    cut = ask(seed=3, stop=[stop, "never said"]).choices[0]
+    pieces = [chunk.choices[0] for chunk in ask(seed=3, stop=stop, stream=True)]
+
+    assert (cut.message.content, cut.finish_reason) == (whole[: whole.index(stop)], "stop")
+    assert "".join(piece.delta.content or "" for piece in pieces) == cut.message.content
+    assert pieces[-1].finish_reason == "stop"
+
+
+def test_without_a_seed_an_answer_is_another_each_time(ask: Ask) -> None:
+    said = {ask(temperature=2, max_tokens=16).choices[0].message.content for _ in range(3)}
+    seeded = {ask(temperature=2, max_tokens=16, seed=5).choices[0].message.content for _ in range(2)}
+
+    assert (len(said), len(seeded)) == (3, 1)
+
+
+def test_a_text_is_completed_as_it_is(client: OpenAI) -> None:
+    def complete(prompt: Any, **options: Any) -> Any:
+        return client.completions.create(model="tiny", prompt=prompt, max_tokens=5, seed=1, **options)
+
+    whole = complete("Once upon a time")
+    pieces: list[Any] = list(complete("Once upon a time", stream=True))
+
+    assert whole.choices[0].text == "".join(piece.choices[0].text for piece in pieces)
+    assert (whole.object, whole.usage.completion_tokens) == ("text_completion", 5)
+    assert complete(["Once upon a time"]).choices[0].text == whole.choices[0].text
+    assert complete([1, 2, 3]).usage.prompt_tokens == 3
+
+
+def test_json_by_a_schema_is_valid(ask: Ask) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 5}, "large": {"type": "boolean"}},
+        "required": ["city", "large"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "town", "schema": schema}}
+    choice = ask(response_format=form, max_tokens=200, temperature=1, seed=2).choices[0]
+
+    assert choice.finish_reason == "stop"
+    assert sorted(json.loads(choice.message.content)) == ["city", "large"]
+    assert ask(response_format={"type": "json_object"}, max_tokens=2).choices[0].message.content.startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "status"),
+    [
+        ({"model": "../models/tiny"}, "model", 404),
+        ({"model": "adapters/tuned"}, "model", 404),
+        ({"model": "tuned:5"}, "model", 404),
+        ({"model": "nobody"}, "model", 404),
+        ({"model": 5}, "model", 400),
+        ({"adapters": "adapters/tuned"}, "adapters", 400),
+        ({"messages": []}, "messages", 400),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content", 400),
+        ({"messages": [{"role": "robot", "content": ""}]}, "messages[0]", 400),
+        ({"max_tokens": -3}, "max_tokens", 400),
+        ({"max_completion_tokens": 1.5}, "max_completion_tokens", 400),
+        ({"temperature": "hot"}, "temperature", 400),
+        ({"temperature": 1e999}, None, 400),
+        ({"seed": True}, "seed", 400),
+        ({"stop": [""]}, "stop", 400),
+        ({"stream": 1}, "stream", 400),
+        ({"stream_options": {"include_usage": True}}, "stream_options", 400),
+        ({"n": 2}, "n", 400),
+        ({"logprobs": True}, "logprobs", 400),
+        ({"logit_bias": {"999999": 5}}, "logit_bias", 400),
+        ({"response_format": {"type": "xml"}}, "response_format", 400),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "odd"}}}},
+            "response_format",
+            400,
+        ),
+        ({"tool_choice": "required"}, "tool_choice", 400),
+        ({"tools": [{"type": "function", "function": {"name": "add"}}]}, "tools", 400),
+    ],
+)
+def test_a_wrong_field_is_named_in_the_shape_of_openai(
+    http: httpx.Client, fields: dict[str, Any], param: str | None, status: int
+) -> None:
+    answer = http.post(PATH, content=json.dumps(_chat(**fields)))
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["type"]) == (status, param, "invalid_request_error")
+    assert error["message"]
+    assert error["code"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        ({"content": b"{"}, 400, "invalid_json"),
+        ({"content": b"[" * 100_000}, 400, "invalid_json"),
+        ({"content": b"[]"}, 400, "invalid_json"),
+        ({"content": b"\xff"}, 400, "invalid_json"),
+        ({"content": b'{"model": "\\ud800"}'}, 400, "invalid_json"),
+        ({"content": b"x" * 1_048_576}, 413, "body_too_large"),
+        ({"content": iter([b"{}"])}, 411, "length_required"),
+        ({"url": "/v1/embeddings", "json": {}}, 404, "unknown_url"),
+        ({"url": "/v1/../etc", "method": "GET"}, 404, "unknown_url"),
+        ({"method": "OPTIONS"}, 405, None),
+        ({"json": {}, "headers": {"Origin": "https://example.org"}}, 403, "wrong_origin"),
+        ({"method": "GET", "url": "/v1/models", "headers": {"Sec-Fetch-Site": "cross-site"}}, 403, "wrong_origin"),
+        ({"method": "GET", "url": "/v1/models", "headers": {"Host": "rebound.example"}}, 403, "wrong_host"),
+    ],
+)
+def test_what_is_refused_has_the_shape_of_openai_and_the_server_lives_on(
+    http: httpx.Client, request_: dict[str, Any], status: int, code: str | None
+) -> None:
+    answer = http.request(**{"method": "POST", "url": PATH, **request_})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+    assert http.get("/health").json() == {"status": "ok"}
+
+
+def test_bytes_that_are_no_http_get_an_answer(serving: Serving, http: httpx.Client) -> None:
+    with socket.create_connection(("127.0.0.1", serving.port)) as connection:
+        connection.sendall(b"hello\r\n\r\n")
+        said = connection.makefile("rb").read()
+
+    assert b'"invalid_request_error"' in said
+    assert http.get("/health").status_code == 200
+
+
+def test_a_full_queue_says_when_to_try_again_and_who_waited_is_answered(http: httpx.Client) -> None:
+    long, short = _chat(max_tokens=150, seed=1), _chat(max_tokens=1)
+    with ThreadPoolExecutor(20) as many:
+        answers = [many.submit(http.post, PATH, json=long if number == 0 else short) for number in range(17)]
+        done = [each.result() for each in answers]
+
+    refused = [each for each in done if each.status_code == 429]
+    assert {each.status_code for each in done} == {200, 429}
+    assert refused[0].json()["error"]["code"] == "queue_full"
+    assert int(refused[0].headers["Retry-After"]) >= 1
+
+
+def test_of_200_requests_20_are_broken_off_and_nothing_is_left_of_them(serving: Serving, http: httpx.Client) -> None:
+    _load(http, 20, every=10)
+    before = _held()
+
+    statuses = _load(http, 200, every=10)
+    after = _held()
+
+    assert statuses == [200] * 180
+    assert after[0] <= 1.05 * before[0]
+    assert after[1] <= before[1]
+
+
+def _load(http: httpx.Client, requests: int, *, every: int) -> list[int]:
+    """Ask so many times, four at once; every tenth client leaves after the first piece. The statuses of the others."""
+
+    def one(number: int) -> int | None:
+        model = ("tiny", "tuned", "tuned:4")[number % 3]
+        if number % every:
+            return http.post(PATH, json=_chat(model=model, max_tokens=1)).status_code
+        with http.stream("POST", PATH, json=_chat(model=model, stream=True, max_tokens=600)) as answer:
+            next(answer.iter_bytes())
+        return None
+
+    with ThreadPoolExecutor(4) as many:
+        return [status for status in many.map(one, range(requests)) if status is not None]
+
+
+def _held() -> tuple[int, int]:
+    """The bytes that MLX has in arrays, and the threads that answer a connection."""
+    import mlx.core as mx
+
+    return mx.get_active_memory(), sum(thread.name == "connection" for thread in threading.enumerate())
