@@ -40,7 +40,7 @@ from mlxops.config.run import (
     SqlConfig,
     TagConfig,
 )
-from mlxops.config.train import LoraConfig, MonitorConfig, StopConfig
+from mlxops.config.train import LoraConfig, MonitorConfig, ResumeConfig, StopConfig
 
 __all__ = [
     "BenchmarkConfig",
@@ -75,6 +75,7 @@ __all__ = [
     "RemoveConfig",
     "RenameConfig",
     "ReportConfig",
+    "ResumeConfig",
     "RunConfig",
     "RunsConfig",
     "ServeConfig",

@@ -35,7 +35,9 @@ _ALPHA = OtherName(
     "--lora-scale", note="scale = alpha / rank, so alpha 16 with rank 8 is `--lora-scale 2` (and not the alpha itself)"
 )
 _RESUME = OtherName(
-    "--new", sentence="leave it out: the same command resumes where a run was interrupted; `--new` starts another run"
+    "--new",
+    sentence="leave it out: the same command resumes where a run was interrupted, `inv train.resume RUN` with the "
+    "settings that it stored; `--new` starts another run",
 )
 _FOLDER = OtherName("--adapter-path", note="it is the run's folder; `--name` names a run in adapters/")
 _WARMUP = OtherName("--warmup", note="it counts iterations, not optimizer updates")

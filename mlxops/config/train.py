@@ -205,6 +205,43 @@ class LoraConfig:
 
 
 @settings
+class ResumeConfig:
+    """Settings of the resumption of a run: those of `LoraConfig` that may change, of the run unless given."""
+
+    EXAMPLES: ClassVar = ("train.resume latest", "train.resume careful --iters 2000 --save-every 50")
+
+    run: str = option(None, "the run: its name or a part of it, its number, or latest", positional=True)
+    iters: int | None = option(None, "iterations to train in total", at_least=1, at_most=HUGE)
+    epochs: int | None = option(
+        None, "epochs to train in total, instead of --iters", at_least=1, at_most=1_000_000, instead_of="iters"
+    )
+    model: str | None = option(None, "where the model is now", path=True)
+    data: str | None = option(None, "where the data is now", path=True)
+    steps_per_report: int | None = option(None, "iterations between reports", at_least=1, at_most=HUGE)
+    steps_per_eval: int | None = option(None, "iterations between validations", at_least=1, at_most=HUGE)
+    val_batches: int | None = option(None, "validation batches; -1 for all, 0 for none", at_least=-1, at_most=HUGE)
+    save_every: int | None = option(None, "iterations between checkpoints", at_least=1, at_most=HUGE)
+    save_minutes: float | None = option(None, "minutes after which a checkpoint is saved", above=0, at_most=1e6)
+    keep_last: int | None = option(None, "checkpoints kept while training", at_least=1, at_most=HUGE)
+    early_stopping: int | None = option(
+        None, "stop after this many validations without improvement", at_least=1, at_most=HUGE
+    )
+    memory_limit: float | None = option(None, "memory MLX may use, in GiB", above=0, at_most=1e6)
+    cache_limit: float | None = option(None, "freed memory MLX may keep, in GiB", at_least=0, at_most=1e6)
+    prefix_cache: float | None = option(
+        None, "room for what untrained layers computed, in GiB; 0 for none", at_least=0, at_most=1e6
+    )
+    allow_sleep: bool = option(False, "let the machine sleep while it trains (macOS)")
+    trust_remote_code: bool = option(False, "run code from the model's folder; to be given again")
+    samples: int | None = option(
+        None, "prompts that the model answers before and after; 0 for none", at_least=0, at_most=1000
+    )
+    detach: bool = option(False, "train in the background, with a log in the run's folder")
+    preview: bool = option(False, "show what would happen, and start nothing")
+    json: bool = option(False, "the result, or the preview, as JSON")
+
+
+@settings
 class MonitorConfig:
     """Settings of the monitor."""
 

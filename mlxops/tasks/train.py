@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from invoke import Context
 from invoke.exceptions import Exit
 
-from mlxops.config import FinetuneConfig, FuseConfig, LoraConfig, MonitorConfig, StopConfig
+from mlxops.config import FinetuneConfig, FuseConfig, LoraConfig, MonitorConfig, ResumeConfig, StopConfig
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 
@@ -167,6 +167,18 @@ def verify(training: Training, screen: Console, *, as_json: bool) -> None:
 
 
 @task
+def resume(c: Context, config: ResumeConfig) -> None:
+    """Resume a run with the settings that it stored.
+
+    Only where it is, how far it goes and what watches it may change; `lora` starts runs of other settings.
+    """
+    from mlxops.jobs.train import resume as job
+
+    invocation = house.invocation(c)
+    train(invocation, job.settings_of(invocation, config))
+
+
+@task
 def monitor(c: Context, config: MonitorConfig) -> None:
     """Watch runs from any terminal: losses, rates, time left.
 
@@ -202,5 +214,5 @@ def stop(c: Context, config: StopConfig) -> None:
 
 
 COLLECTION = "train"
-TASKS = (lora, finetune, monitor, stop)
+TASKS = (lora, finetune, resume, monitor, stop)
 SHORT_NAMES = {"lora": lora, "finetune": finetune, "monitor": monitor, "train-monitor": monitor}

@@ -109,7 +109,8 @@ def decide(request: Request, candidates: Sequence[Candidate]) -> Decision:
         found = differences(stretched.settings, request.settings)
         return _refuse(
             f"the run {stretched.name!r} of {stretched.target:,} iterations cannot be extended to {request.target:,}",
-            hint=f"{_why_not(found)}; `--new` starts one",
+            hint=f"{_why_not(found)}; `--new` starts one, and `inv train.resume {shlex.quote(stretched.name)}` trains "
+            f"this one to {stretched.target:,}",
             differences=found,
         )
     # the newest tells: where a newer one has the rows of today, an older one has been left behind knowingly
@@ -176,12 +177,12 @@ def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision
     if by_name and request.folder is not None and by_name.folder != request.folder:
         return _refuse(
             f"the run {by_name.name!r} is in {by_name.folder!r}, not in {request.folder!r}",
-            hint="leave out `--adapter-path`, or choose another `--name`",
+            hint=f"{_resuming(by_name, request)}; another `--name` starts a new run",
         )
     if by_folder and request.name is not None and by_folder.name != request.name:
         return _refuse(
             f"{request.folder!r} is the folder of the run {by_folder.name!r}, not of {request.name!r}",
-            hint="leave out `--name`, or choose another `--adapter-path`",
+            hint=f"{_resuming(by_folder, request)}; another `--adapter-path` starts a new run",
         )
     there = by_name or by_folder
     if there is None:
@@ -196,7 +197,7 @@ def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision
     if request.new:
         return _refuse(
             f"the run {there.name!r} is there already, in {there.folder!r}",
-            hint="another `--name` or `--adapter-path` starts a new run; without `--new` this one resumes",
+            hint=f"{_resuming(there, request)}; another `--name` or `--adapter-path` starts a new run",
         )
     if there.fingerprint != request.fingerprint:
         if _differ_in_rows_alone(there, request) and (why := _why_other_rows(there, request)):
@@ -204,7 +205,7 @@ def _decide_named(request: Request, candidates: Sequence[Candidate]) -> Decision
         found = differences(there.settings, request.settings)
         return _refuse(
             f"the run {there.name!r} in {there.folder!r} has other settings",
-            hint=_why_not(found) or "give its settings to resume it, or another `--name` to start a new run",
+            hint=_why_not(found) or f"{_resuming(there, request)}; another `--name` starts a new run",
             differences=found,
         )
     if not there.has_folder:
@@ -257,6 +258,12 @@ def _new(request: Request, reason: str) -> Decision:
 
 def _beginning(request: Request) -> int:
     return request.origin.iteration if request.origin else 0
+
+
+def _resuming(there: Candidate, request: Request) -> str:
+    """The command that resumes a run with the settings that it has, as far as was asked for."""
+    further = f" --iters {request.target}" if request.target > there.target else ""
+    return f"`inv train.resume {shlex.quote(there.name)}{further}` resumes it with its own settings"
 
 
 def _way_out(request: Request) -> str:

@@ -119,6 +119,7 @@ LOADING = {
     "BenchmarkConfig.run": "benchmark --run {}:20",
     "FuseConfig.run": "model.fuse --run {}:20",
     "ServeConfig.run": "eval.serve --run {}:20",
+    "ResumeConfig.run": "train.resume {}",
 }
 """What needs files of the run, too; `lora --from` needs a model before, and is tested with branches."""
 
