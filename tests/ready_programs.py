@@ -7,6 +7,7 @@ ends the program that was typed kills the command.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -112,6 +113,8 @@ def _run(argv: list[str], folder: str, environment: dict[str, str], streams: tup
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    if hub := sys.modules.get("huggingface_hub.constants"):
+        importlib.reload(hub)  # it reads the environment once
     name, *arguments = argv
     if Path(name).name == "python":
         sys.argv = arguments

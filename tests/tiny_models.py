@@ -17,10 +17,15 @@ from mlxops.models.tiny import make_tiny
 from mlxops.projects import pip
 
 
+def made_tiny(shared: Shared) -> Path:
+    """A tiny llama in fp32, for fixtures of the session; a folder of tests may have another `tiny_model`."""
+    return shared("tiny-model", lambda folder: make_tiny(folder / "tiny")) / "tiny"
+
+
 @pytest.fixture(scope="session")
 def tiny_model(shared: Shared) -> Path:
     """A tiny llama in fp32."""
-    return shared("tiny-model", lambda folder: make_tiny(folder / "tiny")) / "tiny"
+    return made_tiny(shared)
 
 
 @pytest.fixture(scope="session")
@@ -31,14 +36,14 @@ def tiny_quantized_model(shared: Shared) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_experts(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_experts(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny mixture of experts."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
     from mlx_lm import utils
 
     folder = tmp_path_factory.mktemp("models") / "experts"
-    shutil.copytree(tiny_model, folder)
+    shutil.copytree(made_tiny(shared), folder)
     config = {
         **json.loads((folder / "config.json").read_text()),
         "model_type": "qwen3_moe",

@@ -34,8 +34,14 @@ for name in (
 ):
     import_module(name)
 
-# read from files once a server instead of once a command
+# found out once a server instead of once a command
 import_module("mlxops.models.folders").supported_architectures()
+machine.versions()
+namespace = import_module("mlxops.tasks").namespace
+for name in namespace.task_names:
+    namespace[name].get_arguments()
+template = import_module("mlxops.models.tiny").CHAT_TEMPLATE
+import_module("transformers.utils.chat_template_utils")._compile_jinja_template(template)
 
 # a command that collects garbage looks at its own objects alone
 gc.freeze()

@@ -317,7 +317,7 @@ def die_in_the_writer(instant: int) -> None:
 
 
 def fill_the_disk_during(place: str, call: int) -> None:
-    """Have no file grow beyond 20 kB during the nth call."""
+    """Have no file grow beyond 10 kB during the nth call."""
     owner, name = _find(place)
     function, calls = getattr(owner, name), count(1)
 
@@ -325,7 +325,7 @@ def fill_the_disk_during(place: str, call: int) -> None:
         if next(calls) != call:
             return function(*args, **kwargs)
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        limit_files(20_000)
+        limit_files(10_000)
         try:
             return function(*args, **kwargs)
         finally:

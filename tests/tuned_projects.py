@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commands import own_cache, run_python
 from shared_folders import Shared
+from tiny_models import made_tiny
 
 _ROWS = [
     {"messages": [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
@@ -17,8 +18,9 @@ _ROWS = [
 
 
 @pytest.fixture(scope="session")
-def _tuned_project(tiny_model: Path, shared: Shared) -> Path:
-    return shared("tuned", lambda folder: _train(folder / "project", tiny_model)) / "project"
+def _tuned_project(shared: Shared) -> Path:
+    tiny = made_tiny(shared)
+    return shared("tuned", lambda folder: _train(folder / "project", tiny)) / "project"
 
 
 def _train(folder: Path, tiny_model: Path) -> None:

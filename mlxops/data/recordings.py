@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from operator import eq, ne
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -131,6 +131,7 @@ class _Recording:
         return "".join(parts)
 
 
+@lru_cache(maxsize=8)
 def noting(compiled: jinja2.Template, source: str) -> jinja2.Template:
     """A template that notes what it does with contents; `compiled` is made of the same source."""
     environment: Any = compiled.environment.overlay(finalize=_finalized)

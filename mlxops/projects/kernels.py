@@ -9,11 +9,12 @@ with the kernels of before in it, and those that it has loaded go into the user'
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlxops import files
@@ -33,6 +34,7 @@ class Kernels:
 
     here: Path
     kept: Path
+    _done: set[str] = field(default_factory=set)
 
     def take(self) -> None:
         """Take what is kept; never an error."""
@@ -42,14 +44,15 @@ class Kernels:
     def keep(self) -> None:
         """Keep what this process has loaded, which is whole for that; never an error."""
         with suppress(OSError):
-            for loaded in _loaded(self.here):
-                place = self.kept / loaded.relative_to(self.here)
-                if not place.exists():
+            for name in _loaded(self.here) - self._done:
+                loaded, place = self.here / name, self.kept / name
+                if loaded.exists() and not place.exists():
                     place.parent.mkdir(parents=True, exist_ok=True)
                     beside = self.here / "whole"  # names of kernels are as long as a file system takes them
                     shutil.copyfile(loaded, beside)
                     files.sync(beside)
                     beside.replace(place)
+                self._done.add(name)
 
 
 @contextmanager
@@ -97,8 +100,7 @@ def _temporary_folder(folder: Path) -> Iterator[None]:
             os.environ["TMPDIR"] = before
 
 
-def _loaded(folder: Path) -> list[Path]:
-    """The libraries in a folder that this process has loaded."""
+def _loaded(folder: Path) -> set[str]:
+    """The libraries in a folder that this process has loaded, by their names in it."""
     mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
-    names = {line[line.index("/") :] for line in mapped.splitlines() if f" {folder}/" in line}
-    return [Path(name) for name in sorted(names) if name.endswith(".so") and Path(name).exists()]
+    return set(re.findall(rf" {re.escape(str(folder))}/(.*\.so)$", mapped, re.MULTILINE))

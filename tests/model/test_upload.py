@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import Ended, run_python
+from commands import Ended
 from hub import Fault, Hub, hub
 from hub_uploads import TOKEN
 
 pytestmark = pytest.mark.slow
+
+Typed = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -22,15 +26,21 @@ def there(tuned_project: Path) -> Iterator[Hub]:
         yield found
 
 
-def typed(there: Hub, command: str, **environment: str) -> Ended:
-    """A command in a process of its own, because the client reads its settings when it is imported."""
-    return run_python(
-        "-m", "mlxops", *shlex.split(command), environment={"HF_TOKEN": TOKEN, **there.environment, **environment}
-    )
+@pytest.fixture
+def typed(there: Hub, programs: Path) -> Typed:
+    """Gives a command in a process of its own, because the client reads its settings once."""
+
+    def give(command: str, **environment: str) -> Ended:
+        given = {**os.environ, "HF_TOKEN": TOKEN, **there.environment, **environment}
+        words = [programs / "mlx-toolkit", *shlex.split(command)]
+        ended = subprocess.run(words, capture_output=True, text=True, check=False, env=given, stdin=subprocess.DEVNULL)
+        return ended.returncode, ended.stdout, ended.stderr
+
+    return give
 
 
-def test_all_of_a_model_arrives_and_nothing_of_this_machine(there: Hub, tuned_project: Path) -> None:
-    code, out, err = typed(there, "model.fuse tuned --upload mine --json")
+def test_all_of_a_model_arrives_and_nothing_of_this_machine(there: Hub, typed: Typed, tuned_project: Path) -> None:
+    code, out, err = typed("model.fuse tuned --upload mine --json")
     assert code == 0, err
 
     folder = tuned_project / "models" / "tuned-fused"
@@ -42,11 +52,11 @@ def test_all_of_a_model_arrives_and_nothing_of_this_machine(there: Hub, tuned_pr
     assert [name for name, content in wanted.items() if str(tuned_project).encode() in content] == []
 
 
-def test_the_same_command_again_sends_no_weights_and_completes_what_broke_off(there: Hub) -> None:
+def test_the_same_command_again_sends_no_weights_and_completes_what_broke_off(there: Hub, typed: Typed) -> None:
     command = "model.convert tiny --quantize 4 --upload me/small --private"
     there.faults["commit"] = [Fault(status=400)]
 
-    broken, again, once_more = (typed(there, command) for _ in range(3))
+    broken, again, once_more = (typed(command) for _ in range(3))
 
     assert (broken[0], "the hub answered with 400" in broken[2]) == (1, True), broken[2]
     assert (again[0], once_more[0]) == (0, 0), again[2]
@@ -57,14 +67,16 @@ def test_the_same_command_again_sends_no_weights_and_completes_what_broke_off(th
     assert there.repositories["me/small"].private
 
 
-def test_who_may_not_upload_is_told_before_the_work_or_after_it_with_the_model_in_place(there: Hub) -> None:
-    unknown = typed(there, "model.fuse tuned --upload mine", HF_TOKEN="hf_wrong")
+def test_who_may_not_upload_is_told_before_the_work_or_after_it_with_the_model_in_place(
+    there: Hub, typed: Typed
+) -> None:
+    unknown = typed("model.fuse tuned --upload mine", HF_TOKEN="hf_wrong")
     there.faults["whoami"] = [Fault(status=429)]
-    busy = typed(there, "model.fuse tuned --upload mine")
-    wrong = typed(there, "model.fuse tuned --upload a/b/c")
+    busy = typed("model.fuse tuned --upload mine")
+    wrong = typed("model.fuse tuned --upload a/b/c")
     is_untouched = not Path("models/tuned-fused").exists()
     there.faults["create"] = [Fault(status=403)]
-    forbidden = typed(there, "model.fuse tuned --upload theirs/model")
+    forbidden = typed("model.fuse tuned --upload theirs/model")
 
     assert (unknown[0], "the hub does not know who you are" in unknown[2], "hf auth login" in unknown[2]) == (
         2,
@@ -78,10 +90,10 @@ def test_who_may_not_upload_is_told_before_the_work_or_after_it_with_the_model_i
     assert Path("models/tuned-fused/config.json").is_file()
 
 
-def test_without_a_hub_the_reason_is_said(there: Hub) -> None:
-    offline = typed(there, "model.fuse tuned --upload mine", HF_HUB_OFFLINE="1")
-    nowhere = typed(there, "model.fuse tuned --upload mine", HF_ENDPOINT="http://127.0.0.1:9")
-    alone = typed(there, "model.fuse tuned --private")
+def test_without_a_hub_the_reason_is_said(there: Hub, typed: Typed) -> None:
+    offline = typed("model.fuse tuned --upload mine", HF_HUB_OFFLINE="1")
+    nowhere = typed("model.fuse tuned --upload mine", HF_ENDPOINT="http://127.0.0.1:9")
+    alone = typed("model.fuse tuned --private")
 
     assert (offline[0], "HF_HUB_OFFLINE is set" in offline[2]) == (1, True), offline[2]
     assert (nowhere[0], "the hub cannot be reached" in nowhere[2]) == (1, True), nowhere[2]

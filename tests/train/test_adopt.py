@@ -229,7 +229,7 @@ def test_an_adopted_folder_can_be_branched_from(straight: Path) -> None:
     [
         (("--lora-rank", "8"), 3, "lora_rank: was 4, now 8"),
         (("--lora-scale", "20"), 3, "lora_scale: was 10.0, now 20.0"),
-        (("--num-layers", "-1"), 3, "num_layers: was 2, now -1"),
+        (("--num-layers", "1"), 3, "num_layers: was 2, now 1"),
         (("--iters", "10"), 2, "`--iters 20` trains 10 more"),
         (("--branch",), 2, "two ways to begin"),
         (("--adopt", "nowhere"), 2, "there is no adapter"),

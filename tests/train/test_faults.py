@@ -110,7 +110,7 @@ def test_a_disk_that_fails_at_any_call(
     assert struck >= least
 
 
-LARGE = (*RUN, "--lora-rank", "96")
+LARGE = (*RUN, "--lora-rank", "192")
 """A run whose adapters are larger than its registry."""
 
 SIZES = {

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import training_runs
+from shared_folders import Shared
+from tiny_models import made_tiny
 from training_runs import lora
 
 from mlxops import registry
@@ -16,6 +18,12 @@ from mlxops.projects import machine
 from mlxops.training import batches
 
 OPTIONS = ("--model", "tiny", "--name", "run", "--iters", "6", "--batch-size", "4", "--val-batches", "0")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(shared: Shared) -> Path:
+    """The model of the other tests: the smaller one takes so little memory that what is rounded up counts."""
+    return made_tiny(shared)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from shared_folders import Shared
+from tiny_models import made_tiny
 
 from mlxops.config import LoraConfig
 from mlxops.config.train import layers_trained
@@ -15,6 +17,12 @@ from mlxops.jobs.train.prepare import prepare
 from mlxops.models.tiny import make_tiny
 from mlxops.options import options_of
 from mlxops.projects.project import Project
+
+
+@pytest.fixture(scope="session")
+def tiny_model(shared: Shared) -> Path:
+    """The model of the other tests, which has more layers than some of the options here."""
+    return made_tiny(shared)
 
 
 def question(number: int, words: int = 3) -> dict:
