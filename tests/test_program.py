@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from invoke import Collection, Program
 from mlxops import registry
 from mlxops.tasks import namespace
 from mlxops.tasks.house import Task
+from mlxops.tasks.planned import PLANNED
 from mlxops.tasks.spelling import rewrite
 
 Ended = tuple[int, str, str]
@@ -377,3 +379,31 @@ def test_a_name_of_another_program_is_answered_with_the_option(mlxops, typed, hi
 
     assert code == 2
     assert err == f"lora has no option {typed.split()[0].split('=')[0]}\nhint: {hint}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("run.compare a b", "several are one list, with commas: `mlx-toolkit run.compare a,b`"),
+        ("run.delete 'x y,z' w", "several are one list, with commas: `mlx-toolkit run.delete 'x y,z,w'`"),
+        ("run.tag a b --add c", "several are one list, with commas: `mlx-toolkit run.tag a,b`"),
+        ("run.show a b", "`mlx-toolkit --list` shows the tasks there are"),
+        ("run.compare a runz", "did you mean 'runs'?"),
+        ("resume crane", "did you mean 'train.resume'?"),
+        ("import x", "did you mean 'model.import' or 'run.import'?"),
+    ],
+)
+def test_a_word_that_is_no_task_is_answered_with_what_was_meant(mlxops: Typed, command: str, hint: str) -> None:
+    code, out, err = mlxops(command)
+
+    assert (code, out, err.splitlines()[1]) == (2, "", f"hint: {hint}")
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_task_that_is_planned_is_answered_with_what_does_its_work(mlxops: Typed, name: str) -> None:
+    code, _, err = mlxops(f"{name} x --y")
+
+    assert (code, err.splitlines()[0]) == (2, f"{name} is planned and not there yet")
+    assert name not in namespace.task_names, "it is there now: take it out of the table"
+    for task in re.findall(r"`inv ([\w.-]+)", PLANNED[name]):
+        assert task in namespace.task_names

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,6 +22,7 @@ from mlxops.config.other_names import meant
 from mlxops.errors import BadRequest
 from mlxops.options import Option, nearest
 from mlxops.tasks import failures
+from mlxops.tasks.planned import PLANNED
 
 # a word with one dash may be a value: `--sort -created_at`
 _LIKE_A_FLAG = re.compile(r"--[^\W\d_][\w-]*|-[^\W\d_]")
@@ -181,9 +183,26 @@ def _explain_unknown(machine: Any, word: str) -> str:
         if isinstance(argument, OptionArgument):
             taken = "no value" if argument.option.kind is bool else "one value"
             sentence = f"{argument.label} takes {taken}, and {sentence} after it"
-        near = nearest(word, names)
-        hint = f"did you mean {near!r}?" if near else "`inv --list` shows the tasks there are"
+        if word in PLANNED:
+            return failures.in_words(BadRequest(f"{word} is planned and not there yet", hint=PLANNED[word]))
+        ends = [each for each in names if each.rpartition(".")[2] == word]
+        near = " or ".join(map(repr, ends)) or (repr(found) if (found := nearest(word, names)) else None)
+        hint = f"did you mean {near}?" if near else "`inv --list` shows the tasks there are"
+        if name and not near and (several := _as_list(context, argument, word)):
+            hint = several
     return failures.in_words(BadRequest(sentence, hint=hint))
+
+
+def _as_list(context: Any, argument: Any, word: str) -> str | None:
+    """How several values are typed, where a bare word follows one value of what takes a list."""
+    given = [each for each in context.args.values() if isinstance(each, OptionArgument) and each.got_value]
+    before = [argument] if argument in given else [each for each in given if each.option.positional]
+    if not before or not (before[0].option.kind is list or "with commas" in before[0].option.help):
+        return None
+    there = before[0].value if isinstance(before[0].value, list) else [before[0].value]
+    flag = "" if before[0].option.positional else f"{before[0].option.flag} "
+    values = shlex.quote(",".join([*map(str, there), word]))
+    return f"several are one list, with commas: `inv {context.name} {flag}{values}`"
 
 
 def _meant(word: str, flags: Iterable[str]) -> str | None:
