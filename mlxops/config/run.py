@@ -63,7 +63,8 @@ class NoteConfig:
     """Settings of the note of a run."""
 
     name: str = option(None, "the run: its name or a part of it, its number, or latest", positional=True)
-    text: str | None = option(None, "the new note, - for none at all; what is there is shown unless given")
+    text: str | None = option(None, "the new note, or - to read it from standard input; shown unless given")
+    remove: bool = option(False, "take the note away")
     json: bool = option(False, "as JSON")
 
 

@@ -150,7 +150,10 @@ def update_run(db: Registry, run_id: int, **columns: Any) -> None:
         columns["config"] = to_json(columns["config"])
     with db.transaction() as connection:
         db.tables["runs"].update(run_id, columns)
-        connection.execute("UPDATE runs SET updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?", (run_id,))
+        if columns.keys() - {"note"}:  # what a person says of a run is no work on it
+            connection.execute(
+                "UPDATE runs SET updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?", (run_id,)
+            )
 
 
 def set_created(db: Registry, run_id: int, created_at: str) -> None:

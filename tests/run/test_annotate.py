@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_a_run_that_is_not_there_leaves_the_others_untagged(mlxops: Typed) -> No
 
 def test_a_note_is_shown_written_and_taken_away(mlxops: Typed) -> None:
     answers = [
-        mlxops(f"run.note heron {text}")[1] for text in ("", "--text 'it worked, ön the second try'", "--text -")
+        mlxops(f"run.note heron {text}")[1] for text in ("", "--text 'it worked, ön the second try'", "--remove")
     ]
 
     assert answers == ["heron: a start\n", "heron: it worked, ön the second try\n", "heron: no note\n"]
@@ -67,3 +68,28 @@ def test_without_a_registry_nothing_is_made(mlxops: Typed, command: str) -> None
     assert code == 2
     assert err.startswith("there is no registry")
     assert not Path("runs.db").exists()
+
+
+def test_a_note_is_read_from_standard_input(mlxops: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = []
+    for given in (b"two\r\nlines \xc3\xb6\n", b" \n", b"caf\xe9", b"\x1b[31m"):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
+        answers.append(mlxops("run.note heron --text - --json"))
+
+    assert json.loads(answers[0][1]) == {"run": "heron", "note": "two\nlines ö"}
+    assert [(code, err.splitlines()[0]) for code, _, err in answers[1:]] == [
+        (2, "the note is empty"),
+        (2, "the note has bytes that are no UTF-8: 'caf\\xe9'"),
+        (2, "the note has the character \\x1b, which cannot be shown"),
+    ]
+    assert mlxops("run.note heron --text a --remove")[0] == 2
+
+
+def test_words_about_a_run_are_no_work_on_it(mlxops: Typed) -> None:
+    with registry.open_registry(Path("runs.db")) as db:
+        db.connection.execute("UPDATE runs SET updated_at = '2020-01-01T00:00:00.000Z'")
+
+    for words in ("run.tag heron --add good", "run.note heron --text more", "run.rename heron tern"):
+        assert mlxops(words)[0] == 0
+
+    assert {row["updated_at"] for row in json.loads(mlxops("runs --json")[1])} == {"2020-01-01T00:00:00.000Z"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from mlxops import registry, texts
@@ -11,7 +12,7 @@ from mlxops.projects.invocation import Invocation
 from mlxops.registry.opening import reading, writing
 from mlxops.registry.runs import find_runs
 
-_NO_NOTE = "-"
+_STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +49,27 @@ def tag(invocation: Invocation, config: TagConfig) -> list[TaggedRun]:
 
 
 def note(invocation: Invocation, config: NoteConfig) -> NotedRun:
-    """Give a run a note, or none at all; returns the run with it. Without a text nothing is written."""
-    if config.text is None:
+    """Give a run a note, or none at all; returns the run with it. Without a text nothing is written.
+
+    Raises `BadRequest` for a text that is empty or cannot be stored.
+    """
+    if config.remove and config.text is not None:
+        raise BadRequest("--text writes a note and --remove takes it away", hint="give one of the two")
+    if config.text is None and not config.remove:
         with reading(invocation.project.registry_path) as db:
             run = registry.find_run(db, config.name)
         return NotedRun(run=run["name"], note=run["note"])
-    text = None if config.text.strip() == _NO_NOTE else texts.check_text(config.text, "the note")
+    text = None if config.text is None else _text(config.text)
     with writing(invocation.project.registry_path) as db:
         run = registry.find_run(db, config.name)
         registry.update_run(db, run["id"], note=text)
     return NotedRun(run=run["name"], note=text)
+
+
+def _text(typed: str) -> str:
+    """The note that was typed, or all of standard input for `-`."""
+    read = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if typed.strip() == _STANDARD_INPUT else typed
+    text = texts.check_text(read.replace("\r\n", "\n").strip("\n"), "the note")
+    if not text.strip():
+        raise BadRequest("the note is empty", hint="`--remove` takes a note away")
+    return text
