@@ -25,7 +25,10 @@ pytest_plugins = ["ready_programs", "shared_folders", "tiny_models", "tuned_proj
 _TASKS = "from mlxops.tasks import namespace\n"
 _FAILED = pytest.StashKey[bool]()
 _numbers = count()
-_OURS = ("MLXOPS_DB", "MLXOPS_BLAS", "MLXOPS_DEBUG", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "INVOKE_RUNTIME_CONFIG")
+_OURS = (
+    *("MLXOPS_DB", "MLXOPS_BLAS", "MLXOPS_DEBUG", "MLXOPS_API_KEY", "INVOKE_RUNTIME_CONFIG"),
+    *("NO_COLOR", "FORCE_COLOR", "COLUMNS"),
+)
 
 
 # A shell's `&` and `nohup` start a command with these ignored, and whatever it starts inherits that: what is under test

@@ -233,7 +233,7 @@ class ServeConfig:
     draft_model: str | None = option(None, "smaller model of the same tokenizer that proposes tokens", path=True)
     host: str = option("127.0.0.1", "address to listen on; one that other machines reach needs a key")
     port: int = option(8080, "port to listen on; 0 for any that is free", at_least=0, at_most=65_535)
-    api_key: str | None = option(None, "key that every request has to bring")
+    api_key: str | None = option(None, "key that every request has to bring, else MLXOPS_API_KEY")
     queue: int = option(32, "requests that may wait; one more is told to try again", at_least=1, at_most=10_000)
     prompt_cache_size: int = option(4, "conversations whose prompts are kept computed", at_least=0, at_most=1_000)
     max_tokens: int = option(512, "tokens of an answer at most", at_least=1, at_most=HUGE)

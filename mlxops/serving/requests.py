@@ -204,7 +204,7 @@ def _bias(value: Any) -> Mapping[int, float]:
         return {}
     try:
         found = {int(token): float(bias) for token, bias in value.items()}
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         found = {-1: 0.0}
     if any(token < 0 or not -100 <= bias <= 100 for token, bias in found.items()):
         raise _wrong("logit_bias", "takes token ids, each with a number from -100 to 100")

@@ -26,6 +26,7 @@ _IDS: dict[Kind, str] = {"chat": "chatcmpl", "text": "cmpl"}
 _PATIENCE = 60.0  # seconds without a byte from a client, or without it taking one
 _LOOK = 0.25  # seconds between two looks at whether a client is still there
 _CONNECTIONS = 64  # at a time, besides those that wait for the model
+_DIGITS = 18  # of a length
 _DRAINED = 16 * MOST_BYTES  # of a body that is too long: a client reads the answer once it has sent all
 
 
@@ -190,18 +191,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         """The body of the request. Raises `ApiError` for one that is too long or of unknown length."""
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdecimal()) or "Transfer-Encoding" in self.headers:
+        length = self._length()
+        if length is None or "Transfer-Encoding" in self.headers:
             self.close_connection = True
             raise ApiError(411, "the request needs a Content-Length", code="length_required")
-        if int(length) > MOST_BYTES:
+        if length > MOST_BYTES:
             self.close_connection = True
-            self._drain(int(length))
+            self._drain(length)
             raise ApiError(413, f"the body is longer than {MOST_BYTES:,} bytes", code="body_too_large")
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
+        body = self.rfile.read(length)
+        if len(body) < length:
             raise ConnectionError("the client left before its request was whole")
         return body
+
+    def _length(self) -> int | None:
+        said = self.headers.get("Content-Length", "").strip()
+        # Python refuses to read a number of thousands of digits
+        return int(said) if said.isascii() and said.isdecimal() and len(said) < _DIGITS else None
 
     def _drain(self, length: int) -> None:
         left = min(length, _DRAINED)
@@ -210,8 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_expect_100(self) -> bool:
         """Let a client send its body, where that is one to be read."""
-        length = self.headers.get("Content-Length", "")
-        if length.isascii() and length.isdecimal() and int(length) > MOST_BYTES:
+        if (self._length() or 0) > MOST_BYTES:
             return True  # the answer comes instead
         return super().handle_expect_100()
 

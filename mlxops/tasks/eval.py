@@ -23,7 +23,7 @@ def chat(c: Context, config: ChatConfig) -> None:
 
     out, err = console.make(), console.make(stderr=True)
     message = chat_input.message_of(config.prompt)
-    talker = job.open_chat(house.invocation(c), config)
+    talker = job.open_chat(house.invocation(c), config, drawing.notes_on(err))
     if message is None:
         return drawing.talk(talker, out, err)
     return chat_input.check(drawing.draw(talker.say(message), talker, out, err, tells_problems=False))

@@ -60,6 +60,7 @@ def invocation(c: Context) -> Invocation:
         registry_is_given=bool(os.environ.get("MLXOPS_DB")),
         blas=os.environ.get("MLXOPS_BLAS"),
         cache=files.expanded(cache).absolute() if cache else None,
+        api_key=os.environ.get("MLXOPS_API_KEY") or None,
         command=shlex.join([failures.program(), *sys.argv[1:]]),
         background=int(background) if background.isdecimal() else None,
     )

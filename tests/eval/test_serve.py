@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -212,6 +215,8 @@ def test_json_by_a_schema_is_valid(ask: Ask) -> None:
         ({"model": "adapters/tuned"}, "model", 404),
         ({"model": "tuned:5"}, "model", 404),
         ({"model": "nobody"}, "model", 404),
+        ({"model": "x" * 100_000}, "model", 404),
+        ({"model": "tuned' OR 1=1 --"}, "model", 404),
         ({"model": 5}, "model", 400),
         ({"adapters": "adapters/tuned"}, "adapters", 400),
         ({"messages": []}, "messages", 400),
@@ -228,6 +233,7 @@ def test_json_by_a_schema_is_valid(ask: Ask) -> None:
         ({"n": 2}, "n", 400),
         ({"logprobs": True}, "logprobs", 400),
         ({"logit_bias": {"999999": 5}}, "logit_bias", 400),
+        ({"logit_bias": {"1": 10**400}}, "logit_bias", 400),
         ({"response_format": {"type": "xml"}}, "response_format", 400),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "odd"}}}},
@@ -277,9 +283,17 @@ def test_what_is_refused_has_the_shape_of_openai_and_the_server_lives_on(
     assert http.get("/health").json() == {"status": "ok"}
 
 
-def test_bytes_that_are_no_http_get_an_answer(serving: Serving, http: httpx.Client) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    ],
+)
+def test_bytes_that_are_no_request_get_an_answer(serving: Serving, http: httpx.Client, content: bytes) -> None:
     with socket.create_connection(("127.0.0.1", serving.port)) as connection:
-        connection.sendall(b"hello\r\n\r\n")
+        connection.sendall(content)
         said = connection.makefile("rb").read()
 
     assert b'"invalid_request_error"' in said
@@ -330,3 +344,89 @@ def _held() -> tuple[int, int]:
     import mlx.core as mx
 
     return mx.get_active_memory(), sum(thread.name == "connection" for thread in threading.enumerate())
+
+
+@pytest.fixture
+def other(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server in a process of its own, in the same project: `process, first_line = other("tuned --port 0 --json")`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(options: str) -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-m", "mlxops", "eval.serve", *options.split()]
+        process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None
+        return process, process.stdout.readline()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_sigterm_tells_who_waits_and_ends_it_with_143(other: Any) -> None:
+    process, first_line = other("tuned:4 --host 0.0.0.0 --port 0 --api-key secret --json")
+    facts = json.loads(first_line)
+    path, key = f"http://127.0.0.1:{facts['port']}/v1", {"Authorization": "Bearer secret"}
+    body = _chat(max_tokens=1500, stream=True)
+    with httpx.Client(timeout=60, verify=False, trust_env=False) as http:
+        without = http.get(f"{path}/models")
+        with http.stream("POST", f"{path}/chat/completions", json={**body, "model": None}, headers=key) as answer:
+            lines = answer.iter_lines()
+            first = json.loads(next(lines).removeprefix("data: "))
+            process.send_signal(signal.SIGTERM)
+            last = [line for line in lines if line][-1]
+
+    _, err = process.communicate()
+    assert (process.returncode, err.splitlines()[-1]) == (143, "stopped; 0 requests answered")
+    assert (without.status_code, without.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert (facts["model"], facts["needs_key"], first["model"]) == ("tuned:4", True, "tuned:4")
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"
+
+
+def test_ctrl_c_ends_it_with_130_and_every_request_was_told(other: Any) -> None:
+    process, first_line = other("tiny --port 0")
+    url = first_line.removeprefix("serving tiny at ").rstrip()
+    with httpx.Client(timeout=60, verify=False, trust_env=False) as http:
+        answer = http.post(f"{url}/chat/completions", json=_chat(max_tokens=2))
+    process.send_signal(signal.SIGINT)
+
+    _, err = process.communicate()
+    lines = err.splitlines()
+    assert (process.returncode, answer.status_code) == (130, 200)
+    assert lines[:2] == ["models: tiny, tuned, tuned:4, tuned:8", "Ctrl-C ends it"]
+    assert lines[2].startswith("200 /v1/chat/completions, tiny, ")
+    assert lines[3:] == ["stopped; 1 request answered"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ("tuned --host 0.0.0.0", 2, "it has no key\nhint: add `--api-key KEY` or set MLXOPS_API_KEY"),
+        ("tuned --port {taken}", 3, "is taken\nhint: `--port 0` takes one that is free"),
+        ("tuned --host 192.0.2.1 --api-key x", 2, "`--host` takes an address of this machine"),
+        ("nobody", 2, "no model 'nobody'"),
+        ("--run nobody", 2, "no run 'nobody'"),
+        ("", 2, "no model given"),
+    ],
+)
+def test_what_cannot_be_served_is_a_sentence(
+    mlxops: Any, serving: Serving, root: Path, monkeypatch: pytest.MonkeyPatch, options: str, code: int, words: str
+) -> None:
+    monkeypatch.chdir(root)
+
+    found, out, err = mlxops(f"eval.serve {options.format(taken=serving.port)}")
+
+    assert (found, out) == (code, "")
+    assert words in err
+
+
+def test_a_key_may_stand_in_the_environment(
+    mlxops: Any, serving: Serving, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("MLXOPS_API_KEY", "secret")
+
+    code, _, err = mlxops(f"eval.serve tuned --host 0.0.0.0 --port {serving.port}")
+
+    assert (code, err.splitlines()[0]) == (3, f"port {serving.port} of 0.0.0.0 is taken")

@@ -115,7 +115,7 @@ class Answerer:
         if adapter is None:
             if slot.adapter is not None:
                 slot.take_out()
-        elif slot.adapter is None or slot.adapter.identity != adapter.adapter.sha256:
+        elif slot.adapter is None or slot.adapter.identity != loading.spec_of(adapter.adapter).identity:
             slot.put_in(loading.spec_of(adapter.adapter))
 
     def _prompt(self, request: Request, adapter: ChosenAdapter | None) -> speaking.Prompt:

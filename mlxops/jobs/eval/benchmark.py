@@ -76,13 +76,7 @@ def plan(invocation: Invocation, config: BenchmarkConfig) -> Plan:
     from mlxops.models import speed
 
     _check_prompt(config)
-    chosen = loading.choose(
-        invocation,
-        model=config.model or None,
-        adapter_path=config.adapter_path,
-        run=config.run,
-        trust_remote_code=config.trust_remote_code,
-    )
+    chosen = loading.choose_as(invocation, config)
     with registry.open_registry(invocation.project.registry_path):
         pass  # what cannot be recorded is known before the work
     started = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from mlxops.chat.events import (
 from mlxops.chat.session import Session, Turn
 from mlxops.config import ChatConfig
 from mlxops.errors import BadRequest, MlxopsError
-from mlxops.jobs.eval import chat_input, loading, speaking
+from mlxops.jobs.eval import chat_input, loading, memory, speaking
 from mlxops.jobs.eval.loading import ChosenAdapter, ChosenModel
 from mlxops.options import nearest
 from mlxops.projects.invocation import Invocation
@@ -42,15 +42,14 @@ _CHANGEABLE = (
 _KEPT_CACHES = 2  # the base model's and the adapter's, which /compare takes in turn
 
 
-def open_chat(invocation: Invocation, config: ChatConfig) -> Chat:
-    """Load the model that a person names. Raises `BadRequest` and `NotFound` for what is not there or does not fit."""
-    chosen = loading.choose(
-        invocation,
-        model=config.model or None,
-        adapter_path=config.adapter_path,
-        run=config.run,
-        trust_remote_code=config.trust_remote_code,
-    )
+def open_chat(invocation: Invocation, config: ChatConfig, tell: Callable[[str], None] = lambda note: None) -> Chat:
+    """Load the model that a person names, and tell before what they should know of its memory.
+
+    Raises `BadRequest` and `NotFound` for what is not there or does not fit.
+    """
+    chosen = loading.choose_as(invocation, config)
+    for note in memory.notes(invocation, chosen):
+        tell(note)
     return Chat(invocation, config, chosen, loading.load(invocation, chosen, draft_model=config.draft_model))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlxops.adapters import adapter_config, loadable
 from mlxops.adapters.loadable import LoadableAdapter
@@ -56,6 +56,19 @@ class ChosenModel:
     trust_remote_code: bool = False
 
 
+class ModelOptions(Protocol):
+    """The options that name a model and an adapter."""
+
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def adapter_path(self) -> str | None: ...
+    @property
+    def run(self) -> str | None: ...
+    @property
+    def trust_remote_code(self) -> bool: ...
+
+
 def choose(
     invocation: Invocation,
     *,
@@ -88,6 +101,17 @@ def choose(
         adapter=None if path is None else _read(path, place, layers),
         dtype=None if place is None else _dtype_of_run(place),
         trust_remote_code=trust_remote_code,
+    )
+
+
+def choose_as(invocation: Invocation, options: ModelOptions) -> ChosenModel:
+    """The model and the adapter that the options of a command name. Raises as `choose` does."""
+    return choose(
+        invocation,
+        model=options.model or None,
+        adapter_path=options.adapter_path,
+        run=options.run,
+        trust_remote_code=options.trust_remote_code,
     )
 
 
@@ -149,7 +173,7 @@ def spec_of(adapter: LoadableAdapter) -> AdapterSpec:
 
     return AdapterSpec(
         name=adapter.name,
-        identity=adapter.sha256,
+        identity=f"{adapter.sha256} x {adapter.scale:g}",  # the tensors say the rest
         weights=adapter.file,
         fine_tune_type=adapter.fine_tune_type,
         num_layers=adapter.num_layers,

@@ -39,13 +39,7 @@ def question_of(config: QueryConfig) -> str | None:
 def open_query(invocation: Invocation, config: QueryConfig) -> Query:
     """Load the model that a person names. Raises `BadRequest` and `NotFound` for what is not there or does not fit."""
     schema = None if config.schema is None else _read_schema(invocation.project.resolve(config.schema))
-    chosen = loading.choose(
-        invocation,
-        model=config.model or None,
-        adapter_path=config.adapter_path,
-        run=config.run,
-        trust_remote_code=config.trust_remote_code,
-    )
+    chosen = loading.choose_as(invocation, config)
     loaded = loading.load(invocation, chosen, draft_model=config.draft_model)
     grammar = None
     if config.schema is not None:

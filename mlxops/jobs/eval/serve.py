@@ -12,25 +12,18 @@ from dataclasses import dataclass, replace
 
 from mlxops import registry, words
 from mlxops.config import ServeConfig
-from mlxops.errors import BadRequest, Busy, Interrupted, NotFound
-from mlxops.jobs.eval import loading
+from mlxops.errors import BadRequest, Busy, Interrupted
+from mlxops.jobs.eval import loading, memory
 from mlxops.jobs.eval.answering import Answerer
 from mlxops.jobs.eval.loading import ChosenModel
 from mlxops.jobs.eval.served_models import ServedModels
-from mlxops.models import memory
-from mlxops.models.folders import check_model
-from mlxops.projects import machine
 from mlxops.projects.invocation import Invocation
-from mlxops.registry.monitor import last_points
 from mlxops.registry.places import run_and_place
-from mlxops.registry.processes import this_host
 from mlxops.serving.access import Access, is_loopback
 from mlxops.serving.requests import Defaults
 from mlxops.serving.server import ApiServer, Listener, Service
 from mlxops.serving.tickets import Tickets
 from mlxops.training.signals import listen
-
-_TOKENS = 4096  # of a conversation, where memory is compared with what is free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +59,14 @@ class Serving:
 
 def plan(invocation: Invocation, config: ServeConfig) -> ServePlan:
     """Check what a person asks to be served. Raises `BadRequest`, `NotFound` and `Refused`; loads nothing."""
-    if not is_loopback(config.host) and not config.api_key:
+    key = config.api_key or invocation.api_key
+    config = replace(config, api_key=key)
+    if not is_loopback(config.host) and not key:
         raise BadRequest(
             f"on {config.host} programs of other machines reach the server, and it has no key",
-            hint="add `--api-key KEY`, or leave out `--host`",
+            hint="add `--api-key KEY` or set MLXOPS_API_KEY, or leave out `--host`",
         )
-    if config.api_key is not None and not (config.api_key.isascii() and config.api_key.isprintable()):
+    if key is not None and not (key.isascii() and key.isprintable()):
         raise BadRequest("an API key is made of printable ASCII characters")
     run = config.run
     if run is None and config.model and loading.is_run(invocation, config.model):
@@ -83,7 +78,7 @@ def plan(invocation: Invocation, config: ServeConfig) -> ServePlan:
         config=config,
         chosen=chosen,
         default=None if run is None or chosen.adapter is None else _name_of(invocation, run),
-        notes=tuple(_memory_notes(invocation, chosen)),
+        notes=memory.notes(invocation, chosen),
     )
 
 
@@ -170,43 +165,3 @@ def _name_of(invocation: Invocation, run: str) -> str:
     with registry.open_read_only(invocation.project.registry_path) as db:
         found, place = run_and_place(db, run)
     return str(found["name"]) if place is None else f"{found['name']}:{place}"
-
-
-def _memory_notes(invocation: Invocation, chosen: ChosenModel) -> Iterator[str]:
-    """What the model takes, with a training at work beside it, where that is more than is free."""
-    info = check_model(chosen.folder, trust_remote_code=chosen.trust_remote_code)
-    device = machine.device()
-    dtype = loading.dtype_of(chosen) or info.dtype
-    tokens = min(_TOKENS, info.context_length or _TOKENS)
-    shape = memory.shape_of(chosen.folder)
-    needed = memory.generating(shape, tokens=tokens, dtype=dtype, keeps_scores=device["kind"] == "cpu").peak
-    free = machine.free_memory()
-    runs, to_come = _trainings(invocation)
-    beside = f" beside the training of {words.listed(runs, 3)}" if runs else ""
-    more = f", which takes up to {words.size(to_come)} more" if to_come else ""
-    if needed + to_come > free:
-        yield (
-            f"the model takes about {words.size(needed)} of memory for {tokens:,} tokens, and {words.size(free)} are "
-            f"free{beside}{more}: a quantized model takes less"
-        )
-    elif runs:
-        there = f"the {words.size(free)} of memory that are free"
-        yield f"the model takes about {words.size(needed)} of {there}{beside}{more}"
-
-
-def _trainings(invocation: Invocation) -> tuple[list[str], int]:
-    """The runs of this project that are being trained now, and the bytes that they took at most and have not now."""
-    try:
-        db = registry.open_read_only(invocation.project.registry_path)
-    except NotFound:
-        return [], 0
-    found, to_come = [], 0
-    with db:
-        names = {run["id"]: run["name"] for run in registry.candidate_runs(db)}
-        for each in registry.attempts_at_work(db):
-            if each["is_dead"] or not each["is_beating"] or each["host"] != this_host():
-                continue
-            found.append(names[each["run_id"]])
-            peak = last_points(db, each["run_id"], "peak_memory", 1)
-            to_come += max(0, int(peak[0][1]) - machine.process_memory(each["pid"])) if peak else 0
-    return found, to_come

@@ -14,6 +14,8 @@ from mlxops.registry.places import find_place
 from mlxops.serving.shapes import ApiError, ServedModel
 from mlxops.times import time_of
 
+_LONGEST = 300  # characters of a name that is looked up: similar names are searched for one that is not there
+
 
 class ServedModels:
     """The names that a request may give, read from the registry each time: a run that is trained meanwhile is there.
@@ -61,6 +63,8 @@ class ServedModels:
         name = name or self._default or self.base
         if name == self.base:
             return self.base, None
+        if len(name) > _LONGEST:
+            raise _not_found("there is no model of so long a name")
         try:
             adapter = self._adapter(name)
         except NotFound as error:
