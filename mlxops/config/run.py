@@ -99,6 +99,7 @@ class ExportConfig:
         None, "how the rows are written; as the name of the output ends, else csv, unless given"
     )
     output: str | None = option(None, "file, or folder for every table; stdout unless given", path=True)
+    yes: bool = option(False, "replace what is there")
     json: bool = option(False, "what was written, as JSON")
 
 
@@ -111,6 +112,7 @@ class ReportConfig:
     )
     output: str | None = option(None, "HTML file; RUN.html unless given", path=True)
     png: str | None = option(None, "the loss curve as a PNG file as well", path=True)
+    yes: bool = option(False, "replace what is there")
     json: bool = option(False, "what was written, as JSON")
 
 

@@ -181,7 +181,7 @@ def report(c: Context, config: ReportConfig) -> None:
     """Write a run, or a comparison of several, as one HTML page.
 
     The page needs no other file and no network: charts, settings, results, how to repeat it. --png writes the loss
-    curve as a picture as well. Files of these names are replaced.
+    curve as a picture as well. Files of these names are replaced with --yes.
     """
     from mlxops import times
     from mlxops.jobs.run import report

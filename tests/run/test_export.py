@@ -318,3 +318,17 @@ def test_a_link_to_nothing_is_not_written_over(mlxops: Typed, db: Registry) -> N
     assert mlxops("run.export --output points.csv")[0] == 3
     assert Path("points.csv").is_symlink()
     assert not Path("elsewhere.csv").exists()
+
+
+def test_what_is_there_is_replaced_where_that_is_meant(mlxops: Typed, db: Registry) -> None:
+    Path("runs.csv").write_text("old")
+    Path("all").mkdir()
+    (Path("all") / "runs.csv").write_text("old")
+    (Path("all") / "mine.txt").write_text("mine")
+
+    codes = [mlxops(f"run.export --what {words} --yes")[0] for words in ("runs --output runs.csv", "all --output all")]
+
+    assert codes == [0, 0]
+    assert "heron" in Path("runs.csv").read_text()
+    assert "heron" in Path("all/runs.csv").read_text()
+    assert Path("all/mine.txt").read_text() == "mine"

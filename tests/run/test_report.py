@@ -64,13 +64,17 @@ def test_what_was_written_is_told_as_json(mlxops: Typed, db: Registry) -> None:
 
 
 @pytest.mark.slow
-def test_a_file_of_that_name_is_replaced_and_a_missing_folder_made(mlxops: Typed, db: Registry) -> None:
+def test_a_file_of_that_name_is_replaced_where_that_is_meant_and_a_missing_folder_made(
+    mlxops: Typed, db: Registry
+) -> None:
     train(db, "heron")
     Path("old.html").write_text("old")
 
-    codes = [mlxops(f"run.report latest --output {name}")[0] for name in ("old.html", "'new folder/heron.HTM'")]
+    refused = mlxops("run.report latest --output old.html")
+    codes = [mlxops(f"run.report latest --output {name}")[0] for name in ("old.html --yes", "'new folder/heron.HTM'")]
 
-    assert codes == [0, 0]
+    assert refused[2] == "'old.html' is there already\nhint: `--yes` replaces it, `--output` names another\n"
+    assert (refused[0], codes) == (3, [0, 0])
     assert Path("old.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [file.name for file in Path("new folder").iterdir()] == ["heron.HTM"]
 
@@ -108,7 +112,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one_whole(mlxops: Typed, d
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
-    full = mlxops("run.report heron")
+    full = mlxops("run.report heron --yes")
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     code, _, err = mlxops("run.report heron --output file/heron.html")
 

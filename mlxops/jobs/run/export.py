@@ -49,8 +49,8 @@ def export(
     """
     target = None if config.output is None else invocation.project.cwd / Path(config.output).expanduser()
     form = _format(config, target, is_terminal=is_terminal)
-    if target is not None and _is_taken(target):
-        raise Refused(f"{config.output!r} is there already", hint="name another `--output`, or move it away")
+    if target is not None and not config.yes and _is_taken(target):
+        raise Refused(f"{config.output!r} is there already", hint="`--yes` replaces it, `--output` names another")
     if form == "parquet":
         _arrow()
     with reading(invocation.project.registry_path) as db:
@@ -110,7 +110,12 @@ def _write_to_stdout(tables: Sequence[TableRows], form: str, stdout: IO[bytes], 
 
 
 def _write_folder(tables: Sequence[TableRows], form: str, folder: Path) -> list[ExportedTable]:
-    """A file a table, in a folder that is made beside and renamed when all are whole."""
+    """A file a table, in a folder that is made beside and renamed when all are whole.
+
+    In a folder that is there and has other things in it, the tables are replaced one by one and the others stay.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        return [_write_file(table, form, folder / f"{table.name}.{form}") for table in tables]
     beside = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

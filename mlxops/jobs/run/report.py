@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Literal
 
 from mlxops import files, registry
 from mlxops.config import CompareConfig, LoraConfig, ReportConfig
-from mlxops.errors import BadRequest, Failed
+from mlxops.errors import BadRequest, Failed, Refused
 from mlxops.jobs import commands
 from mlxops.jobs.run import show
 from mlxops.jobs.run.compare import MOST, compare
@@ -64,7 +65,7 @@ class WrittenFile:
 def check(config: ReportConfig) -> None:
     """Raise `BadRequest` where no run is named or too many are, or a file's name does not say what it is.
 
-    What is there is replaced, so a slip like `--output runs.db` must not get that far.
+    With --yes what is there is replaced, so a slip like `--output runs.db` must not get that far.
     """
     if not config.runs:
         raise BadRequest("a report needs the name of a run", hint="`inv run.report latest`")
@@ -84,14 +85,18 @@ def check(config: ReportConfig) -> None:
 def gather(invocation: Invocation, config: ReportConfig, defaults: LoraConfig) -> ReportContent:
     """What the report on these runs tells; several are compared as `run.compare` does it.
 
-    `defaults` are as for `history.run`. Raises `NotFound` for a run that is not there.
+    `defaults` are as for `history.run`. Raises `NotFound` for a run that is not there, and `Refused` where a file of
+    the report's name is.
     """
     if len(config.runs) == 1:
-        return _of_one(invocation, config.runs[0], defaults)
+        found = _of_one(invocation, config.runs[0], defaults)
+        _refuse_existing(invocation, config, found.names)
+        return found
     compared: dict[str, Comparison] = {
         by: compare(invocation, CompareConfig(runs=config.runs, by=by, all=True)) for by in _AXES
     }
     names = tuple(row.name for row in compared["iterations"].runs)
+    _refuse_existing(invocation, config, names)
     return ReportContent(names=names, comparisons=compared)
 
 
@@ -121,11 +126,21 @@ def write(
 
     Each is whole or absent, and takes the place of a file of that name.
     """
+    places = _places(invocation, config, names)
+    return [_write_file(places[kind], kind, content) for kind, content in drawn.items()]
+
+
+def _places(invocation: Invocation, config: ReportConfig, names: Sequence[str]) -> dict[str, Path]:
+    """Where the page goes, and the picture where one is asked for."""
     given = {"html": config.output or _file_name(names), "png": config.png}
-    return [
-        _write_file(invocation.project.cwd / files.expanded(given[kind] or ""), kind, content)
-        for kind, content in drawn.items()
-    ]
+    return {kind: invocation.project.cwd / files.expanded(path) for kind, path in given.items() if path is not None}
+
+
+def _refuse_existing(invocation: Invocation, config: ReportConfig, names: Sequence[str]) -> None:
+    taken = [place for place in _places(invocation, config, names).values() if os.path.lexists(place)]
+    if taken and not config.yes:
+        shown = os.path.relpath(taken[0], invocation.project.cwd)
+        raise Refused(f"{shown!r} is there already", hint="`--yes` replaces it, `--output` names another")
 
 
 def _file_name(names: Sequence[str]) -> str:
