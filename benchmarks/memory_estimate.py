@@ -50,7 +50,7 @@ CASES = (
     Case(name="larger batch", rows=6),
     Case(name="hidden 256", model={"hidden": 256, "vocab": 4096}, width=128),
     Case(name="vocabulary 16k", model={"vocab": 16384}),
-    Case(name="vocabulary 96k, in pieces", model={"vocab": 98_304}, width=128),
+    Case(name="vocabulary 96k, in pieces", model={"vocab": 98_304, "layers": 2}, rows=4, width=128),
     Case(name="8 layers", model={"layers": 8}),
     Case(name="8 layers, 1 trained", model={"layers": 8}, settings={"num_layers": 1}),
     Case(name="8 layers, recomputed", model={"layers": 8}, settings={"grad_checkpoint": True}),
@@ -152,10 +152,12 @@ def _train(model: Path, case: Case) -> None:
     prepared = layers.prepare(load_model(model, dtype=case.dtype)[0], config)  # type: ignore[arg-type]
     tokens = np.arange(case.width + 1, dtype=np.int32) % 300 + 3
     rows = [TokenRow(tokens=tokens, spans=((1, case.width + 1),), origin="made up")] * case.rows
+    estimated = predicted(model, case)
     with tempfile.TemporaryDirectory() as folder:
         work = Work(
             model=prepared, config=config, plan=batches.plan(rows, batch_size=case.rows, seed=0), validation=[],
             target=3, folder=Path(folder), fingerprint="", environment={}, run={},
+            expected_memory=int(1.05 * estimated.peak) if estimated.in_pieces else None,
         )  # fmt: skip
         trainer = Trainer(work)
         for iteration in (1, 2, 3):

@@ -9,7 +9,7 @@ more. It counts bytes of arrays that are in memory at the same time:
 - activations. Per token, a layer keeps `_KEPT` numbers for each output of its matrices (their inputs, and what lies
   between them and the next), and on a processor one score per head and position before. Backward, one more layer is in
   flight, and two more scores. Layers below the first trained one keep nothing. Recomputing keeps a layer's input alone;
-- logits: `_LOGITS` numbers for each token of the vocabulary, at each position whose loss is computed; one less where a
+- logits: `_LOGITS` numbers for each token of the vocabulary, at each position whose loss is computed; two less where a
   processor sums their softmax in blocks. A large vocabulary over a frozen head is computed in pieces.
 
 The factors were measured on a processor; `benchmarks/memory_estimate.py` prints what is predicted and what is measured.
@@ -35,7 +35,7 @@ _IN_FLIGHT = 1.2  # layers
 _RECOMPUTED = 1.5  # numbers per input of a layer
 _SCORES_IN_FLIGHT = 2
 _LOGITS = 4
-_PIECE, _FEWEST = 2**24, 16  # logits, and rows of them, that mlxops/training/score.py has in memory at once
+_WHOLE, _PIECE, _FEWEST = 2**24, 2**22, 32  # logits, and rows of them, as mlxops/training/score.py divides them
 _COMPARED = 6  # numbers per token of the vocabulary, where two models are compared
 _UPDATE = {"adam": 4.0, "adamw": 4.0, "muon": 3.5, "sgd": 1.5, "adafactor": 3.0}
 """Arrays of the size of what is trained that an update holds at once, besides those there are before it."""
@@ -109,6 +109,7 @@ class TrainingMemory:
     activations: int
     logits: int
     update: int
+    in_pieces: bool
 
     @property
     def peak(self) -> int:
@@ -198,28 +199,27 @@ def training(
     dtype: str,
     keeps_scores: bool,
     projected: int | None = None,
-    in_pieces: bool = True,
+    is_lean: bool = True,
 ) -> TrainingMemory:
     """The memory of training on batches of so many rows and positions, computed in a type.
 
     `keeps_scores` is for a processor: a GPU attends without the matrix of scores. `projected` is the number of
-    positions whose logits are computed, all of them unless given; `in_pieces` says that a frozen head does not make
-    all of them at once.
+    positions whose logits are computed, all of them unless given. `is_lean` is for the newest way of the loss: with
+    fewer arrays of the size of the logits, and in pieces where there are many logits and the head is frozen.
     """
     size, tokens = SIZES.get(dtype, 4), rows * width
     layers = model.layers if trained.layers < 0 else model.layers[max(0, len(model.layers) - trained.layers) :]
     adapted = [each for layer in layers for each in layer.matrices if _is_adapted(each, trained)]
     adapted += [each for each in model.others if each.name in trained.keys]
     # mlxops/training/score.py sums in blocks on a processor, in float32
-    logits = _LOGITS - (keeps_scores and dtype == "float32")
+    logits = _LOGITS - (1 + is_lean) * (keeps_scores and dtype == "float32")
     own = _trained_bytes(layers, adapted, trained, size)
     at_once = tokens if projected is None else projected
-    if (
-        in_pieces
-        and at_once * model.vocabulary > _PIECE
-        and not any(each.name in trained.keys for each in model.others)
-    ):
-        at_once = max(_FEWEST, _PIECE // model.vocabulary)
+    is_frozen = not any(each.name in trained.keys for each in model.others)
+    in_pieces = is_lean and is_frozen and at_once * model.vocabulary > _WHOLE
+    if in_pieces:
+        at_once = min(at_once, max(_FEWEST, _PIECE // model.vocabulary))
+        logits = _LOGITS  # a piece begins before the one before it is gone
 
     kept = [_kept(layer, trained, model.hidden, size) for layer in layers]
     largest = max((_outputs(layer) for layer in model.layers), default=0)
@@ -238,6 +238,7 @@ def training(
         activations=int(tokens * activations),
         logits=logits * model.vocabulary * size * at_once,
         update=int(own * _UPDATE[trained.optimizer]),
+        in_pieces=in_pieces,
     )
 
 

@@ -62,6 +62,11 @@ class Inputs:
                     arrays[".".join([*part, "hidden"])] = self.prefix.of(tokens[:, :-1], uses=uses)
         return arrays
 
+    @property
+    def bytes_in_memory(self) -> int:
+        """What hidden states take of the memory."""
+        return 0 if self.prefix is None else self.prefix.bytes_in_memory
+
     def metrics(self) -> dict[str, float]:
         """What was kept and found since the last call."""
         return {} if self.prefix is None else self.prefix.metrics()

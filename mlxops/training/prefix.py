@@ -64,6 +64,11 @@ class Prefix:
         """What is kept, in memory and in files."""
         return sum(each.bytes for each in self._kept.values())
 
+    @property
+    def bytes_in_memory(self) -> int:
+        """What is kept in memory alone."""
+        return sum(each.bytes for each in self._kept.values() if each.file is None)
+
     def of(self, tokens: np.ndarray, *, uses: float) -> mx.array:
         """The hidden state of tokens of shape (rows, width).
 

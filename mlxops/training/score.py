@@ -15,9 +15,10 @@ from mlxops.training.objectives.terms import Arrays, Score
 from mlxops.training.ways import EXACT, TRAINED
 
 _BLOCK = 128  # scores added up by themselves; the usual vocabularies are a multiple of it
-_PIECE = 2**24
-"""Logits that are in memory at once where the head is computed in pieces; `mlxops/models/memory.py` counts with it."""
-_FEWEST = 16  # rows of a piece
+_WHOLE = 2**24
+"""The most logits that are computed at once."""
+_PIECE, _FEWEST = 2**22, 32
+"""The logits of a piece, and the rows that it has at least: `mlxops/models/memory.py` counts with these numbers."""
 
 Losses = Callable[[mx.array, mx.array], mx.array]
 """Takes logits of shape (…, vocabulary) and targets of shape (…), and gives the loss of each."""
@@ -63,7 +64,7 @@ def at_every_position(forward: Forward, *, way: str = EXACT) -> Score:
 def at_trained_positions(forward: Forward) -> Score:
     """A score for which the vocabulary is projected at trained positions alone.
 
-    With a frozen head and more logits than `_PIECE`, that is done in pieces, whose gradient is made together with
+    With a frozen head and more logits than `_WHOLE`, that is done in pieces, whose gradient is made together with
     them: the logits of one piece are then all there are.
     """
     losses = _losses_of(TRAINED)
@@ -78,7 +79,7 @@ def at_trained_positions(forward: Forward) -> Score:
             return entering[0][None]
 
         logits = forward.logits(tokens[:, :-1], hidden=part.get("hidden"), choose=choose)
-        if forward.is_head_frozen and logits.size > _PIECE:
+        if forward.is_head_frozen and logits.size > _WHOLE:
             rows = max(_FEWEST, _PIECE // logits.shape[-1])
             found = _in_pieces(forward, losses, rows)(entering[0], targets)
         else:
@@ -107,7 +108,8 @@ def _in_pieces(forward: Forward, losses: Losses, rows: int) -> Callable[[mx.arra
         found: list[mx.array] = []
         gradients: list[mx.array] = []
         for each in pieces(entering):
-            part = _after(gradients[-1:], entering[each])
+            # the loss too: what waits to be computed keeps the logits that it is computed from
+            part = _after([*found[-1:], *gradients[-1:]], entering[each])
             (loss,), (gradient,) = mx.vjp(
                 partial(_with_targets, piece, targets[each]), [part], [mx.ones(part.shape[0])]
             )
@@ -158,7 +160,36 @@ def _positions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _losses_of(way: str) -> Losses:
-    return _exact_cross_entropy if way in (EXACT, TRAINED) else nn.losses.cross_entropy
+    return {TRAINED: _lean_cross_entropy, EXACT: _exact_cross_entropy}.get(way, nn.losses.cross_entropy)
+
+
+def _lean_cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
+    """The exact cross-entropy, whose gradient takes one array of the size of the logits instead of two.
+
+    It is also made of nothing but the logits: an array of zeros would be there before its turn, for every piece.
+    """
+    if not _is_exact(logits):
+        return nn.losses.cross_entropy(logits, targets)
+
+    @mx.custom_function
+    def losses(logits: mx.array, targets: mx.array) -> mx.array:
+        return _exact_cross_entropy(logits, targets)
+
+    @losses.vjp
+    def _(primals: list[mx.array], cotangent: mx.array, losses: mx.array) -> tuple[mx.array, mx.array]:
+        logits, targets = primals
+        chosen = mx.take_along_axis(logits, targets[..., None], axis=-1)
+        shares = mx.exp(logits - (losses[..., None] + chosen))
+        is_target = mx.arange(logits.shape[-1]) == targets[..., None]
+        return mx.where(is_target, shares - 1, shares) * cotangent[..., None], mx.zeros_like(targets)
+
+    result: mx.array = losses(logits, targets)  # type: ignore[assignment]  # an `object`
+    return result
+
+
+def _is_exact(logits: mx.array) -> bool:
+    is_on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    return is_on_cpu and logits.dtype == mx.float32 and logits.shape[-1] > _BLOCK
 
 
 def _exact_cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
@@ -168,9 +199,9 @@ def _exact_cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     then of these, are right to 0.000002 and take no longer. On a GPU its own function is fast and right, and numbers of
     half precision have no digits to lose.
     """
-    vocabulary = logits.shape[-1]
-    if logits.dtype != mx.float32 or mx.default_device() != mx.Device(mx.cpu) or vocabulary <= _BLOCK:
+    if not _is_exact(logits):
         return nn.losses.cross_entropy(logits, targets)
+    vocabulary = logits.shape[-1]
     whole = vocabulary - vocabulary % _BLOCK
     blocks = logits if whole == vocabulary else logits[..., :whole]
     sums = mx.logsumexp(blocks.reshape(*logits.shape[:-1], -1, _BLOCK), axis=-1)

@@ -39,7 +39,8 @@ class Work:
 
     `model` is as `layers.prepare` left it; `probe` gives facts of the machine for every report; `now` is the clock, in
     seconds, by which `save_minutes` counts; `ways` are the run's (see there); `room` is for hidden states (see
-    `prefix`); `carry` writes what else belongs to the checkpoint of an iteration before that is in place.
+    `prefix`); beyond `expected_memory`, in bytes, a processor waits before it begins more; `carry` writes what else
+    belongs to the checkpoint of an iteration before that is in place.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class Work:
     now: Callable[[], float] = time.monotonic
     ways: Mapping[str, str] = field(default_factory=lambda: ways.choose({}))
     room: Room = field(default_factory=Room)
+    expected_memory: int | None = None
     carry: Callable[[int], None] = lambda iteration: None
 
 
@@ -148,6 +150,8 @@ class Trainer:
             for name, each in self.work.objective.coefficients.items()
         }
         arrays = self.inputs.of(batch, uses=self._uses_left())
+        if self.work.expected_memory is not None:
+            mx.set_memory_limit(self.work.expected_memory + self.inputs.bytes_in_memory)
         values, norm, gradient = self._gradient(arrays, scales, key, accumulated)
         mx.eval(values, norm, gradient)
         sums = {name: float(each.item()) for name, each in values.items()}  # type: ignore[arg-type]  # none is complex

@@ -17,7 +17,7 @@ from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Saved, Stopped
-from mlxops.jobs.train import adopt, first_checkpoint, fit, free_space, hidden_states, latest, recover
+from mlxops.jobs.train import adopt, first_checkpoint, fit, free_space, hidden_states, latest, memory, recover
 from mlxops.jobs.train.claim import Claim, stored_config
 from mlxops.jobs.train.environment import Environment, start_kind_of
 from mlxops.jobs.train.keep_last import Keeper
@@ -274,6 +274,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
         probe=_probe,
         ways=ways.choose(environment.automatic),
         room=hidden_states.room(project, prepared, environment),
+        expected_memory=memory.to_hold_to(prepared, environment),
     )
     return first_checkpoint.begin(work, begun, emit) if begun else work
 

@@ -11,6 +11,8 @@ from mlxops.models.memory import TrainingMemory
 from mlxops.projects import machine
 from mlxops.training import ways
 
+_MARGIN = 1.05
+
 if TYPE_CHECKING:
     from mlxops.jobs.train.environment import Environment
     from mlxops.jobs.train.prepare import Prepared
@@ -29,7 +31,7 @@ def estimate(prepared: Prepared, *, dtype: str | None, device: str, loss: str = 
             dtype=dtype or prepared.model.dtype,
             keeps_scores=device == "cpu",
             projected=projected if loss == ways.TRAINED else rows * width,
-            in_pieces=loss == ways.TRAINED,
+            is_lean=loss == ways.TRAINED,
         )
         for rows, width, projected in prepared.plan.loads
     )
@@ -41,6 +43,18 @@ def of_attempt(prepared: Prepared, environment: Environment) -> TrainingMemory:
     chosen = environment.automatic
     loss = ways.choose(chosen)["loss"]
     return estimate(prepared, dtype=chosen.get("dtype"), device=environment.device, loss=loss)
+
+
+def to_hold_to(prepared: Prepared, environment: Environment) -> int | None:
+    """The bytes that a training holds itself to, where it computes logits in pieces; None where it need not.
+
+    MLX takes the memory of what a processor is going to compute long before its turn, so pieces would all be there at
+    once. Beyond its memory limit it waits.
+    """
+    if environment.device != "cpu" or prepared.config.memory_limit is not None:
+        return None
+    found = of_attempt(prepared, environment)
+    return int(_MARGIN * found.peak) if found.in_pieces else None
 
 
 def trained_part(config: LoraConfig, layers: int) -> memory.Trained:
