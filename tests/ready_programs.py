@@ -21,9 +21,11 @@ from importlib import metadata
 from multiprocessing import reduction
 from multiprocessing.connection import wait
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 import training_runs
+from commands import Ended
 
 PROGRAMS = ("inv", "mlx-toolkit", "mlx_lm", "mlx_lm.generate", "python")
 """`python` runs scripts, and has the libraries of a command."""
@@ -117,9 +119,40 @@ def _run(argv: list[str], folder: str, environment: dict[str, str], streams: tup
         importlib.reload(hub)  # it reads the environment once
     name, *arguments = argv
     if Path(name).name == "python":
-        sys.argv = arguments
-        runpy.run_path(arguments[0], run_name="__main__")
+        _run_python(*arguments)
         return
     sys.argv = argv
     (program,) = {each for each in metadata.entry_points(group="console_scripts") if each.name == Path(name).name}
     sys.exit(program.load()())
+
+
+def _run_python(first: str, *rest: str) -> None:
+    """What Python does with a script, with `-c` and its source, or with `-m` and the name of a module."""
+    if first == "-c":
+        source, *arguments = rest
+        sys.argv = ["-c", *arguments]
+        exec(compile(source, "<string>", "exec"), {"__name__": "__main__"})
+    elif first == "-m":
+        module, *arguments = rest
+        sys.argv = [module, *arguments]
+        sys.modules.pop(f"{module}.__main__", None)  # else a warning
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [first, *rest]
+        runpy.run_path(first, run_name="__main__")
+
+
+def run_forked(*arguments: str, environment: dict[str, str] | None = None) -> Ended:
+    """What `run_python` does, without the second that loading the libraries takes."""
+    with TemporaryFile("w+", encoding="utf-8") as out, TemporaryFile("w+", encoding="utf-8") as err:
+        with Path(os.devnull).open() as nothing:
+            sent = tuple(reduction.DupFd(each.fileno()) for each in (nothing, out, err))
+        given = {**os.environ, **(environment or {})}
+        process = training_runs.forks().Process(
+            target=_run, args=(["python", *arguments], str(Path.cwd()), given, sent), daemon=True
+        )
+        process.start()
+        process.join()
+        out.seek(0)
+        err.seek(0)
+        return process.exitcode or 0, out.read(), err.read()

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import own_cache, run_python
+from commands import own_cache
+from ready_programs import run_forked
 from shared_folders import Shared
 from tiny_models import made_tiny
 
@@ -34,7 +35,7 @@ def _train(folder: Path, tiny_model: Path) -> None:
     options = "--iters 8 --save-every 4 --steps-per-eval 4 --num-layers 2 --learning-rate 0.02 --name tuned --samples 0"
     command = f"import os; os.chdir({str(folder)!r}); from mlxops.__main__ import program; "
     command += f"program.run({['mlx-toolkit', 'lora', '--model', 'tiny', *options.split()]!r})"
-    code, _, err = run_python("-c", command, environment=environment)
+    code, _, err = run_forked("-c", command, environment=environment)
     assert code == 0, err
 
 

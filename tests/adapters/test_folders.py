@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run_python
+from ready_programs import run_forked
 from safetensors.numpy import save_file
 
 from mlxops import layout
@@ -174,7 +174,7 @@ training_runs.obey_permissions()
 print({each.folder.name: each.problem for each in folders.discover(pathlib.Path(sys.argv[1]))})
 """
 
-    code, out, err = run_python("-c", program, str(tmp_path))
+    code, out, err = run_forked("-c", program, str(tmp_path))
     (tmp_path / "closed").chmod(0o755)
 
     assert (code, err) == (0, "")

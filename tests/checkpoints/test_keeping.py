@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import training_runs
-from commands import Ended, run_python
+from commands import Ended
 from damage import flip, remove
+from ready_programs import run_forked
 from training_runs import RUN, STEP, attempts, lora
 
 from mlxops import registry
@@ -373,7 +374,7 @@ program.run()
 def test_a_kill_while_pruning_leaves_no_row_that_promises_what_is_gone(
     mlxops: Program, project: Path, folder: Path, place: str, call: int
 ) -> None:
-    code, _, _ = run_python("-c", _KILLED_WHILE_PRUNING, place, str(call))
+    code, _, _ = run_forked("-c", _KILLED_WHILE_PRUNING, place, str(call))
 
     promised = [row for row in rows(project).values() if row["status"] == "whole"]
     assert code == -signal.SIGKILL
@@ -401,7 +402,7 @@ program.run()
     (folder / ".lock").chmod(0o444)
     folder.chmod(0o555)
 
-    code, _, err = run_python("-c", program)
+    code, _, err = run_forked("-c", program)
     folder.chmod(0o755)
 
     assert (code, "this is a bug" in err, str(folder) in err) == (1, False, True)

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import training_runs
-from commands import Ended, run_python
+from commands import Ended
 from damage import flip, forget, remove, truncate
+from ready_programs import run_forked
 from training_runs import RUN, STEP, attempts, lora
 
 from mlxops.registry import open_registry
@@ -212,7 +213,7 @@ def test_a_project_that_cannot_be_written_can_be_read(project: Path, command: st
     for place in places:
         place.chmod(0o555 if place.is_dir() else 0o444)
 
-    code, out, err = run_python("-c", _AS_NOBODY, *command.split())
+    code, out, err = run_forked("-c", _AS_NOBODY, *command.split())
     for place in places:
         place.chmod(0o755)
 
@@ -224,7 +225,7 @@ def test_a_project_that_cannot_be_written_can_be_read(project: Path, command: st
 def test_a_run_whose_folder_may_not_be_read_is_named(project: Path, folder: Path, command: str) -> None:
     folder.chmod(0o000)
 
-    code, out, err = run_python("-c", _AS_NOBODY, *command.split())
+    code, out, err = run_forked("-c", _AS_NOBODY, *command.split())
     folder.chmod(0o755)
 
     assert "this is a bug" not in err
@@ -346,7 +347,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     os.chdir(project)
     try:
         places = ["--model", "models/tiny", "--data", "data", "--adapter-path", "models/lora_adapters"]
-        code, out, err = run_python("-m", "mlx_lm", "lora", *places, *options)
+        code, out, err = run_forked("-m", "mlx_lm", "lora", *places, *options)
     finally:
         os.chdir(here)
     assert code == 0, out + err

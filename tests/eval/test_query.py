@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from commands import run_python
+from ready_programs import run_forked
 
 Query = Callable[..., tuple[int, str, str]]
 
@@ -53,7 +54,8 @@ def test_the_answer_is_all_that_is_written(query: Query) -> None:
 
 @pytest.mark.slow
 def test_a_process_of_its_own_writes_the_answer_and_nothing_else(tuned_project: Path) -> None:
-    answers = [run_python("-m", "mlxops", "query", "tiny", "-p", "Hello", "--max-tokens", "4") for _ in range(2)]
+    command = ("-m", "mlxops", "query", "tiny", "-p", "Hello", "--max-tokens", "4")
+    answers = [run_python(*command), run_forked(*command)]
 
     assert answers[0] == answers[1]
     assert answers[0][::2] == (0, "")

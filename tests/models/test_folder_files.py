@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import run_python
+from ready_programs import run_forked
 
 from mlxops.errors import BadRequest
 from mlxops.models.folder_files import read_json
@@ -153,7 +153,7 @@ def test_what_may_not_be_read_is_said(model: Path, closed: str, words: str) -> N
         "try:\n    folders.check_model(models / 'tiny')\nexcept BadRequest as error:\n    print(error)"
     )
 
-    code, out, err = run_python("-c", program)
+    code, out, err = run_forked("-c", program)
     (model.parent / closed).chmod(0o755)
 
     assert (code, err) == (0, "")

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import run_python
 from gguf_reference import write_tiny_gguf
+from ready_programs import run_forked
 
 from mlxops.errors import Failed, Refused
 from mlxops.models.model_files import new_folder
@@ -36,7 +36,7 @@ except Refused as error:
     "made", ['target.mkdir(); (target / "config.json").write_text("theirs")', 'target.write_text("theirs")']
 )
 def test_the_one_who_comes_an_instant_late_is_refused(made: str) -> None:
-    code, out, err = run_python("-c", _SECOND.format(made=made))
+    code, out, err = run_forked("-c", _SECOND.format(made=made))
 
     assert (code, out) == (0, "'models/tiny' is there already\n"), err
     assert [path.read_text() for path in Path("models").rglob("*") if path.is_file()] == ["theirs"]
@@ -46,7 +46,7 @@ def test_the_one_who_comes_an_instant_late_is_refused(made: str) -> None:
 @pytest.mark.slow
 def test_an_import_that_was_killed_leaves_nothing_after_the_next_one(tmp_path: Path, tiny_model: Path) -> None:
     source = write_tiny_gguf(tiny_model, tmp_path / "tiny.gguf", packing="Q4_1")
-    killed = run_python(
+    killed = run_forked(
         "-c",
         "import os, pathlib, signal\n"
         "from mlxops.models.gguf.importing import import_gguf\n"
@@ -104,7 +104,7 @@ except Failed as error:
 
 @pytest.mark.parametrize("what", ["weights", "tokenizer", "any_file"])
 def test_a_write_that_fails_is_a_sentence_and_leaves_nothing(what: str) -> None:
-    code, out, err = run_python("-c", _LIMITED.format(what=what))
+    code, out, err = run_forked("-c", _LIMITED.format(what=what))
 
     assert code == 0, err
     assert json.loads(out) == [

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from known_runs import begin, new_run, report, settings, train
+from ready_programs import run_forked
 
 from mlxops import registry
 from mlxops.registry import Registry
@@ -201,10 +202,10 @@ def test_a_disk_that_takes_no_more_leaves_nothing_half_written(db: Registry) -> 
         "from mlxops.__main__ import main; main()"
     )
     for options in (["--output", "points.csv"], ["--what", "all", "--output", "dump"]):
-        ended = subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True)
+        code, _, err = run_forked("-c", program, *options)
 
-        assert ended.returncode == 1
-        assert "cannot be written: File too large" in ended.stderr
+        assert code == 1
+        assert "cannot be written: File too large" in err
     assert {path.name for path in Path().iterdir()} <= {"runs.db", "runs.db-wal", "runs.db-shm", ".mlxops"}
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import training_runs
-from commands import ROOT, run_python
+from commands import ROOT
 from known_runs import folder_of, new_run, settings, train
+from ready_programs import run_forked
 
 from mlxops import registry
 from mlxops.config import ImportRunConfig
@@ -102,7 +103,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     here = Path.cwd()
     os.chdir(project)
     try:
-        code, out, err = run_python(
+        code, out, err = run_forked(
             *("-m", "mlx_lm", "lora", "--model", "models/tiny", "--data", "data", "--adapter-path", "old"),
             *typed.split(),
         )
@@ -180,7 +181,7 @@ def test_the_command_that_an_import_prints_trains_beside_it_with_the_adapters_se
     in_yaml: str, project: Path
 ) -> None:
     write("invoke.yaml", in_yaml)
-    code, out, err = run_python("-m", "mlxops", "run.import", "old", "--json")
+    code, out, err = run_forked("-m", "mlxops", "run.import", "old", "--json")
     assert code == 0, err
     before = files_of(Path("old"))
     words = shlex.split(json.loads(out)["goes_on"])[2:]
@@ -472,7 +473,7 @@ def test_what_may_not_be_read_is_said_and_stays_on_record() -> None:
         path.chmod(0)
     typed = "import sys, training_runs; training_runs.obey_permissions(); from mlxops.__main__ import program"
 
-    code, out, err = run_python(
+    code, out, err = run_forked(
         *("-c", f"{typed}; sys.argv = ['mlxops', 'run.import', 'old', '--json']; program.run()"),
         environment={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
     )

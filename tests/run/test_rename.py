@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import run_python
 from known_runs import begin, folder_of, new_run, settings, train
+from ready_programs import run_forked
 from training_runs import copy_project, lora, straight_project
 
 from mlxops import registry
@@ -157,7 +157,7 @@ def test_a_kill_between_folder_and_row_leaves_one_run_which_the_same_command_com
     heron: Path, mlxops: Typed
 ) -> None:
     die = "import os, sys; from mlxops import files; files.sync = lambda path: os._exit(9); "
-    ended, *_ = run_python(
+    ended, *_ = run_forked(
         "-c",
         f"{die}sys.argv = ['mlx-toolkit', 'run.rename', 'heron', 'tern']; from mlxops.__main__ import main; main()",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import hostile_sql
 import known_registry
 import pytest
-from commands import run_python
+from ready_programs import run_forked
 
 from mlxops import registry
 from mlxops.errors import Failed
@@ -78,7 +78,7 @@ def test_a_query_that_is_within_one_long_call_is_left_behind(path: Path, code: i
     before = state(path)
 
     # in a process of its own, with which the call ends
-    ended, out, err = run_python("-m", "mlxops", "sql", text, "--timeout", "0.2")
+    ended, out, err = run_forked("-m", "mlxops", "sql", text, "--timeout", "0.2")
 
     assert (ended, out) == (code, "")
     assert err.startswith("the query took longer than 0.2 s\nhint: narrow it")
@@ -97,7 +97,7 @@ signal.setitimer(signal.ITIMER_REAL, 0.5)
 program.run()
 """
 
-    assert run_python("-c", program) == (130, "", "")
+    assert run_forked("-c", program) == (130, "", "")
 
 
 @pytest.mark.slow

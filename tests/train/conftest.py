@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 from shared_folders import Shared
-
-from mlxops.models.tiny import make_tiny
+from tiny_models import made_smaller
 
 
 @pytest.fixture(scope="session")
 def tiny_model(shared: Shared) -> Path:
-    """A llama of two layers, which trains in three quarters of the time of the other tests' model."""
-    return shared("smaller-model", lambda folder: make_tiny(folder / "tiny", layers=2, hidden=32)) / "tiny"
+    """A llama of two layers."""
+    return made_smaller(shared)

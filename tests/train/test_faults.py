@@ -1,6 +1,6 @@
 """Faults of every kind at every step of saving: after each the same command resumes, and loses nothing.
 
-A training that was killed in step 11 is started again and again, each time with the fault
+A training that was stopped after step 11 is started again and again, each time with the fault
 one call later, until it ends without one. Then it has to be, bit for bit, the training that nothing befell. How many
 faults struck is printed at the end.
 """
@@ -42,18 +42,27 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A project with a run that was killed in step 11."""
-    project = training_runs.make_project(tmp_path_factory.mktemp("killed") / "project", tiny_model)
-    assert lora(project, *RUN, first=faults.killed_in_step(11)).code == -signal.SIGKILL
+def stopped(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A project with a run that saved and stopped after step 11, which leaves two steps and two checkpoints to make.
+
+    Its process was killed behind the checkpoint: of the attempt nothing says that it ended.
+    """
+    project = training_runs.make_project(tmp_path_factory.mktemp("stopped") / "project", tiny_model)
+    assert lora(project, *RUN, first=stop_and_die).code == -signal.SIGKILL
     return project
 
 
+def stop_and_die() -> None:
+    """Have this process get a SIGTERM in step 11, and be killed where it would say that it ended."""
+    training_runs.signal_before(signal.SIGTERM, STEP, 11)
+    training_runs.signal_itself(signal.SIGKILL, "mlxops.registry.entries:end_attempt", 1)
+
+
 @pytest.fixture
-def copy(tmp_path: Path, killed: Path) -> Callable[[], Path]:
+def copy(tmp_path: Path, stopped: Path) -> Callable[[], Path]:
     """Makes copies of that project."""
     numbers = count()
-    return lambda: Path(shutil.copytree(killed, tmp_path / f"trained-{next(numbers)}", symlinks=True))
+    return lambda: Path(shutil.copytree(stopped, tmp_path / f"trained-{next(numbers)}", symlinks=True))
 
 
 def endure(copy: Callable[[], Path], fault: Fault, code: int, expected: dict[str, Any], most: int | None = None) -> int:

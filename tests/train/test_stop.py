@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import training_runs
-from commands import Ended, run_python
+from commands import Ended
+from ready_programs import run_forked
 from shared_folders import Shared
 from training_runs import CHECKPOINT, LOADING, STEP, Command, assert_exact, lora, pause_before, straight
 
@@ -299,7 +300,7 @@ def test_a_training_of_another_user_is_named_and_left_alone(recorded: Path) -> N
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, user="nobody") as theirs:
         change_attempt(recorded, pid=theirs.pid, process_started=registry.process_start(theirs.pid))
 
-        code, _, err = run_python("-c", _WITHOUT_PRIVILEGES)
+        code, _, err = run_forked("-c", _WITHOUT_PRIVILEGES)
 
         assert code == 1
         assert f"process {theirs.pid}, which trains 'run', is nobody's: you may not signal it\n" in err
