@@ -346,6 +346,22 @@ def _held() -> tuple[int, int]:
     return mx.get_active_memory(), sum(thread.name == "connection" for thread in threading.enumerate())
 
 
+def test_what_a_model_computes_when_it_is_made_is_there_for_its_answers(tiny_model: Path, tmp_path: Path) -> None:
+    """MLX computes nothing in one thread that was begun in another; scaled positions are begun with the model."""
+    folder = shutil.copytree(tiny_model, tmp_path / "scaled")
+    config = json.loads((folder / "config.json").read_text())
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config["rope_scaling"] = {**scaling, "original_max_position_embeddings": 512}
+    (folder / "config.json").write_text(json.dumps(config))
+    plan = job.plan(_invocation(tmp_path), ServeConfig(model=str(folder), port=0))
+
+    with job.serve(plan, Listener()) as serving, OpenAI(base_url=serving.url, api_key="none", max_retries=0) as client:
+        answer = client.completions.create(model="scaled", prompt="Once", max_tokens=2)
+
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 2
+
+
 @pytest.fixture
 def other(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server in a process of its own, in the same project: `process, first_line = other("tuned --port 0 --json")`."""

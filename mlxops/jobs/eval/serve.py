@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -107,15 +108,17 @@ def serve(plan: ServePlan, listener: Listener) -> Iterator[Serving]:
         listener=listener,
     )
     server = _listen(config, service)
+    # MLX computes nothing in one thread that was begun in another: the model is made where it is used
+    worker = ThreadPoolExecutor(1, thread_name_prefix="model")
     try:
-        loaded = loading.load(invocation, plan.chosen, draft_model=config.draft_model)
-        answerer = Answerer(loaded, models, caches=config.prompt_cache_size)
+        answerer = worker.submit(_load, plan, models).result()
     except BaseException:
         server.server_close()
+        worker.shutdown()
         raise
-    worker = threading.Thread(target=answerer.run, args=(tickets, listener.failed), name="model", daemon=True)
+    # without a model nobody is left waiting
+    worker.submit(answerer.run, tickets, listener.failed).add_done_callback(lambda _: tickets.close())
     front = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="server", daemon=True)
-    worker.start()
     front.start()
     try:
         yield Serving(
@@ -132,8 +135,13 @@ def serve(plan: ServePlan, listener: Listener) -> Iterator[Serving]:
     finally:
         tickets.close()
         server.close()
-        worker.join()
+        worker.shutdown()
         front.join()
+
+
+def _load(plan: ServePlan, models: ServedModels) -> Answerer:
+    loaded = loading.load(plan.invocation, plan.chosen, draft_model=plan.config.draft_model)
+    return Answerer(loaded, models, caches=plan.config.prompt_cache_size)
 
 
 def wait(serving: Serving) -> None:
