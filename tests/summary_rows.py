@@ -4,7 +4,7 @@
 def run_row(**changes):
     return {
         "id": 1,
-        "name": "smollm2-135m-20261122-quiet-heron",
+        "name": "smollm2-135m-quiet-heron",
         "kind": "lora",
         "status": "running",
         "model": "models/SmolLM2-135M-Instruct",

@@ -1,4 +1,4 @@
-"""Names that a person can read, say and type: `smollm2-135m-20261122-quiet-heron`."""
+"""Names that a person can read, say and type: `smollm2-135m-quiet-heron`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable
-from datetime import date
 
 _ADJECTIVES = """
     amber ample azure bold brave brief bright brisk broad calm clear clever cool coral crisp deep early eager even
@@ -27,11 +26,11 @@ _NOUNS = """
 _SUFFIXES = re.compile(r"[-_.](instruct|chat|it|hf|mlx)$", re.IGNORECASE)
 
 
-def readable_name(model: str, day: date, word_seed: int | None, is_taken: Callable[[str], bool]) -> str:
-    """A name that is not taken, after the model and the day; the same seed tries the same words in the same order."""
+def readable_name(model: str, word_seed: int | None, is_taken: Callable[[str], bool]) -> str:
+    """A name that is not taken, after the model; the same seed tries the same words in the same order."""
     chooser = random.Random(word_seed)
     adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
-    stem = f"{_slug(model)}-{day:%Y%m%d}"
+    stem = _slug(model)
     name = ""
     for _ in range(100):
         name = f"{stem}-{chooser.choice(adjectives)}-{chooser.choice(nouns)}"
@@ -51,4 +50,4 @@ def _slug(model: str) -> str:
     """
     last = re.split(r"[/\\]", model.rstrip("/\\"))[-1]
     plain = unicodedata.normalize("NFKD", _SUFFIXES.sub("", last)).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9.]+", "-", plain.lower()).strip("-.")[:40].strip("-.") or "run"
+    return re.sub(r"[^a-z0-9.]+", "-", plain.lower()).strip("-.")[:24].strip("-.") or "run"

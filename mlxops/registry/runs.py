@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from typing import Any, TypedDict
 
 from mlxops import layout, texts
@@ -70,20 +69,19 @@ def create_run(
     tags: Iterable[str] = (),
     parent_id: int | None = None,
     branch_iteration: int | None = None,
-    day: date | None = None,
     word_seed: int | None = None,
     avoid: Collection[str] = (),
 ) -> CreatedRun:
     """Record a new run.
 
-    Without a name it gets a readable one, of today and unlike all in `avoid`, within the transaction; without an
+    Without a name it gets a readable one, unlike all in `avoid`, within the transaction; without an
     adapter path it gets `adapters/NAME`. Raises `Refused` for a name that is there already.
     """
     if name is not None:
         check_new_name(None, name)
     with db.transaction():
         if name is None:
-            name = new_name(db, model, day or datetime.now(UTC).date(), word_seed, avoid)
+            name = new_name(db, model, word_seed, avoid)
         else:
             check_new_name(db, name)
         path = f"adapters/{name}" if adapter_path is None else adapter_path
@@ -109,10 +107,10 @@ def create_run(
     return CreatedRun(run_id, name, path)
 
 
-def new_name(db: Registry, model: str, day: date, word_seed: int | None, avoid: Collection[str] = ()) -> str:
+def new_name(db: Registry, model: str, word_seed: int | None, avoid: Collection[str] = ()) -> str:
     """A readable name that no run has; only within a transaction does it stay so."""
     taken = {layout.folded(name) for name in (*_names(db), *avoid)}
-    return readable_name(model, day, word_seed, lambda name: layout.folded(name) in taken)
+    return readable_name(model, word_seed, lambda name: layout.folded(name) in taken)
 
 
 def check_new_name(db: Registry | None, name: str) -> None:

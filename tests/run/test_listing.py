@@ -149,3 +149,23 @@ def test_a_moment_without_a_zone_is_that_of_this_machine(
 def test_what_is_no_moment_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(BadRequest, match="--since"):
         times.moment(text, NOW, "--since")
+
+
+def test_long_names_keep_the_part_that_tells_them_apart_and_each_run_has_its_number(
+    mlxops: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with registry.open_registry(settings().project.registry_path) as db:
+        for rate in ("1e-5", "2e-5"):
+            train(db, f"smollm2-135m-instruct-on-questions-rank-16-lr-{rate}", [(10, 3.0)], [(10, 2.5, 0.1)])
+
+    out = mlxops("runs")[1]
+    chosen = mlxops("runs --columns name,model,data,status,created_at")[1]
+
+    assert out.splitlines()[0].split()[:3] == ["id", "name", "status"]
+    assert [line.split()[:2] for line in out.splitlines()[2:]] == [
+        ["2", "smollm2-…-rank-16-lr-2e-5"],
+        ["1", "smollm2-…-rank-16-lr-1e-5"],
+    ]
+    assert max(map(len, out.splitlines())) <= 80
+    assert [line.split()[0][-5:] for line in chosen.splitlines()[2:]] == ["-2e-5", "-1e-5"]

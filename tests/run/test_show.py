@@ -29,9 +29,9 @@ def test_no_runs_is_a_sentence_that_says_what_to_type():
 
 def test_one_run_is_a_table_at_eighty_columns():
     assert [line.rstrip() for line in printed(listing.runs, [run_row(name="quiet-heron")], now=NOW).splitlines()] == [
-        "name         status   iteration  train  validation   best  updated",
-        "─" * 72,
-        "quiet-heron  running  400/1,000  1.790       1.890  1.850  3 seconds ago",
+        "id  name         status   iteration  train  validation   best  updated",
+        "─" * 76,
+        " 1  quiet-heron  running  400/1,000  1.790       1.890  1.850  3 seconds ago",
     ]
 
 

@@ -167,7 +167,7 @@ def watch(rows, console=None):
 def test_a_frame_shows_where_the_run_is():
     lines = frame(snapshot(), machine=MACHINE)
     assert lines[:9] == [
-        "smollm2-135m-20261122-quiet-heron  running   updated 3 seconds ago   run 1 of 2",
+        "smollm2-135m-quiet-heron  running   updated 3 seconds ago   run 1 of 2",
         "lora   model models/SmolLM2-135M-Instruct   data data",
         "━━━━━━━━━━━━━━━───────────────────────  400/1,000  40 %  2.5 it/s  4 m 00 s left",
         "train   1.790                        validation  1.890",
@@ -246,7 +246,7 @@ def test_runs_that_are_gone_are_named():
 def test_a_frame_that_stays_has_times_of_day_and_says_when_it_was_drawn():
     lines = frame(snapshot(), 100, stays=True)
     text = "\n".join(lines)
-    assert lines[0].startswith("smollm2-135m-20261122-quiet-heron  running   updated 11:59:57")
+    assert lines[0].startswith("smollm2-135m-quiet-heron  running   updated 11:59:57")
     assert lines[2].endswith("2.5 it/s  until 12:04:00")
     assert "1.850 at 300, 11:58:00" in text
     assert lines[-2] == "       11:59:00  2  saved"

@@ -156,9 +156,7 @@ def test_runs_of_one_name_from_before_are_each_found_by_their_own_spelling(proje
 
 def test_a_name_that_is_made_avoids_folders_of_any_spelling(project):
     with registry.open_registry(project / "runs.db") as db:
-        from datetime import date
-
-        first = registry.new_name(db, "models/tiny", date(2026, 1, 1), 3)
-        second = registry.new_name(db, "models/tiny", date(2026, 1, 1), 3, avoid={first.upper()})
+        first = registry.new_name(db, "models/tiny", 3)
+        second = registry.new_name(db, "models/tiny", 3, avoid={first.upper()})
 
     assert second != first

@@ -12,12 +12,12 @@ from rich.text import Text
 
 from mlxops import words
 from mlxops.ui.terminal import lines
-from mlxops.ui.terminal.tables import SPACE, add_column, make_table, print_table
+from mlxops.ui.terminal.tables import SPACE, add_column, make_table, print_table, shortened
 
 if TYPE_CHECKING:
     from mlxops.registry import RunSummaryView
 
-_NUMBERS = ("iteration", "best", "validation", "train", "tokens/s", "attempts")
+_NUMBERS = ("id", "iteration", "best", "validation", "train", "tokens/s", "attempts")
 _IMPORTED = ", imported"
 
 
@@ -50,12 +50,14 @@ def runs(
     for name in shown:
         add_column(table, name, widths[name], is_number=name in _NUMBERS)
     for each in cells:
+        each["name"] = shortened(each["name"], widths["name"])
         table.add_row(*(Text(each[name], style=_style_of(name, each[name])) for name in shown))
     console.print(table)
 
 
 def _run_cells(row: RunSummaryView, now: datetime) -> dict[str, str]:
     return {
+        "id": str(row["id"]),
         "name": words.visible(row["name"]),
         "status": row["status"] + (_IMPORTED if row["imported_from"] else ""),
         "iteration": words.progress(row["iteration"], row["target_iterations"] if row["is_target_known"] else None),
@@ -82,8 +84,8 @@ def _summary_value(column: str, value: Any, now: datetime) -> Any:
 
 def _columns_that_fit(widths: Mapping[str, int], width: int) -> list[str]:
     """Columns in their order; those of less use go first, and a long name gives way to the first few."""
-    chosen = {"name", "status"}
-    room = width - min(widths["name"], 24) - SPACE - widths["status"]
+    chosen = {"id", "name", "status"}
+    room = width - widths["id"] - min(widths["name"], 24) - 2 * SPACE - widths["status"]
     for name in (
         "iteration",
         "best",

@@ -17,6 +17,7 @@ from mlxops.ui.terminal.console import is_unicode
 
 Format = Literal["table", "csv", "json", "jsonl", "md"]
 SPACE = 2  # between two columns
+_NAMES = frozenset({"name", "run", "parent"})  # columns of names that have their beginning in common
 _NARROWEST = 6  # columns of a table that would have to be narrower become lines of their own
 
 
@@ -68,6 +69,22 @@ def add_column(table: Table, name: str, width: int, *, is_number: bool) -> None:
     table.add_column(Text(name), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
 
 
+def shortened(name: str, width: int) -> str:
+    """A name in so many columns: of a long one the beginning and more of the end, which tells it from others.
+
+    >>> shortened("smollm2-135m-sandy-crane", 16), shortened("tiny", 16)
+    ('smoll…andy-crane', 'tiny')
+    """
+    if cell_len(name) <= width:
+        return name
+    head, tail = name[: max(width // 3, 1)], ""
+    for letter in reversed(name[len(head) :]):
+        if cell_len(head + letter + tail) >= width:
+            break
+        tail = letter + tail
+    return f"{head}…{tail}"
+
+
 def _fitted(widths: Sequence[int], room: int) -> list[int]:
     """The widths, the widest of them cut to one limit until all fit: Rich would take from each, short ones too."""
     limit = min(max(widths, default=0), room)
@@ -86,10 +103,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], console: 
         _print_records(columns, cells, console)
         return
     table = make_table()
-    for index, width in enumerate(_fitted(widths, console.width)):
+    fitted = _fitted(widths, console.width)
+    for index, width in enumerate(fitted):
         is_number = any(isinstance(row[index], (int, float)) for row in rows)
         add_column(table, columns[index], width, is_number=is_number)
     for row, values in zip(cells, rows, strict=True):
+        row = [
+            shortened(text, width) if name in _NAMES else text
+            for name, text, width in zip(columns, row, fitted, strict=True)
+        ]
         table.add_row(
             *(Text(text, style="dim" if value is None else "") for text, value in zip(row, values, strict=True))
         )
