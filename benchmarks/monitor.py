@@ -255,12 +255,14 @@ def monitors(path: Path, count: int) -> Iterator[list[psutil.Process]]:
             os.close(ours)
 
 
-def read(file: int, seen: threading.Event) -> None:
-    """Take what a monitor draws until it ends; `seen` is set once a frame is there, or the end."""
+def read(file: int, seen: threading.Event, shown: bytes = b"smooth") -> None:
+    """Take what a screen draws until it ends; `seen` is set once a frame with these words is there, or the end."""
+    last = b""
     try:
         while drawn := os.read(file, 65536):
-            if b"smooth" in drawn:
+            if shown in last + drawn:
                 seen.set()
+            last = drawn
     except OSError:
         pass
     seen.set()

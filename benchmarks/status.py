@@ -32,6 +32,7 @@ from mlxops.registry.recorder import Recorder
 
 BOUND = 2.0  # % of one processor
 SETTLING = 5.0  # seconds of the first screens
+PAUSE = 1.0  # seconds between two reports
 
 
 def main() -> int:
@@ -68,14 +69,16 @@ def watched(path: Path, seconds: float, refresh: float) -> float:
             start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
-        reader = threading.Thread(target=monitor.read, args=(ours, threading.Event()), daemon=True)
+        seen = threading.Event()
+        reader = threading.Thread(target=monitor.read, args=(ours, seen, b"models"), daemon=True)
         reader.start()
         try:
+            seen.wait()  # what is typed before it listens is lost
             time.sleep(SETTLING)
             watched_process = psutil.Process(process.pid)
             before, begun = sum(watched_process.cpu_times()[:4]), time.monotonic()
             while time.monotonic() - begun < seconds:
-                time.sleep(1)
+                time.sleep(PAUSE)
                 iteration += 10
                 record(monitor.report(iteration))
             return (sum(watched_process.cpu_times()[:4]) - before) / (time.monotonic() - begun) * 100
