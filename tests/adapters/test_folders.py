@@ -164,6 +164,7 @@ def test_a_folder_that_is_gone_is_a_sentence(tmp_path: Path) -> None:
     assert [contents.problem for contents in folders.discover(tmp_path / "none")] == ["is gone"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_read_is_named_and_the_rest_listed(tmp_path: Path) -> None:
     write(tmp_path / "open/adapters.safetensors")
     (tmp_path / "closed").mkdir(mode=0o000)

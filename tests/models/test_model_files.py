@@ -35,6 +35,7 @@ except Refused as error:
 @pytest.mark.parametrize(
     "made", ['target.mkdir(); (target / "config.json").write_text("theirs")', 'target.write_text("theirs")']
 )
+@pytest.mark.slow
 def test_the_one_who_comes_an_instant_late_is_refused(made: str) -> None:
     code, out, err = run_forked("-c", _SECOND.format(made=made))
 
@@ -102,6 +103,7 @@ except Failed as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["weights", "tokenizer", "any_file"])
 def test_a_write_that_fails_is_a_sentence_and_leaves_nothing(what: str) -> None:
     code, out, err = run_forked("-c", _LIMITED.format(what=what))

@@ -139,6 +139,7 @@ def test_a_folder_of_todays_mlx_lm_is_a_run_with_its_curves_and_checkpoints(proj
     assert run["best_validation_loss"] == min(value for _, value in curve("old", "validation_loss") if value)
 
 
+@pytest.mark.slow
 def test_the_folder_is_left_as_it_is(project: Path) -> None:
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("old").iterdir()}
 
