@@ -99,7 +99,8 @@ class Answer:
 class Stream:
     """One answer as it is made: iterate over its pieces of text, once; then `answer` has all of it.
 
-    Leaving the loop early, or `should_stop`, ends the answer as cancelled; the cache stays right in every case.
+    Leaving the loop early, or `should_stop`, ends the answer as cancelled; the cache stays right in every case. `watch`
+    is shown each token, the one that ends the answer too, with the log-probabilities of all, shape (vocabulary,).
     """
 
     loaded: LoadedModel
@@ -110,6 +111,7 @@ class Stream:
     cache: PromptCache | None = None
     processors: Sequence[LogitsProcessor] = ()
     should_stop: Callable[[], bool] = lambda: False
+    watch: Callable[[int, mx.array], None] = lambda token, logprobs: None
     _answer: Answer | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -319,7 +321,7 @@ def _steps(stream: Stream, cache: PromptCache) -> Iterator[Iterator[tuple[int, b
         with _wired():
             steps = _mlx_lm_steps(stream, cache)
             try:
-                yield _noted(steps, seen)
+                yield _noted(steps, seen, stream.watch)
                 is_orderly = True
             except GeneratorExit:
                 is_orderly = True
@@ -332,9 +334,12 @@ def _steps(stream: Stream, cache: PromptCache) -> Iterator[Iterator[tuple[int, b
             cache.clear()
 
 
-def _noted(steps: Iterator[tuple[Any, ...]], seen: list[int]) -> Iterator[tuple[int, bool]]:
-    for token, _, *is_drafted in steps:
+def _noted(
+    steps: Iterator[tuple[Any, ...]], seen: list[int], watch: Callable[[int, mx.array], None]
+) -> Iterator[tuple[int, bool]]:
+    for token, logprobs, *is_drafted in steps:
         seen.append(token)
+        watch(token, logprobs)
         yield token, any(is_drafted)
 
 

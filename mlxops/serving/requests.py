@@ -17,6 +17,7 @@ MOST_BYTES = 1_000_000
 """The longest body that is read."""
 
 _MOST_STOPS = 16
+_MOST_LOGPROBS = 20
 _IGNORED = {
     *("user", "store", "metadata", "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key"),
     *("prompt_cache_retention", "reasoning_effort", "verbosity"),
@@ -26,8 +27,6 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -73,6 +72,8 @@ class Request:
     schema: Any
     stream: bool
     include_usage: bool
+    logprobs: int | None
+    """How many other tokens are told with each, None for no log-probabilities."""
 
 
 def read(body: bytes, kind: Kind, defaults: Defaults) -> Request:
@@ -103,6 +104,7 @@ def read(body: bytes, kind: Kind, defaults: Defaults) -> Request:
         schema=_schema(fields.take("response_format")),
         stream=stream,
         include_usage=bool(options and options.get("include_usage")),
+        logprobs=_logprobs(fields, kind),
     )
     fields.check_rest()
     if request.schema is not None and request.tools:
@@ -218,6 +220,16 @@ def _stop(value: Any) -> Sequence[str]:
     if len(found) > _MOST_STOPS:
         raise _wrong("stop", f"takes at most {_MOST_STOPS} texts")
     return tuple(found)
+
+
+def _logprobs(fields: _Fields, kind: Kind) -> int | None:
+    if kind == "text":
+        found: int | None = fields.whole("logprobs", None, 0, _MOST_LOGPROBS)
+        return found
+    is_asked, others = fields.boolean("logprobs"), fields.whole("top_logprobs", None, 0, _MOST_LOGPROBS)
+    if others and not is_asked:
+        raise _wrong("top_logprobs", "takes 'logprobs': true beside it")
+    return (others or 0) if is_asked else None
 
 
 def _schema(value: Any) -> Any:

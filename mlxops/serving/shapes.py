@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 JsonObject = dict[str, Any]
 Kind = Literal["chat", "text"]
@@ -63,6 +63,17 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": function}
 
 
+class TokenLogprob(Protocol):
+    """A token's text and its log-probability, and the likeliest tokens in its place."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def others(self) -> Sequence[TokenLogprob]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Started:
     """The model has read the prompt; `model` is the whole name of the one that answers."""
@@ -72,11 +83,12 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
-    """A piece of an answer: words, a thought, or calls of tools."""
+    """A piece of an answer: words, a thought, or calls of tools; `logprobs` of its tokens where they are asked for."""
 
     text: str = ""
     thought: str = ""
     calls: Sequence[ToolCall] = ()
+    logprobs: Sequence[TokenLogprob] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +119,14 @@ class Reply:
     created: int
     model: str
     _calls: int = field(default=0, init=False)
+    _length: int = field(default=0, init=False)
     _is_begun: bool = field(default=False, init=False)
 
     def whole(self, deltas: Sequence[Delta], finished: Finished) -> JsonObject:
         """The answer in one piece."""
         text = "".join(each.text for each in deltas)
         calls = [call.to_json() for each in deltas for call in each.calls]
-        choice: JsonObject = {"index": 0, "finish_reason": finished.reason, "logprobs": None}
+        choice: JsonObject = {"index": 0, "finish_reason": finished.reason, "logprobs": self._logprobs(deltas)}
         if self.kind == "text":
             choice["text"] = text
         else:
@@ -129,7 +142,7 @@ class Reply:
     def piece(self, delta: Delta) -> JsonObject:
         """A chunk of a stream; the first one says whose words these are."""
         if self.kind == "text":
-            return self._chunk({"text": delta.text}, None)
+            return self._chunk({"text": delta.text, "logprobs": self._logprobs([delta])}, None)
         content: JsonObject = {} if self._is_begun else {"role": "assistant", "content": ""}
         self._is_begun = True
         if delta.text:
@@ -138,7 +151,7 @@ class Reply:
             content["reasoning_content"] = delta.thought
         if delta.calls:
             content["tool_calls"] = [{"index": self._number(), **call.to_json()} for call in delta.calls]
-        return self._chunk({"delta": content}, None)
+        return self._chunk({"delta": content, "logprobs": self._logprobs([delta])}, None)
 
     def end(self, reason: FinishReason) -> JsonObject:
         """The last chunk of a stream that has a choice."""
@@ -156,9 +169,31 @@ class Reply:
         return {"id": self.id, "object": name, "created": self.created, "model": self.model}
 
     def _chunk(self, content: Mapping[str, Any], reason: FinishReason | None) -> JsonObject:
-        choice = {"index": 0, **content, "logprobs": None, "finish_reason": reason}
+        choice = {"index": 0, "logprobs": None, **content, "finish_reason": reason}
         return {**self._head(self._chunk_name), "choices": [choice]}
+
+    def _logprobs(self, deltas: Sequence[Delta]) -> JsonObject | None:
+        if all(delta.logprobs is None for delta in deltas):
+            return None
+        tokens = [each for delta in deltas for each in delta.logprobs or ()]
+        if self.kind == "chat":
+            return {"content": [_described(each) for each in tokens], "refusal": None}
+        offsets = []
+        for each in tokens:
+            offsets.append(self._length)
+            self._length += len(each.token)
+        return {
+            "tokens": [each.token for each in tokens],
+            "token_logprobs": [each.logprob for each in tokens],
+            "top_logprobs": [{other.token: other.logprob for other in each.others} for each in tokens],
+            "text_offset": offsets,
+        }
 
     def _number(self) -> int:
         self._calls += 1
         return self._calls - 1
+
+
+def _described(each: TokenLogprob) -> JsonObject:
+    others = [{"token": other.token, "logprob": other.logprob, "bytes": None} for other in each.others]
+    return {"token": each.token, "logprob": each.logprob, "bytes": None, "top_logprobs": others}

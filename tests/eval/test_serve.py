@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import socket
@@ -193,6 +194,27 @@ def test_a_text_is_completed_as_it_is(client: OpenAI) -> None:
     assert complete([1, 2, 3]).usage.prompt_tokens == 3
 
 
+def test_log_probabilities_are_those_of_the_tokens_and_change_no_bit(ask: Ask, client: OpenAI) -> None:
+    plain = ask(seed=3).choices[0]
+    whole = ask(seed=3, logprobs=True, top_logprobs=4)
+    pieces = [chunk.choices[0].logprobs for chunk in ask(seed=3, logprobs=True, top_logprobs=4, stream=True)]
+    text = client.completions.create(model="tiny", prompt="Once upon a time", max_tokens=5, seed=1, logprobs=2)
+
+    found = whole.choices[0].logprobs.content
+    assert whole.choices[0].message.content == plain.message.content
+    assert plain.logprobs is None
+    assert len(found) == whole.usage.completion_tokens
+    assert [each for piece in pieces if piece for each in piece.content] == found
+    for each in found:
+        others = [other.logprob for other in each.top_logprobs]
+        assert others == sorted(others, reverse=True)
+        assert (each.logprob, each.token) == (others[0], each.top_logprobs[0].token)
+        assert sum(map(math.exp, others)) < 1
+    legacy = text.choices[0].logprobs
+    assert [len(each) for each in (legacy.tokens, legacy.token_logprobs, legacy.text_offset)] == [5] * 3
+    assert legacy.text_offset[0] == 0
+
+
 def test_json_by_a_schema_is_valid(ask: Ask) -> None:
     schema = {
         "type": "object",
@@ -231,7 +253,8 @@ def test_json_by_a_schema_is_valid(ask: Ask) -> None:
         ({"stream": 1}, "stream", 400),
         ({"stream_options": {"include_usage": True}}, "stream_options", 400),
         ({"n": 2}, "n", 400),
-        ({"logprobs": True}, "logprobs", 400),
+        ({"logprobs": 1}, "logprobs", 400),
+        ({"top_logprobs": 3}, "top_logprobs", 400),
         ({"logit_bias": {"999999": 5}}, "logit_bias", 400),
         ({"logit_bias": {"1": 10**400}}, "logit_bias", 400),
         ({"response_format": {"type": "xml"}}, "response_format", 400),

@@ -9,7 +9,8 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlxops.chat.events import Piece
@@ -23,6 +24,7 @@ from mlxops.serving.tickets import Ticket, Tickets
 
 if TYPE_CHECKING:
     from mlxops.models.generation import LoadedModel
+    from mlxops.models.logprobs import LogprobWatch
     from mlxops.models.sampling import LogitsProcessor, Sampling
     from mlxops.models.structured import JsonGrammar
     from mlxops.models.tool_calls import Call, CallFormat
@@ -63,6 +65,7 @@ class Answerer:
             tickets.seconds_each += 0.3 * (time.monotonic() - started - tickets.seconds_each)
 
     def _answer(self, ticket: Ticket) -> None:
+        from mlxops.models.logprobs import LogprobWatch
         from mlxops.models.tool_calls import WordSplitter
 
         request, loaded = ticket.request, self._loaded
@@ -75,8 +78,9 @@ class Answerer:
         is_kept = request.seed is None
         cache = self._caches.lend(prompt.tokens) if is_kept else loaded.new_cache()
         words = WordSplitter(stop=request.stop, calls=self._calls if request.tools else None, tools=request.tools)
+        watch = None if request.logprobs is None else LogprobWatch(loaded=loaded, others=request.logprobs)
+        said = _Said(ticket, watch)
         ticket.put(Started(model=name))
-        has_called = False
         try:
             for event in speaking.speak(
                 loaded,
@@ -87,15 +91,18 @@ class Answerer:
                 cache=cache,
                 processors=processors,
                 should_stop=lambda: ticket.is_cancelled or words.is_stopped,
+                watch=watch or (lambda token, logprobs: None),
                 may_think=request.kind == "chat" and request.schema is None,
             ):
                 if not isinstance(event, Piece):
                     answered = event
                 elif event.is_thought:
-                    ticket.put(Delta(thought=event.text))
+                    said.put(Delta(thought=event.text))
                 else:
-                    has_called |= _say(ticket, list(words.feed(event.text)))
-            has_called |= _say(ticket, list(words.finish()))
+                    said.words(words.feed(event.text))
+            said.words(words.finish())
+            if not words.is_stopped:
+                said.end()
         finally:
             if is_kept:
                 self._caches.give_back(cache)
@@ -103,7 +110,7 @@ class Answerer:
         self.answered += not ticket.is_cancelled
         ticket.put(
             Finished(
-                reason="tool_calls" if has_called and reason == "stop" else reason,
+                reason="tool_calls" if said.has_called and reason == "stop" else reason,
                 prompt_tokens=answered.prompt_tokens,
                 cached_tokens=answered.cached_tokens,
                 tokens=answered.generated_tokens,
@@ -166,16 +173,30 @@ class Answerer:
         return self._grammars[key]
 
 
-def _say(ticket: Ticket, parts: Sequence[str | Call]) -> bool:
-    """Hand text and calls on; whether there was a call."""
-    calls = [part for part in parts if not isinstance(part, str)]
-    for part in parts:
-        if isinstance(part, str):
-            ticket.put(Delta(text=part))
-        else:
+class _Said:
+    """What is handed on of an answer; with each piece go the log-probabilities since the last one."""
+
+    def __init__(self, ticket: Ticket, watch: LogprobWatch | None) -> None:
+        self.has_called = False
+        self._ticket = ticket
+        self._watch = watch
+
+    def put(self, delta: Delta) -> None:
+        self._ticket.put(delta if self._watch is None else replace(delta, logprobs=self._watch.take()))
+
+    def words(self, parts: Iterable[str | Call]) -> None:
+        for part in parts:
+            if isinstance(part, str):
+                self.put(Delta(text=part))
+                continue
             identity = f"call_{uuid.uuid4().hex[:24]}"
-            ticket.put(Delta(calls=[ToolCall(id=identity, name=part.name, arguments=part.arguments)]))
-    return bool(calls)
+            self.put(Delta(calls=[ToolCall(id=identity, name=part.name, arguments=part.arguments)]))
+            self.has_called = True
+
+    def end(self) -> None:
+        """Tokens that no words came of have log-probabilities, too."""
+        if self._watch is not None and (left := self._watch.take()):
+            self._ticket.put(Delta(logprobs=left))
 
 
 def _sampling(request: Request) -> Sampling:

@@ -11,6 +11,8 @@ from mlxops.chat.thoughts import ThoughtSplitter, Words
 from mlxops.errors import BadRequest
 
 if TYPE_CHECKING:
+    import mlx.core as mx
+
     from mlxops.models.conversation import Message
     from mlxops.models.generation import LoadedModel
     from mlxops.models.prompt_cache import PromptCache
@@ -102,6 +104,7 @@ def speak(
     cache: PromptCache | None = None,
     processors: Sequence[LogitsProcessor] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    watch: Callable[[int, mx.array], None] = lambda token, logprobs: None,
     adapter: str | None = None,
     may_think: bool = True,
 ) -> Iterator[Piece | Answered]:
@@ -117,6 +120,7 @@ def speak(
         cache=cache,
         processors=processors,
         should_stop=should_stop,
+        watch=watch,
     )
     splitter = ThoughtSplitter(prompt.text) if may_think else Words()
     said: dict[bool, list[str]] = {True: [], False: []}
