@@ -5,7 +5,15 @@ The fields are the options of `inv`, the keys of a recipe and of `invoke.yaml`, 
 
 from mlxops.config.checkpoints import CheckpointsConfig, DebugCheckpointsConfig
 from mlxops.config.data import CheckDataConfig, CreateDataConfig, PreviewDataConfig
-from mlxops.config.eval import BenchmarkConfig, ChatConfig, CompareModelsConfig, QueryConfig, ServeConfig, TestConfig
+from mlxops.config.eval import (
+    BenchmarkConfig,
+    ChatConfig,
+    CompareModelsConfig,
+    MeasuringConfig,
+    QueryConfig,
+    ServeConfig,
+    TestConfig,
+)
 from mlxops.config.finetune import FinetuneConfig
 from mlxops.config.help import HelpConfig
 from mlxops.config.model import (
@@ -66,6 +74,7 @@ __all__ = [
     "InstallDepsConfig",
     "ListTemplatesConfig",
     "LoraConfig",
+    "MeasuringConfig",
     "ModelsConfig",
     "MonitorConfig",
     "NoteConfig",

@@ -81,20 +81,39 @@ class QueryConfig:
 
 
 @settings
-class TestConfig:
-    """Settings of a test."""
+class MeasuringConfig:
+    """What `test` and `eval.compare` measure, and how."""
 
-    __test__: ClassVar = False  # no test of pytest's
-
-    EXAMPLES: ClassVar = (
-        "test --run latest --compare-base",
-        "test SmolLM2-135M-Instruct --data data/test.jsonl --metrics perplexity --num-samples 100",
+    metrics: list[str] = option(
+        ["perplexity", "generation_quality"], "what is measured, also by installed metrics; repeat or use commas"
     )
-    GROUPS: ClassVar = {
-        "model": "model and data",
-        "metrics": "what is measured",
-        "output": "output",
-    }
+    tasks: list[str] = option(
+        [], "tasks of lm-eval instead of rows of your own (package mlxops[tasks]); repeat or use commas"
+    )
+    include_path: str | None = option(None, "folder with lm-eval tasks of your own, as YAML", path=True)
+    num_fewshot: int | None = option(
+        None, "solved examples before each question of a task; as the task says, else 0", at_least=0, at_most=1000
+    )
+    apply_chat_template: bool = option(True, "ask a task's questions as the model's chat template writes them")
+    num_samples: int | None = option(
+        None,
+        "rows to draw; unless given, all, and 100 of them to answer; of a task the first ones",
+        at_least=1,
+        at_most=HUGE,
+        aliases=["samples"],
+    )
+    max_tokens: int = option(
+        256, "tokens of an answer at most; in a task, as it says unless given", at_least=1, at_most=HUGE
+    )
+    mask_prompt: bool = option(True, "measure only the assistant's words")
+    max_seq_length: int | None = option(2048, "tokens per row; longer rows are cut", at_least=2, at_most=16_777_216)
+    batch_size: int = option(4, "rows per batch; changes no score beyond rounding", at_least=1, at_most=65_536)
+    seed: int = option(0, "seed of the drawn rows and of the confidence intervals", at_least=0, at_most=2**63 - 1)
+
+
+@settings
+class TestedModelConfig:
+    """Which model `test` takes, and on which rows."""
 
     model: str | None = option("", "model folder, its name in models/, or hub id", positional=True, path=True)
     data: str | None = option(
@@ -103,31 +122,51 @@ class TestConfig:
     adapter_path: str | None = option(None, "adapter folder, or one of its files", path=True)
     run: str | None = option(None, "adapter of a run: RUN, RUN:ITERATION, RUN:best or RUN:last")
     trust_remote_code: bool = option(False, "run code from the model's folder, which can do all that you can")
-    metrics: list[str] = option(
-        ["perplexity", "generation_quality"], "what is measured, also by installed metrics; repeat or use commas"
+
+
+@settings
+class ComparedModelsConfig:
+    """Which models `eval.compare` takes, and on which rows."""
+
+    models: list[str] = option(
+        None, "two to eight with commas: RUN, RUN:ITERATION, RUN:best, RUN:last, or a model", positional=True
     )
-    num_samples: int | None = option(
-        None,
-        "rows to draw; unless given, all, and 100 of them to answer",
-        at_least=1,
-        at_most=HUGE,
-        aliases=["samples"],
+    data: str | None = option(
+        None, "file, all of whose rows are tested, or folder (test.jsonl, else valid.jsonl); the first run's", path=True
     )
-    max_tokens: int = option(256, "tokens of an answer at most", at_least=1, at_most=HUGE)
-    compare_base: bool = option(False, "measure the model without the adapter too, and compare")
-    all_checkpoints: bool = option(False, "test every checkpoint of the run, and draw the curve")
+    trust_remote_code: bool = option(False, "run code from a model's folder, which can do all that you can")
+
+
+# Fields stand in the order of the bases from the last to the first.
+@settings
+class TestConfig(MeasuringConfig, TestedModelConfig):
+    """Settings of a test."""
+
+    __test__: ClassVar = False  # no test of pytest's
+
+    EXAMPLES: ClassVar = (
+        "test --run latest --compare-base",
+        "test SmolLM2-135M-Instruct --data data/test.jsonl --metrics perplexity --num-samples 100",
+        "test --run latest --tasks arc_easy --num-samples 200",
+    )
+    GROUPS: ClassVar = {
+        "model": "model and data",
+        "metrics": "what is measured",
+        "output": "output",
+    }
+
     mask_prompt: bool = option(True, "measure only the assistant's words (as the run was trained, unless given)")
     max_seq_length: int | None = option(
         None, "tokens per row; longer rows are cut; as the run, else 2048", at_least=2, at_most=16_777_216
     )
-    batch_size: int = option(4, "rows per batch; changes no score beyond rounding", at_least=1, at_most=65_536)
-    seed: int = option(0, "seed of the drawn rows and of the confidence intervals", at_least=0, at_most=2**63 - 1)
+    compare_base: bool = option(False, "measure the model without the adapter too, and compare")
+    all_checkpoints: bool = option(False, "test every checkpoint of the run, and draw the curve")
     output: str | None = option(None, "JSON file for all results", path=True)
     json: bool = option(False, "all results as JSON")
 
 
 @settings
-class CompareModelsConfig:
+class CompareModelsConfig(MeasuringConfig, ComparedModelsConfig):
     """Settings of a comparison of models on the same rows."""
 
     EXAMPLES: ClassVar = (
@@ -140,28 +179,6 @@ class CompareModelsConfig:
         "json": "output",
     }
 
-    models: list[str] = option(
-        None, "two to eight with commas: RUN, RUN:ITERATION, RUN:best, RUN:last, or a model", positional=True
-    )
-    data: str | None = option(
-        None, "file, all of whose rows are tested, or folder (test.jsonl, else valid.jsonl); the first run's", path=True
-    )
-    trust_remote_code: bool = option(False, "run code from a model's folder, which can do all that you can")
-    metrics: list[str] = option(
-        ["perplexity", "generation_quality"], "what is measured, also by installed metrics; repeat or use commas"
-    )
-    num_samples: int | None = option(
-        None,
-        "rows to draw; unless given, all, and 100 of them to answer",
-        at_least=1,
-        at_most=HUGE,
-        aliases=["samples"],
-    )
-    max_tokens: int = option(256, "tokens of an answer at most", at_least=1, at_most=HUGE)
-    mask_prompt: bool = option(True, "measure only the assistant's words")
-    max_seq_length: int = option(2048, "tokens per row; longer rows are cut", at_least=2, at_most=16_777_216)
-    batch_size: int = option(4, "rows per batch; changes no score beyond rounding", at_least=1, at_most=65_536)
-    seed: int = option(0, "seed of the drawn rows and of the confidence intervals", at_least=0, at_most=2**63 - 1)
     json: bool = option(False, "all results as JSON")
 
 

@@ -38,13 +38,19 @@ _WORD = re.compile(f"[{_IDEOGRAPHS}]|(?:(?![{_IDEOGRAPHS}])[^\\W_])+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GivenAnswer:
-    """An answer of so many tokens to a row; `is_stopped` is whether the model ended it by itself."""
+class Reply:
+    """What a model said to the question of a row, and what was expected."""
 
     origin: str
     prompt: str
     expected: str
     text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenAnswer(Reply):
+    """An answer of so many tokens to a row; `is_stopped` is whether the model ended it by itself."""
+
     tokens: int
     is_stopped: bool
 
@@ -53,7 +59,7 @@ class GivenAnswer:
 class ScoredAnswer:
     """An answer with its scores."""
 
-    answer: GivenAnswer
+    answer: Reply
     scores: Scores
 
 

@@ -194,7 +194,8 @@ def test_a_plan_is_made_without_writing_an_evaluation(tuned_project: Path, tmp_p
 
     plan = job.plan(here, TestConfig(run="tuned", metrics=["perplexity"]), lambda *_: None)
 
-    assert [record.origin for record in plan.records] == [f"data/valid.jsonl:{line}" for line in range(1, 5)]
+    assert isinstance(plan.on, job.TestedRows)
+    assert [record.origin for record in plan.on.records] == [f"data/valid.jsonl:{line}" for line in range(1, 5)]
     assert registry.query(tuned_project / "runs.db", "select count(*) from evaluations").rows[0][0] == 0
 
 

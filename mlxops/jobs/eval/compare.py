@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mlxops import registry
-from mlxops.config import CompareModelsConfig, TestConfig
+from mlxops.config import CompareModelsConfig, MeasuringConfig, TestConfig
 from mlxops.errors import BadRequest
-from mlxops.jobs.eval import loading, results, test
+from mlxops.jobs.eval import lm_eval_tasks, loading, results, test
 from mlxops.jobs.eval.results import TestResults
 from mlxops.jobs.eval.test import TestPlan
 from mlxops.projects.invocation import Invocation
@@ -38,6 +38,7 @@ def plan(invocation: Invocation, config: CompareModelsConfig, progress: Progress
 
     Raises `BadRequest`, `NotFound` and `InvalidData` for what is not there or does not fit.
     """
+    lm_eval_tasks.check_options(config)
     names = config.models
     if not 2 <= len(names) <= _MOST:
         raise BadRequest(
@@ -49,9 +50,13 @@ def plan(invocation: Invocation, config: CompareModelsConfig, progress: Progress
     for name in names:
         if name not in runs:
             loading.choose(invocation, model=name, trust_remote_code=config.trust_remote_code)
-    if config.data is None and not runs:
+    data, shared = config.data, {each.name: getattr(config, each.name) for each in fields(MeasuringConfig)}
+    if config.tasks:
+        shared["max_seq_length"] = None
+    elif data is None and not runs:
         raise BadRequest("models alone know no data", hint="`--data data/test.jsonl` says which rows")
-    data = config.data or _data_of(invocation, next(name for name in names if name in runs))
+    else:
+        data = data or _data_of(invocation, next(name for name in names if name in runs))
     found = []
     for name in names:
         one = TestConfig(
@@ -59,13 +64,7 @@ def plan(invocation: Invocation, config: CompareModelsConfig, progress: Progress
             run=name if name in runs else None,
             data=data,
             trust_remote_code=config.trust_remote_code,
-            metrics=config.metrics,
-            num_samples=config.num_samples,
-            max_tokens=config.max_tokens,
-            mask_prompt=config.mask_prompt,
-            max_seq_length=config.max_seq_length,
-            batch_size=config.batch_size,
-            seed=config.seed,
+            **shared,
         )
         found.append((name, test.plan(invocation, one, progress)))
     return found

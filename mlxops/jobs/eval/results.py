@@ -40,9 +40,10 @@ class MeasuredModel:
 class TestResults:
     """The scores of a model, beside those of its base where they were asked for. Paths are as they are stored.
 
-    `config` is all that decides the scores besides model and data.
+    `config` is all that decides the scores besides model and data, `kind` that of the evaluation in the registry.
     """
 
+    kind: str
     model: str
     data: str
     data_sha256: str
@@ -179,7 +180,7 @@ def _record(
         adapter_path=adapter_path,
         data=results.data,
         data_sha256=results.data_sha256,
-        kind=KIND,
+        kind=results.kind,
         config=results.config,
         scores=[
             registry.Score(metric=score.metric, value=score.value, standard_error=score.standard_error)

@@ -13,7 +13,8 @@ from mlxops.adapters import adapter_config
 from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import TestConfig
 from mlxops.errors import BadRequest
-from mlxops.jobs.eval import every_checkpoint, loading, questions, results, samples
+from mlxops.jobs.eval import every_checkpoint, lm_eval_tasks, loading, questions, results, samples
+from mlxops.jobs.eval.lm_eval_tasks import AskedTasks, LoadedTasks
 from mlxops.jobs.eval.loading import ChosenModel
 from mlxops.jobs.eval.questions import Question, Questions
 from mlxops.jobs.eval.results import MeasuredModel, TestResults
@@ -39,12 +40,9 @@ _USUAL_QUESTIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestPlan:
-    """A test that is checked: the model, the rows, and what a person should know before it begins."""
+class TestedRows:
+    """The rows of a test, as tokens and as questions, as far as each is measured."""
 
-    invocation: Invocation
-    config: TestConfig
-    chosen: ChosenModel
     file: Path
     records: tuple[data.Record, ...]
     tokenized: data.Tokenized | None
@@ -52,6 +50,16 @@ class TestPlan:
     plugins: tuple[Plugin, ...]
     mask_prompt: bool
     max_seq_length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestPlan:
+    """A test that is checked: the model, what it is tested on, and what a person should know before it begins."""
+
+    invocation: Invocation
+    config: TestConfig
+    chosen: ChosenModel
+    on: TestedRows | LoadedTasks
     template_config: Mapping[str, Any]
     notes: tuple[str, ...]
     checkpoints: tuple[ChosenModel, ...] = ()
@@ -63,7 +71,8 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
     Raises `BadRequest`, `NotFound` and `InvalidData` for what is not there or does not fit.
     """
     project = invocation.project
-    plugins = _plugins(config)
+    lm_eval_tasks.check_options(config)
+    plugins = () if config.tasks else _plugins(config)
     _check_output(config)
     _check_model(project, config)
     checkpoints, damaged = every_checkpoint.choose(invocation, config) if config.all_checkpoints else ((), ())
@@ -83,6 +92,35 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
             "--compare-base compares with an adapter, and none is given",
             hint="name one with `--run` or `--adapter-path`",
         )
+    template_config = chosen.adapter.template_config if chosen.adapter else {}
+    on: TestedRows | LoadedTasks
+    notes: list[str] = []
+    if config.tasks:
+        on = lm_eval_tasks.load(project, config)
+    else:
+        on, notes = _rows_of(project, config, chosen, template_config, plugins, progress)
+    with registry.open_registry(project.registry_path):
+        pass  # what cannot be recorded is known before the work
+    return TestPlan(
+        invocation=invocation,
+        config=config,
+        chosen=chosen,
+        on=on,
+        template_config=template_config,
+        checkpoints=checkpoints,
+        notes=(*damaged, *notes),
+    )
+
+
+def _rows_of(
+    project: Project,
+    config: TestConfig,
+    chosen: ChosenModel,
+    template_config: Mapping[str, Any],
+    plugins: Sequence[Plugin],
+    progress: Progress,
+) -> tuple[TestedRows, list[str]]:
+    """The rows of a test, checked against the model, and notes on them."""
     trained = _training_of(chosen)
     held_out = _read(project, config, trained)
     records = samples.draw(held_out.records, config.num_samples, config.seed)
@@ -91,7 +129,6 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
     settings = trained["config"] if trained else {}
     mask_prompt = config.mask_prompt if "mask_prompt" in given(config) else settings.get("mask_prompt", True)
     max_seq_length = config.max_seq_length or settings.get("max_seq_length", _USUAL_LENGTH)
-    template_config = chosen.adapter.template_config if chosen.adapter else {}
     tokenized = None
     if "perplexity" in config.metrics:
         tokenized = data.tokenize(
@@ -122,12 +159,7 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
             raise BadRequest(
                 "no row has a question and an answer to compare with", hint="`--metrics perplexity` takes any rows"
             )
-    with registry.open_registry(project.registry_path):
-        pass  # what cannot be recorded is known before the work
-    return TestPlan(
-        invocation=invocation,
-        config=config,
-        chosen=chosen,
+    rows = TestedRows(
         file=held_out.file,
         records=records,
         tokenized=tokenized,
@@ -135,15 +167,12 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
         plugins=tuple(plugins),
         mask_prompt=mask_prompt,
         max_seq_length=max_seq_length,
-        template_config=template_config,
-        checkpoints=checkpoints,
-        notes=(
-            *damaged,
-            *held_out.notes,
-            *_notes_on_rows(held_out, records, tokenized, max_seq_length),
-            *_notes_on_questions(asked, records, config),
-        ),
     )
+    return rows, [
+        *held_out.notes,
+        *_notes_on_rows(held_out, records, tokenized, max_seq_length),
+        *_notes_on_questions(asked, records, config),
+    ]
 
 
 def run(plan: TestPlan, progress: Progress, measured: list[TestResults]) -> None:
@@ -164,49 +193,76 @@ def run(plan: TestPlan, progress: Progress, measured: list[TestResults]) -> None
 def _measure(plan: TestPlan, progress: Progress) -> Iterator[tuple[ChosenModel, TestResults]]:
     """Load the model once and measure it; with `--compare-base` first without the adapter."""
     loaded = loading.load(plan.invocation, replace(plan.chosen, adapter=None))
-    if plan.tokenized is not None:
-        _check_scores(loaded, plan)
-    base = _measure_one(loaded, plan, "base model", progress) if plan.config.compare_base else None
+    if isinstance(plan.on, TestedRows) and plan.on.tokenized is not None:
+        _check_scores(loaded, plan.on.tokenized, plan.chosen.folder.name)
+    base = None
+    if plan.config.compare_base:
+        base = _measure_one(loaded, plan, "base model", progress)[0]
     for chosen in plan.checkpoints or (plan.chosen,):
         label = chosen.adapter.label if chosen.adapter else None
         if chosen.adapter is not None:
             loaded.slot.put_in(loading.spec_of(chosen.adapter.adapter))
         what = label if plan.checkpoints and label else "tuned model" if label else "model"
-        yield chosen, _results(plan, chosen, base, _measure_one(loaded, plan, what, progress, adapter=label))
+        yield chosen, _results(plan, chosen, base, *_measure_one(loaded, plan, what, progress, adapter=label))
 
 
-def _results(plan: TestPlan, chosen: ChosenModel, base: MeasuredModel | None, tuned: MeasuredModel) -> TestResults:
+def _results(
+    plan: TestPlan, chosen: ChosenModel, base: MeasuredModel | None, tuned: MeasuredModel, asked: AskedTasks | None
+) -> TestResults:
     from mlxops.evaluation.comparison import compare
 
-    config, project = plan.config, plan.invocation.project
-    return TestResults(
-        model=project.relative(chosen.folder),
-        data=project.relative(plan.file),
-        data_sha256=files.sha256(plan.file),
-        rows=len(plan.records),
-        config={
+    config, project, on = plan.config, plan.invocation.project, plan.on
+    of_base = {measure.metric: measure for measure in base.measures} if base else {}
+    settings: registry.JsonObject
+    if isinstance(on, TestedRows):
+        kind, name, digest, rows = results.KIND, project.relative(on.file), files.sha256(on.file), len(on.records)
+        settings = {
             "metrics": list(config.metrics),
             "num_samples": config.num_samples,
             "max_tokens": config.max_tokens,
             "seed": config.seed,
-            "mask_prompt": plan.mask_prompt,
-            "max_seq_length": plan.max_seq_length,
-            "chat_template_config": dict(plan.template_config),
-        },
+            "mask_prompt": on.mask_prompt,
+            "max_seq_length": on.max_seq_length,
+        }
+    else:
+        assert asked is not None
+        kind, name, digest, rows = lm_eval_tasks.KIND, ",".join(on.names), asked.data_sha256, asked.rows
+        settings = lm_eval_tasks.settings(on, config)
+    return TestResults(
+        kind=kind,
+        model=project.relative(chosen.folder),
+        data=name,
+        data_sha256=digest,
+        rows=rows,
+        config={**settings, "chat_template_config": dict(plan.template_config)},
         iteration=chosen.adapter.iteration if chosen.adapter else None,
         tuned=tuned,
         base=base,
         compared=tuple(
-            compare(before, now, seed=config.seed) for before, now in zip(base.measures, tuned.measures, strict=True)
-        )
-        if base
-        else (),
+            compare(of_base[now.metric], now, seed=config.seed) for now in tuned.measures if now.metric in of_base
+        ),
         notes=plan.notes,
     )
 
 
 def _measure_one(
     loaded: LoadedModel, plan: TestPlan, what: str, progress: Progress, adapter: str | None = None
+) -> tuple[MeasuredModel, AskedTasks | None]:
+    if isinstance(plan.on, TestedRows):
+        return _measure_rows(loaded, plan.on, plan.config, what, progress, adapter), None
+    asked = lm_eval_tasks.ask(
+        loaded,
+        plan.on,
+        plan.config,
+        adapter=adapter,
+        template_config=plan.template_config,
+        progress=lambda done, total: progress(f"requests, {what}", done, total),
+    )
+    return asked.measured, asked
+
+
+def _measure_rows(
+    loaded: LoadedModel, on: TestedRows, config: TestConfig, what: str, progress: Progress, adapter: str | None
 ) -> MeasuredModel:
     from mlxops.evaluation import answers, measures, perplexity, plugins
     from mlxops.training.improvement import ratio
@@ -214,27 +270,27 @@ def _measure_one(
     start = time.perf_counter()
     found: list[Measure] = []
     worst: Sequence[RowLoss] = ()
-    if plan.tokenized is not None:
+    if on.tokenized is not None:
         losses, byte_counts = samples.losses(
             loaded,
-            plan.tokenized.rows,
-            order=[record.origin for record in plan.records],
-            batch_size=plan.config.batch_size,
+            on.tokenized.rows,
+            order=[record.origin for record in on.records],
+            batch_size=config.batch_size,
             progress=lambda done, total: progress(f"perplexity, {what}", done, total),
         )
         found += perplexity.measures(losses, byte_counts)
         worst = perplexity.worst(losses)
     scored: Sequence[ScoredAnswer] = ()
-    if plan.questions:
+    if on.questions:
         scored = questions.answer(
             loaded,
-            plan.questions,
-            max_tokens=plan.config.max_tokens,
-            plugins=plan.plugins,
+            on.questions,
+            max_tokens=config.max_tokens,
+            plugins=on.plugins,
             progress=lambda done, total: progress(f"answer tokens, {what}", done, total),
         )
-        own = answers.BETTER if "generation_quality" in plan.config.metrics else {}
-        found += answers.measures(scored, {**own, **plugins.better_of(plan.plugins)})
+        own = answers.BETTER if "generation_quality" in config.metrics else {}
+        found += answers.measures(scored, {**own, **plugins.better_of(on.plugins)})
     return MeasuredModel(
         adapter=adapter,
         scores=tuple(measures.score(each, ratio) for each in found),
@@ -279,12 +335,10 @@ def _check_output(config: TestConfig) -> None:
         )
 
 
-def _check_scores(loaded: LoadedModel, plan: TestPlan) -> None:
+def _check_scores(loaded: LoadedModel, tokenized: data.Tokenized, name: str) -> None:
     from mlxops.models.loading import try_out
 
-    name = plan.chosen.folder.name
-    assert plan.tokenized is not None
-    fit.check_scores(plan.tokenized.rows, try_out(loaded.model, name), name)
+    fit.check_scores(tokenized.rows, try_out(loaded.model, name), name)
 
 
 def _training_of(chosen: ChosenModel) -> DescribedRun | None:

@@ -43,7 +43,7 @@ def results(results: TestResults, console: Console) -> None:
         before = {score.metric: score for score in base.scores}
         compared = {each.metric: each for each in results.compared}
         header = ("metric", "base", "tuned", "difference", "95 % interval", "better/worse/=")
-        lines = [_beside(before[score.metric], score, compared[score.metric]) for score in tuned.scores]
+        lines = [_beside(before.get(score.metric), score, compared.get(score.metric)) for score in tuned.scores]
         tables.print_table(header, lines, console)
     _unsure(results.compared, console)
     for each in results.compared:
@@ -149,15 +149,15 @@ def _alone(score: MeasuredScore) -> tuple[str, str, str]:
     return score.metric, words.number(score.value), words.number(score.standard_error)
 
 
-def _beside(base: MeasuredScore, tuned: MeasuredScore, compared: Compared) -> tuple[str, ...]:
-    interval = _interval(compared)
+def _beside(base: MeasuredScore | None, tuned: MeasuredScore, compared: Compared | None) -> tuple[str, ...]:
+    values = (tuned.metric, words.number(base.value if base else None), words.number(tuned.value))
+    if compared is None:  # a figure of all rows together
+        return *values, words.NOTHING, words.NOTHING, ""
     counts = f"{len(compared.improved)}/{len(compared.worsened)}/{len(compared.same)}"
     return (
-        tuned.metric,
-        words.number(base.value),
-        words.number(tuned.value),
+        *values,
         _signed(words.number(compared.difference)),
-        interval,
+        _interval(compared),
         counts if tuned.better else "",
     )
 
