@@ -13,13 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 import pytest
 from commands import own_cache
-from openai import OpenAI
 
 from mlxops.config import ServeConfig
 from mlxops.jobs.eval import serve as job
@@ -27,6 +25,9 @@ from mlxops.jobs.eval.serve import Serving
 from mlxops.projects import project
 from mlxops.projects.invocation import Invocation
 from mlxops.serving.server import Served
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 Ask = Callable[..., Any]
 
@@ -71,9 +72,16 @@ def _invocation(root: Path) -> Invocation:
     return Invocation(project=project.find(root), cache=own_cache(root.with_name("cache")))
 
 
+def connected(serving: Serving) -> OpenAI:
+    """The client, whose import takes a second that no other test needs."""
+    from openai import OpenAI
+
+    return OpenAI(base_url=serving.url, api_key="none", max_retries=0, timeout=60)
+
+
 @pytest.fixture(scope="module")
 def client(serving: Serving) -> Iterator[OpenAI]:
-    with OpenAI(base_url=serving.url, api_key="none", max_retries=0, timeout=60) as found:
+    with connected(serving) as found:
         yield found
 
 
@@ -99,11 +107,13 @@ def _chat(**fields: Any) -> dict[str, Any]:
 
 
 def test_the_models_are_the_base_and_the_runs_of_this_project(client: OpenAI, root: Path) -> None:
+    from openai import NotFoundError
+
     names = [model.id for model in client.models.list()]
 
     assert names == ["tiny", "tuned", "tuned:4", "tuned:8"]
     assert client.models.retrieve("tuned:4").owned_by == "mlxops"
-    with pytest.raises(openai.NotFoundError, match="no model of that name"):
+    with pytest.raises(NotFoundError, match="no model of that name"):
         client.models.retrieve("models/tiny")
 
 
@@ -116,7 +126,7 @@ def test_two_clients_at_once_get_what_query_prints_for_their_runs(
     printed = [mlxops(f"query --run {run} -p 'What is 3?' {settings} --seed {seed}")[1] for run, seed in asked]
 
     def talk(mine: list[tuple[str, int]]) -> list[str]:
-        with OpenAI(base_url=serving.url, api_key="none", max_retries=0) as client:
+        with connected(serving) as client:
             return [
                 _words(client, model, seed, stream=stream, temperature=1, top_p=0.9, max_tokens=24)
                 for model, seed in mine
@@ -378,7 +388,7 @@ def test_what_a_model_computes_when_it_is_made_is_there_for_its_answers(tiny_mod
     (folder / "config.json").write_text(json.dumps(config))
     plan = job.plan(_invocation(tmp_path), ServeConfig(model=str(folder), port=0))
 
-    with job.serve(plan, Listener()) as serving, OpenAI(base_url=serving.url, api_key="none", max_retries=0) as client:
+    with job.serve(plan, Listener()) as serving, connected(serving) as client:
         answer = client.completions.create(model="scaled", prompt="Once", max_tokens=2)
 
     assert answer.usage is not None

@@ -21,11 +21,6 @@ from commands import ROOT, run_python
 from mlxops import registry
 from mlxops.resources import folder
 
-with warnings.catch_warnings():
-    # of what Datasette 0.65 is made of, not of ours
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from datasette.app import Datasette
-
 SCRIPT = str(ROOT / "docs" / "datasette_yaml.py")
 FILE = folder("db") / "datasette.yaml"
 METADATA = yaml.safe_load(FILE.read_text(encoding="utf-8"))
@@ -48,6 +43,10 @@ class Pages:
     """Datasette over one database; `get` is what a browser would ask."""
 
     def __init__(self, path: Path) -> None:
+        with warnings.catch_warnings():
+            # of what Datasette 0.65 is made of, not of ours
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from datasette.app import Datasette  # half a second, which no other test needs
         # without threads of its own nothing is left open at the end of a test
         self._datasette = Datasette([str(path)], metadata=METADATA, settings={"num_sql_threads": 0})
         self._loop = asyncio.new_event_loop()
