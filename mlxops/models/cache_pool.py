@@ -33,5 +33,6 @@ class CachePool:
 
     def give_back(self, cache: PromptCache) -> None:
         """Keep a cache for later; the one that was not used for the longest time is dropped for it."""
-        self._kept.append(cache)
+        if cache.tokens:
+            self._kept.append(cache)
         del self._kept[: max(0, len(self._kept) - self._most)]

@@ -58,6 +58,9 @@ class Request:
     messages: Sequence[JsonObject]
     prompt: str | Sequence[int]
     tools: Sequence[JsonObject]
+    template_config: JsonObject
+    """What the chat template is told besides."""
+
     max_tokens: int
     temperature: float
     top_p: float
@@ -90,6 +93,7 @@ def read(body: bytes, kind: Kind, defaults: Defaults) -> Request:
         messages=read_messages(fields.take("messages")) if kind == "chat" else (),
         prompt="" if kind == "chat" else _prompt(fields.take("prompt")),
         tools=_tools(fields.take("tools"), fields.take("tool_choice")) if kind == "chat" else (),
+        template_config=_template_config(fields.take("chat_template_kwargs")) if kind == "chat" else {},
         max_tokens=fields.whole("max_completion_tokens", max_tokens, 1, 1 << 31) if kind == "chat" else max_tokens,
         temperature=fields.number("temperature", defaults.temperature, 0, 100),
         top_p=fields.number("top_p", defaults.top_p, 0, 1),
@@ -199,6 +203,14 @@ def _tools(tools: Any, choice: Any) -> Sequence[JsonObject]:
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise _wrong(f"tools[{number}]", "takes a function with a name")
     return () if choice == "none" else tools
+
+
+def _template_config(value: Any) -> JsonObject:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(each, (bool, int, float, str)) for each in value.values()):
+        raise _wrong("chat_template_kwargs", "takes an object of texts, numbers, true and false")
+    return value
 
 
 def _bias(value: Any) -> Mapping[int, float]:

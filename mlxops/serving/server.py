@@ -15,10 +15,21 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from mlxops.errors import MlxopsError
 from mlxops.serving import requests
 from mlxops.serving.access import Access
 from mlxops.serving.requests import MOST_BYTES, Defaults
-from mlxops.serving.shapes import ApiError, Delta, Finished, JsonObject, Kind, Reply, ServedModel, Started
+from mlxops.serving.shapes import (
+    ApiError,
+    Delta,
+    Finished,
+    JsonObject,
+    Kind,
+    Reply,
+    ServedModel,
+    Started,
+    internal_error,
+)
 from mlxops.serving.tickets import Ticket, Tickets
 
 _PATHS: dict[str, Kind] = {"/v1/chat/completions": "chat", "/v1/completions": "text"}
@@ -98,8 +109,6 @@ class ApiServer(socketserver.TCPServer):
             self.finish_request(request, client_address)
         except OSError:
             pass  # the client is gone
-        except Exception as error:  # the server outlives whatever one connection brings
-            self.service.listener.failed(error)
         finally:
             with self._lock:
                 del self._open[request]
@@ -151,6 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
             served = Served(path=path, status=499, seconds=time.monotonic() - started, reason="the client left")
+        except MlxopsError as error:
+            served = self._refuse(path, ApiError(503, error.message, code="unavailable"))
+        except Exception as error:  # a bug costs one answer, and is kept
+            self.server.service.listener.failed(error)
+            self.close_connection = True
+            served = self._refuse(path, internal_error())
         self.server.service.listener.served(served)
 
     def _get(self, path: str) -> Served:

@@ -37,6 +37,11 @@ class ApiError(Exception):
         return {"error": error}
 
 
+def internal_error() -> ApiError:
+    """What a client is told of something that nobody foresaw."""
+    return ApiError(500, "this is a bug in mlxops; the server's log says more", code="internal_error")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
     """A name that a request may give, and when that model was made, in seconds since 1970."""

@@ -140,6 +140,17 @@ def test_a_stop_counts_the_tokens_that_were_made_for_it(loaded: LoadedModel) -> 
     assert 0 < events[-1].tokens <= len(encode(loaded.tokenizer, "one, two"))
 
 
+def test_the_template_is_told_what_a_request_says(loaded: LoadedModel) -> None:
+    template = loaded.tokenizer.chat_template
+    loaded.tokenizer.chat_template = "{{ raise_exception('told ' ~ mood) }}"
+    try:
+        (error,), _ = answers(loaded, "never said", chat_template_kwargs={"mood": "calm"})
+    finally:
+        loaded.tokenizer.chat_template = template
+
+    assert (error.status, error.message) == (400, "the model's chat template refuses the conversation: told calm")
+
+
 def test_a_bug_costs_one_answer_and_is_kept(loaded: LoadedModel) -> None:
     (event,), bugs = answers(loaded, "never said", models=Broken())
 

@@ -263,6 +263,7 @@ def test_json_by_a_schema_is_valid(ask: Ask) -> None:
         ({"stream": 1}, "stream", 400),
         ({"stream_options": {"include_usage": True}}, "stream_options", 400),
         ({"n": 2}, "n", 400),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "chat_template_kwargs", 400),
         ({"logprobs": 1}, "logprobs", 400),
         ({"top_logprobs": 3}, "top_logprobs", 400),
         ({"logit_bias": {"999999": 5}}, "logit_bias", 400),

@@ -5,6 +5,7 @@ What makes text is what `query` calls, so that a request with a seed gets the bi
 
 from __future__ import annotations
 
+import inspect
 import json
 import secrets
 import time
@@ -19,7 +20,7 @@ from mlxops.jobs.eval import loading, speaking
 from mlxops.jobs.eval.loading import ChosenAdapter
 from mlxops.jobs.eval.served_models import ServedModels
 from mlxops.serving.requests import Request
-from mlxops.serving.shapes import ApiError, Delta, Finished, FinishReason, Started, ToolCall
+from mlxops.serving.shapes import ApiError, Delta, Finished, FinishReason, Started, ToolCall, internal_error
 from mlxops.serving.tickets import Ticket, Tickets
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Answerer:
                 ticket.put(ApiError(400, error.message, code="invalid_request"))
             except Exception as error:  # a bug costs one answer, and is kept
                 failed(error)
-                ticket.put(ApiError(500, "this is a bug in mlxops; its log says more", code="internal_error"))
+                ticket.put(internal_error())
             mx.clear_cache()
             tickets.seconds_each += 0.3 * (time.monotonic() - started - tickets.seconds_each)
 
@@ -131,7 +132,12 @@ class Answerer:
             if request.tools and self._calls is None:
                 message = "this model has no form for calls of tools that is known here"
                 raise ApiError(400, message, code="unsupported_parameter", param="tools")
-            config = adapter.template_config if adapter else {}
+            # what transformers does with a template is no word for it, and another template no request's business
+            arguments = inspect.signature(loaded.tokenizer.apply_chat_template).parameters
+            if taken := sorted(arguments.keys() & request.template_config.keys()):
+                message = f"'chat_template_kwargs' may not have {taken[0]!r}"
+                raise ApiError(400, message, code="invalid_value", param="chat_template_kwargs")
+            config = {**(adapter.template_config if adapter else {}), **request.template_config}
             return speaking.prompt_of(loaded, request.messages, request.max_tokens, config, tools=request.tools)
         if isinstance(request.prompt, str):
             text, tokens = request.prompt, list(loaded.tokenizer.encode(request.prompt))

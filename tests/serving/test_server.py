@@ -1,0 +1,101 @@
+"""HTTP around what answers: bugs and a registry that cannot be read cost one answer each."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from mlxops.errors import Refused
+from mlxops.serving.access import Access
+from mlxops.serving.requests import Defaults
+from mlxops.serving.server import ApiServer, Served, Service
+from mlxops.serving.shapes import ServedModel
+from mlxops.serving.tickets import Tickets
+
+Models = Callable[[], Sequence[ServedModel]]
+
+
+class Listener:
+    """What the server told."""
+
+    def __init__(self) -> None:
+        self.all: list[Served] = []
+        self.bugs: list[str] = []
+
+    def served(self, served: Served) -> None:
+        self.all.append(served)
+
+    def failed(self, error: BaseException) -> None:
+        self.bugs.append(str(error))
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Models], tuple[ApiServer, Listener]]]:
+    """A server that lists what a function returns."""
+    started: list[ApiServer] = []
+
+    def start(models: Models) -> tuple[ApiServer, Listener]:
+        listener = Listener()
+        service = Service(
+            models=models,
+            tickets=Tickets(1),
+            defaults=Defaults(max_tokens=5, temperature=0, top_p=1, top_k=0, min_p=0, repetition_penalty=1),
+            access=Access(host="127.0.0.1"),
+            listener=listener,
+        )
+        server = ApiServer("127.0.0.1", 0, service, 1)
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        started.append(server)
+        return server, listener
+
+    yield start
+    for server in started:
+        server.close()
+
+
+def asked(server: ApiServer) -> tuple[int, str]:
+    """The status and the code of the error that a list of models ends with."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    try:
+        connection.request("GET", "/v1/models")
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())["error"]["code"]
+    finally:
+        connection.close()
+
+
+def test_a_bug_is_told_to_the_listener_and_the_client_gets_an_error(serve) -> None:
+    def broken() -> Sequence[ServedModel]:
+        raise ZeroDivisionError("a bug")
+
+    server, listener = serve(broken)
+
+    assert [asked(server), asked(server)] == [(500, "internal_error")] * 2
+    assert listener.bugs == ["a bug"] * 2
+
+
+def test_a_registry_that_cannot_be_read_is_said(serve) -> None:
+    def newer() -> Sequence[ServedModel]:
+        raise Refused("runs.db was written by a newer mlxops")
+
+    server, listener = serve(newer)
+
+    assert asked(server) == (503, "unavailable")
+    assert (listener.bugs, listener.all[0].reason) == ([], "runs.db was written by a newer mlxops")
+
+
+def test_a_server_ends_with_connections_at_rest(serve) -> None:
+    server, _ = serve(list)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("GET", "/health")
+    connection.getresponse().read()
+
+    server.close()
+
+    assert connection.sock.recv(1) == b""
+    connection.close()
+    assert [each.name for each in threading.enumerate() if each.name == "connection"] == []
