@@ -26,7 +26,7 @@ REUSED = {"config", "list", "debug", "p"}  # the core names of Invoke that a tas
 ROOT_NAMES = {
     *("init", "install-deps", "download-model", "lora", "chat", "finetune", "query", "test", "list-templates"),
     *("create-training-data", "status", "models", "train-monitor", "benchmark", "update", "checkpoints"),
-    *("debug-checkpoints", "monitor", "runs", "sql", "quickstart", "doctor", "help"),
+    *("debug-checkpoints", "monitor", "runs", "sql", "quickstart", "doctor", "clean", "help"),
 }
 TASKS = {name: namespace[name] for name in namespace.task_names}
 

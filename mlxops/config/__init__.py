@@ -27,6 +27,7 @@ from mlxops.config.model import (
     VerifyConfig,
 )
 from mlxops.config.project import (
+    CleanConfig,
     DoctorConfig,
     InitConfig,
     InstallDepsConfig,
@@ -55,6 +56,7 @@ __all__ = [
     "ChatConfig",
     "CheckDataConfig",
     "CheckpointsConfig",
+    "CleanConfig",
     "CompareConfig",
     "CompareModelsConfig",
     "ConvertConfig",

@@ -74,6 +74,21 @@ class DoctorConfig:
 
 
 @settings
+class CleanConfig:
+    """Settings of the removal of what only costs room."""
+
+    EXAMPLES: ClassVar = ("clean", "clean --what hub,samples")
+
+    what: list[str] = option(
+        [],
+        "kinds to remove: prefix, set-aside, half-written, temporary, crashes, downloads, compiled, lists, samples, "
+        "hub; all but the last two unless given",
+    )
+    yes: bool = option(False, "do not ask")
+    json: bool = option(False, "what is there, or was removed, as JSON")
+
+
+@settings
 class UpdateConfig:
     """Settings of an update."""
 

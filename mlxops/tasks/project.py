@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke import Context
 
 from mlxops.config import (
+    CleanConfig,
     DoctorConfig,
     InitConfig,
     InstallDepsConfig,
@@ -195,9 +196,33 @@ def list_templates(c: Context, config: ListTemplatesConfig) -> None:
             out.print()
 
 
+@task
+def clean(c: Context, config: CleanConfig) -> None:
+    """Show what only costs room, and remove it: caches, crash files.
+
+    It asks. What is removed is made or fetched again when it is needed; runs, models and data stay.
+    """
+    from mlxops.jobs.project import clean as job
+    from mlxops.ui.project import clean as drawing
+    from mlxops.ui.terminal import confirm, console, tables
+
+    out, screen = console.make(), console.make(stderr=True)
+    there = job.find(house.invocation(c), config)
+    if not config.json:
+        drawing.found(there, out)
+    is_wanted = config.yes or (
+        not config.json and drawing.can_go(there, screen) and confirm.ask("remove this?", screen)
+    )
+    if not is_wanted:
+        return tables.json_out(there, out) if config.json else None
+    done = job.remove(there)
+    return tables.json_out(done, out) if config.json else drawing.removed(done, out)
+
+
 COLLECTION = "project"
-TASKS = (init, install_deps, status, doctor, update, list_templates, quickstart)
+TASKS = (init, install_deps, status, doctor, update, list_templates, quickstart, clean)
 SHORT_NAMES = {
+    "clean": clean,
     "init": init,
     "install-deps": install_deps,
     "status": status,

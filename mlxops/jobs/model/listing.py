@@ -13,6 +13,7 @@ from mlxops import files
 from mlxops.config import ModelsConfig
 from mlxops.errors import MlxopsError
 from mlxops.jobs.model import needs
+from mlxops.jobs.model.hub_cache import hub_cache
 from mlxops.jobs.model.hub_list import HubList, hub_list
 from mlxops.jobs.model.record import recorded
 from mlxops.models import folders
@@ -208,10 +209,7 @@ def _entry(where: str, name: str, folder: Path) -> ModelEntry:
 
 def _in_hub_cache() -> list[tuple[str, Path]]:
     """Id and folder of each model that the hub's client keeps on this machine, at the revision main."""
-    home = os.environ.get("HF_HOME") or os.path.join(  # noqa: PTH118 - as the client has it
-        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
-    )
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    cache = hub_cache()
     found = []
     for folder in sorted(cache.glob("models--*")) if cache.is_dir() else []:
         try:
