@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -199,7 +198,7 @@ def test_the_command_of_a_branch_makes_its_twin(tmp_path: Path, tiny_model: Path
 
 
 @pytest.mark.slow
-def test_the_command_works_when_typed_and_trains_the_same(tmp_path: Path, tiny_model: Path) -> None:
+def test_the_command_works_when_typed_and_trains_the_same(tmp_path: Path, tiny_model: Path, programs: Path) -> None:
     project = training_runs.make_project(tmp_path / "prö j'x", tiny_model)
     (project / "tasks.py").write_text("from mlxops.tasks import namespace\n")
     (project / "recipe.yaml").write_text("optimizer_config: {adamw: {weight_decay: 0.2}}\nwarmup_init: 1e-6\n")
@@ -209,12 +208,12 @@ def test_the_command_works_when_typed_and_trains_the_same(tmp_path: Path, tiny_m
     root = project.resolve()
     there = Invocation(project=Project.at(root), command="inv run.show run")
     typed = show.run(there, "run", LoraConfig()).command
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
 
     repeated = subprocess.run(
         ["bash", "-c", typed],
         cwd=project / "data",
-        env={**os.environ, "PATH": programs},
+        env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
     )
