@@ -102,7 +102,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("found", BROKEN.values(), ids=BROKEN)
-def test_a_broken_environment_of_ours_is_made_anew(found: Found) -> None:
+def test_a_broken_environment_of_ours_is_made_anew(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")  # uv installs without the environment's own pip
+
     assert action(found) == "remake"
 
 

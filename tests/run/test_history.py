@@ -46,7 +46,7 @@ def test_the_runs_are_listed_newest_first(mlxops: Typed, runs: Invocation) -> No
     code, out, err = mlxops("runs")
 
     assert (code, err) == (0, "")
-    assert [line.split()[:2] for line in out.splitlines()[2:]] == [["otter", "running"], ["heron", "completed"]]
+    assert [line.split()[1:3] for line in out.splitlines()[2:]] == [["otter", "running"], ["heron", "completed"]]
 
 
 @pytest.mark.parametrize(
