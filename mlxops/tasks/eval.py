@@ -136,7 +136,7 @@ def serve(c: Context, config: ServeConfig) -> None:
     drawing.notes(plan.notes, screen)
     with job.serve(plan, drawing.Log(screen, house.keep_bug)) as serving:
         drawing.ready(serving, out, screen, as_json=config.json)
-        job.wait(serving)
+        job.answer(serving)
 
 
 COLLECTION = "eval"

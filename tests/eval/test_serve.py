@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import queue
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from commands import own_cache
 
 from mlxops.config import ServeConfig
 from mlxops.jobs.eval import serve as job
-from mlxops.jobs.eval.serve import Serving
+from mlxops.jobs.eval.serve import ServePlan, Serving
 from mlxops.projects import project
 from mlxops.projects.invocation import Invocation
 from mlxops.serving.server import Served
@@ -63,9 +65,29 @@ def root(_tuned_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def serving(root: Path) -> Iterator[Serving]:
     """A server for the tiny model, shared by the tests of this file."""
     plan = job.plan(_invocation(root), ServeConfig(model="tiny", port=0, queue=8, max_tokens=6))
-    with job.serve(plan, LISTENER) as found:
+    with running(plan, LISTENER) as found:
         yield found
     assert LISTENER.bugs == []
+
+
+@contextmanager
+def running(plan: ServePlan, listener: Listener) -> Iterator[Serving]:
+    """A server in a thread of its own."""
+    ready: queue.SimpleQueue[Serving] = queue.SimpleQueue()
+
+    def work() -> None:
+        with job.serve(plan, listener) as found:
+            ready.put(found)
+            found.answer()
+
+    thread = threading.Thread(target=work, name="model")
+    thread.start()
+    serving = ready.get(timeout=120)
+    try:
+        yield serving
+    finally:
+        serving.stop()
+        thread.join()
 
 
 def _invocation(root: Path) -> Invocation:
@@ -380,22 +402,6 @@ def _held() -> tuple[int, int]:
     return mx.get_active_memory(), sum(thread.name == "connection" for thread in threading.enumerate())
 
 
-def test_what_a_model_computes_when_it_is_made_is_there_for_its_answers(tiny_model: Path, tmp_path: Path) -> None:
-    """MLX computes nothing in one thread that was begun in another; scaled positions are begun with the model."""
-    folder = shutil.copytree(tiny_model, tmp_path / "scaled")
-    config = json.loads((folder / "config.json").read_text())
-    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    config["rope_scaling"] = {**scaling, "original_max_position_embeddings": 512}
-    (folder / "config.json").write_text(json.dumps(config))
-    plan = job.plan(_invocation(tmp_path), ServeConfig(model=str(folder), port=0))
-
-    with job.serve(plan, Listener()) as serving, connected(serving) as client:
-        answer = client.completions.create(model="scaled", prompt="Once", max_tokens=2)
-
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens == 2
-
-
 @pytest.fixture
 def other(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server in a process of its own, in the same project: `process, first_line = other("tuned --port 0 --json")`."""
@@ -434,18 +440,32 @@ def test_sigterm_tells_who_waits_and_ends_it_with_143(other: Any) -> None:
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"
 
 
-def test_ctrl_c_ends_it_with_130_and_every_request_was_told(other: Any) -> None:
-    process, first_line = other("tiny --port 0")
-    url = first_line.removeprefix("serving tiny at ").rstrip()
+@pytest.fixture
+def scaled(root: Path) -> str:
+    """The name of a model whose positions are scaled, as those of Llama 3.2: some are begun when it is made.
+
+    MLX computes nothing in one thread that was begun in another.
+    """
+    folder = shutil.copytree(root / "models" / "tiny", root / "models" / "scaled")
+    config = json.loads((folder / "config.json").read_text())
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config["rope_scaling"] = {**scaling, "original_max_position_embeddings": 512}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder.name
+
+
+def test_ctrl_c_ends_it_with_130_and_every_request_was_told(other: Any, scaled: str) -> None:
+    process, first_line = other(f"{scaled} --port 0")
+    url = first_line.removeprefix("serving scaled at ").rstrip()
     with httpx.Client(timeout=60, verify=False, trust_env=False) as http:
-        answer = http.post(f"{url}/chat/completions", json=_chat(max_tokens=2))
+        answer = http.post(f"{url}/chat/completions", json=_chat(max_tokens=2, model=scaled))
     process.send_signal(signal.SIGINT)
 
     _, err = process.communicate()
     lines = err.splitlines()
     assert (process.returncode, answer.status_code) == (130, 200)
-    assert lines[:2] == ["models: tiny, tuned, tuned:4, tuned:8", "Ctrl-C ends it"]
-    assert lines[2].startswith("200 /v1/chat/completions, tiny, ")
+    assert lines[:2] == ["models: scaled", "Ctrl-C ends it"]
+    assert lines[2].startswith("200 /v1/chat/completions, scaled, ")
     assert lines[3:] == ["stopped; 1 request answered"]
 
 

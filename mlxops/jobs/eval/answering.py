@@ -1,4 +1,4 @@
-"""One thread with the model: it takes a request after the other and answers it, with the adapter that it names.
+"""The thread with the model: it takes a request after the other and answers it, with the adapter that it names.
 
 What makes text is what `query` calls, so that a request with a seed gets the bits that `query --seed` prints.
 """

@@ -6,8 +6,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -49,8 +48,20 @@ class Serving:
     model: str
     models: tuple[str, ...]
     needs_key: bool
-    server: ApiServer
+    tickets: Tickets
     answerer: Answerer
+    failed: Callable[[BaseException], None]
+
+    def answer(self) -> None:
+        """Answer requests until `stop` is called, from another thread.
+
+        Only the thread that loaded the model can: MLX computes nothing in one thread that was begun in another.
+        """
+        self.answerer.run(self.tickets, self.failed)
+
+    def stop(self) -> None:
+        """Take no more requests; who waits is told so."""
+        self.tickets.close()
 
     def to_json(self) -> registry.JsonObject:
         """The facts that a script reads."""
@@ -85,7 +96,7 @@ def plan(invocation: Invocation, config: ServeConfig) -> ServePlan:
 
 @contextmanager
 def serve(plan: ServePlan, listener: Listener) -> Iterator[Serving]:
-    """Load the model and answer requests until the block ends.
+    """Load the model and take requests until the block ends; `answer` has them answered.
 
     Raises `Busy` for a port that is taken and `BadRequest` for an address that is not this machine's, before anything
     is loaded.
@@ -108,16 +119,12 @@ def serve(plan: ServePlan, listener: Listener) -> Iterator[Serving]:
         listener=listener,
     )
     server = _listen(config, service)
-    # MLX computes nothing in one thread that was begun in another: the model is made where it is used
-    worker = ThreadPoolExecutor(1, thread_name_prefix="model")
     try:
-        answerer = worker.submit(_load, plan, models).result()
+        loaded = loading.load(invocation, plan.chosen, draft_model=config.draft_model)
+        answerer = Answerer(loaded, models, caches=config.prompt_cache_size)
     except BaseException:
         server.server_close()
-        worker.shutdown()
         raise
-    # without a model nobody is left waiting
-    worker.submit(answerer.run, tickets, listener.failed).add_done_callback(lambda _: tickets.close())
     front = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="server", daemon=True)
     front.start()
     try:
@@ -129,26 +136,23 @@ def serve(plan: ServePlan, listener: Listener) -> Iterator[Serving]:
             model=plan.default or models.base,
             models=tuple(entry.id for entry in models.entries()),
             needs_key=config.api_key is not None,
-            server=server,
+            tickets=tickets,
             answerer=answerer,
+            failed=listener.failed,
         )
     finally:
         tickets.close()
         server.close()
-        worker.shutdown()
         front.join()
 
 
-def _load(plan: ServePlan, models: ServedModels) -> Answerer:
-    loaded = loading.load(plan.invocation, plan.chosen, draft_model=plan.config.draft_model)
-    return Answerer(loaded, models, caches=plan.config.prompt_cache_size)
+def answer(serving: Serving) -> None:
+    """Answer requests until Ctrl-C or SIGTERM, and raise `Interrupted` then. A second one leaves at once.
 
-
-def wait(serving: Serving) -> None:
-    """Wait for Ctrl-C or SIGTERM, and raise `Interrupted` then. A second one leaves at once."""
-    stopped = threading.Event()
-    with listen(on_first=lambda _: stopped.set()) as request:
-        stopped.wait()
+    This thread does it: one of its own could still be taking MLX down when the program ends, which aborts it.
+    """
+    with listen(on_first=lambda _: serving.stop()) as request:
+        serving.answer()
     number = request.signal_number or signal.SIGINT
     raise Interrupted(number, f"stopped; {words.plural(serving.answerer.answered, 'request')} answered")
 
