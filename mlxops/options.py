@@ -118,14 +118,8 @@ def _is_frozen(self: Any, name: str, *_: Any) -> None:
     raise FrozenInstanceError(f"{name!r} is a setting, and settings do not change")
 
 
-_METHODS = {
-    "__init__": _init,
-    "__repr__": _repr,
-    "__eq__": _equals,
-    "__hash__": None,
-    "__setattr__": _is_frozen,
-    "__delattr__": _is_frozen,
-}
+_METHODS: dict[str, Any] = {"__init__": _init, "__repr__": _repr, "__eq__": _equals, "__hash__": None}
+_METHODS |= {"__setattr__": _is_frozen, "__delattr__": _is_frozen}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,8 +311,8 @@ def _read_annotation(annotation: Any) -> tuple[type, type, bool, tuple[str, ...]
     return get_origin(annotation) or annotation, item, may_be_none, ()
 
 
-def resolve(config_class: type[C], layers: Iterable[tuple[str, Mapping[str, Any]]]) -> C:
-    """The dataclass from layers of values, each `(where, values)`, the strongest last.
+def resolve(config_class: type[C], layers: Sequence[tuple[str, Mapping[str, Any]]], *, usual: int = 0) -> C:
+    """The dataclass from layers of values, each `(where, values)`, the strongest last; `usual` of them not `asked`.
 
     `where` is put before the option's name in an error: `""` for the command line (the flag is named), else a file.
     Raises `BadRequest` for an unknown name, a wrong type or a value out of range.
@@ -343,10 +337,11 @@ def resolve(config_class: type[C], layers: Iterable[tuple[str, Mapping[str, Any]
                 values.pop(each.name, None)
     settled = config_class(**values)
     object.__setattr__(settled, _GIVEN, frozenset(values))  # no field: it is none of the settings
+    object.__setattr__(settled, _ASKED, frozenset(name for _, layer in layers[usual:] for name in layer))
     return settled
 
 
-_GIVEN = "_given"
+_GIVEN, _ASKED = "_given", "_asked"
 
 
 def given(config: Any) -> frozenset[str]:
@@ -358,10 +353,16 @@ def given(config: Any) -> frozenset[str]:
     return frozenset(each.name for each in options_of(read_from) if getattr(config, each.name) != each.default)
 
 
+def asked(config: Any) -> frozenset[str]:
+    """Those of them that were given for this command, on the command line or in its recipe."""
+    return getattr(config, _ASKED, given(config))
+
+
 def changed(config: Any, **values: Any) -> Any:
     """Settings with other values, which count as given by a person, as those do that were given before."""
     new = replace(config, **values)
     object.__setattr__(new, _GIVEN, given(config) | values.keys())
+    object.__setattr__(new, _ASKED, asked(config) | values.keys())
     return new
 
 

@@ -13,6 +13,7 @@ PACKAGES = ("registry", "jobs", "ui")
 ALIAS = "JsonObject"
 EDGES = {
     "_with_decay": "arguments of an optimizer",
+    "paths_here": "settings of a run as the registry has them",
     "renamed_config": "settings of a run as the registry has them",
     "as_json": "what --json and --output write",
     "all_to_json": "the same",

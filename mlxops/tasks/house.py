@@ -156,7 +156,7 @@ def settle(c: Context, config_class: type, given: Values) -> Any:
         path = given.get("config") or below.get("config")
         if path:
             recipe = [_read_recipe(_find_recipe(path, cwd, root), config_class, root, below=below, above=given)]
-    return resolve(config_class, [*weaker, *recipe, ("", given)])
+    return resolve(config_class, [*weaker, *recipe, ("", given)], usual=len(weaker))
 
 
 def _layers_of_the_project(c: Context, config_class: type, root: Path) -> list[tuple[str, Values]]:

@@ -34,9 +34,10 @@ def lora(c: Context, config: LoraConfig) -> None:
     from mlxops.ui.terminal import console
     from mlxops.ui.train import outcome
 
-    asked = job.translate(config)
+    invocation = house.invocation(c)
+    asked = job.settings_of(invocation.project, config)
     outcome.translated(asked.notes, console.make(stderr=True))
-    train(house.invocation(c), asked.config)
+    train(invocation, asked.config)
 
 
 @task

@@ -14,10 +14,16 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import training_runs
+from known_runs import new_run
 from shared_folders import Shared
 from training_runs import STEP, attempts, copy_project, lora, result, straight_project
 
 from mlxops import registry
+from mlxops.config import LoraConfig
+from mlxops.errors import NotFound
+from mlxops.jobs.train import branch
+from mlxops.options import options_of, resolve
+from mlxops.projects.project import Project
 from mlxops.training.decide import Candidate, Request, decide
 from mlxops.training.origin import Origin, origin_of, without_origin
 
@@ -367,3 +373,52 @@ def test_run_show_draws_the_family(straight: Path, mlxops: Any, monkeypatch: pyt
 
     assert "child  from 8, completed at 13/13" in out
     assert [row["run"] for row in json.loads(told)["lineage"]] == ["run", "child"]
+
+
+# what a child takes from its parent ---------------------------------------------------------------------------------
+
+
+def inherited(text: str, usual: dict[str, Any] | None = None, **parent: Any) -> LoraConfig:
+    """The settings of a command that branches from a run with this configuration, in the current folder."""
+    with registry.open_registry(Path("runs.db")) as db:
+        new_run(db, "heron", config=parent)
+    options = {option.name: option for option in options_of(LoraConfig)}
+    words = {name: options[name].parse(value) for name, value in (each.split("=") for each in text.split())}
+    config = resolve(LoraConfig, [("invoke.yaml", usual or {}), ("", {"branch": True, **words})], usual=1)
+    return branch.inherit(Project.at(Path.cwd()), config)
+
+
+def test_a_branch_takes_what_is_not_given_from_the_run_that_it_leaves() -> None:
+    parent = {"learning_rate": 3e-4, "lora_rank": 4, "save_every": 7, "iters": 70, "name": "heron", "note": "n"}
+
+    found = inherited("branch_from=heron:20 lora_dropout=0.1", {"learning_rate": 1e-4, "seed": 3}, **parent)
+
+    assert (found.model, found.data) == ("models/tiny", "data")
+    assert (found.learning_rate, found.lora_rank, found.save_every, found.iters) == (3e-4, 4, 7, 70)
+    assert (found.lora_dropout, found.seed, found.name, found.note) == (0.1, 0, None, None)
+
+
+def test_iterations_that_are_given_replace_the_epochs_of_the_run_that_is_left() -> None:
+    found = inherited("branch_from=heron iters=30", epochs=3)
+
+    assert (found.iters, found.epochs) == (30, None)
+
+
+def test_a_branch_from_no_named_run_takes_nothing_and_an_unknown_run_is_not_found() -> None:
+    assert inherited("learning_rate=1e-6", lora_rank=4).lora_rank == 8
+    with pytest.raises(NotFound, match="no run 'herom'"):
+        branch.inherit(Project.at(Path.cwd()), LoraConfig(branch=True, branch_from="herom:20"))
+
+
+@slow
+def test_a_branch_with_nothing_but_a_rate_begins_in_the_run_it_leaves_and_resumes(project: Path) -> None:
+    typed = ("--branch", "--from", "run:8", "--learning-rate", "0.001", "--name", "child")
+    first = lora(project, *typed, "--iters", "10")
+    again = lora(project, *typed, "--iters", "10")
+
+    assert (first.code, again.code) == (0, 0), first.said + again.said
+    child = rows_of(project)["child"]
+    parent = rows_of(project)["run"]
+    decided = dict(child["config"]["deciding"], learning_rate=parent["config"]["deciding"]["learning_rate"])
+    assert without_origin(decided) == without_origin(parent["config"]["deciding"])
+    assert "already at iteration 10" in again.said

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from mlxops import files, layout, registry
+from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest, Failed, NotFound, SettingsDiffer
+from mlxops.jobs.train import resume
 from mlxops.jobs.train.prepare import Prepared
 from mlxops.jobs.train.resumable import ResumableRun
+from mlxops.options import asked, changed
 from mlxops.projects.project import Project
 from mlxops.registry import CheckpointRow, naming
 from mlxops.registry.imported import ImportSource
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint
 from mlxops.training.decide import differences
+from mlxops.training.fingerprint import complete
 from mlxops.training.origin import SHAPE, Origin, origin_of, without_origin
 
 
@@ -31,6 +35,36 @@ class _Point:
     def iteration(self) -> int | None:
         """The iteration that was named."""
         return self.place if isinstance(self.place, int) else None
+
+
+def inherit(project: Project, config: LoraConfig) -> LoraConfig:
+    """The settings of a command that branches from a run: those of that run where the command gives none.
+
+    Settings of the project are none of the command's. Raises `NotFound` where there is no such run.
+    """
+    if not config.branch or config.branch_from is None or not project.registry_path.is_file():
+        return config
+    with registry.open_read_only(project.registry_path) as db:
+        rows = registry.candidate_runs(db)
+        text, _ = naming.split_place(config.branch_from, [row["name"] for row in rows])
+        try:
+            run = registry.find_run(db, text)
+        except BadRequest:
+            # the text may have meant one run alone when a child of it was made, which has a part of it in its name
+            origins = [origin for row in rows if (origin := origin_of(row["config"])) and origin.run]
+            parent = next((origin.run for origin in origins if origin.asked == config.branch_from), None)
+            if parent is None:
+                raise
+            run = registry.find_run(db, parent)
+    if run["imported_from"] is not None:
+        return config  # it is refused where all is checked
+    given = asked(config)
+    stored = resume.paths_here(project, run, complete(run["config"]))
+    values = {name: stored[name] for name in resume.INHERITED if name in stored and name not in given}
+    if "iters" in given:
+        values["epochs"] = None
+    inherited: LoraConfig = changed(config, **values)
+    return inherited
 
 
 def settle(

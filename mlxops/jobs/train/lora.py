@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlxops.config import LoraConfig
 from mlxops.config.mlx_lm_options import WITHOUT_EFFECT, cache_limit
 from mlxops.errors import BadRequest
+from mlxops.jobs.train import branch
 from mlxops.options import changed
+from mlxops.projects.project import Project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +19,12 @@ class Translated:
 
     config: LoraConfig
     notes: tuple[str, ...]
+
+
+def settings_of(project: Project, config: LoraConfig) -> Translated:
+    """The settings that are meant: translated, and for a branch those of the run that it leaves where it gives none."""
+    translated = translate(config)
+    return replace(translated, config=branch.inherit(project, translated.config))
 
 
 def translate(config: LoraConfig) -> Translated:

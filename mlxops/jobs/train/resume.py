@@ -10,11 +10,20 @@ from mlxops.errors import BadRequest
 from mlxops.jobs import commands
 from mlxops.options import options_of
 from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
+from mlxops.registry import FoundRun, JsonObject
 from mlxops.registry.opening import reading
 from mlxops.training.fingerprint import complete
 
 CHANGEABLE = tuple(option.name for option in options_of(LoraConfig) if option.role in ("keeping", "target"))
 """What may change from one attempt of a run to the next."""
+
+INHERITED = tuple(
+    option.name
+    for option in options_of(LoraConfig)
+    if option.role in ("weights", "keeping", "target") and option.name not in ("trust_remote_code", "allow_sleep")
+)
+"""What a branch takes from the run that it leaves."""
 
 _OF_THE_COMMAND = ("samples", "detach", "preview", "json")
 _GIVEN_AGAIN = ("trust_remote_code", "allow_sleep")
@@ -33,16 +42,12 @@ def settings_of(invocation: Invocation, config: ResumeConfig) -> LoraConfig:
             f"the run {run['name']!r} was imported, and its folder is another program's",
             hint=f"`inv run.import {run['imported_from']}` shows the command that continues it in a run of its own",
         )
-    stored = complete(run["config"])
+    stored = paths_here(project, run, complete(run["config"]))
     values: dict[str, Any] = {
         each.name: stored[each.name]
         for each in options_of(LoraConfig)
         if each.role != "command" and each.name in stored and each.name not in _GIVEN_AGAIN
     }
-    for name in ("model", "data"):
-        # what was typed then, unless it means something else by now, or from here
-        if stored[name] is None or project.resolve(stored[name]) != project.from_root(run[name]):
-            values[name] = commands.path_of(project, project.from_root(run[name]))
     # given at a resumption, a note and tags replace those that the run has
     values |= {"name": run["name"], "adapter_path": None, "note": None, "tag": []}
     if values["epochs"] is None:
@@ -52,3 +57,13 @@ def settings_of(invocation: Invocation, config: ResumeConfig) -> LoraConfig:
     if "iters" in changes:
         values["epochs"] = None
     return LoraConfig(**{**values, **changes})
+
+
+def paths_here(project: Project, run: FoundRun, config: JsonObject) -> JsonObject:
+    """Stored settings whose model and data are as typed then, unless that means something else by now, or from here."""
+    changed = {
+        name: commands.path_of(project, project.from_root(place))
+        for name, place in (("model", run["model"]), ("data", run["data"]))
+        if config[name] is None or project.resolve(config[name]) != project.from_root(place)
+    }
+    return {**config, **changed}
