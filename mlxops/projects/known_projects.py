@@ -1,4 +1,4 @@
-"""The projects of this machine that hold models, known by a small file for each in the user's cache."""
+"""The projects of this machine that hold or timed models, known by a small file for each in the user's cache."""
 
 from __future__ import annotations
 

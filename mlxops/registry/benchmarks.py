@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from mlxops.registry.database import Registry
+from mlxops.errors import MlxopsError
+from mlxops.registry.database import Registry, open_read_only
 from mlxops.registry.rows import BenchmarkRow, JsonObject, TrialRow
 from mlxops.registry.views import BenchmarkSummaryView
+
+_PATIENCE_ELSEWHERE = 0.2  # seconds that a registry of another project is waited for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +136,7 @@ def trials_of(db: Registry, benchmark_id: int) -> list[TrialRow]:
 
 
 def benchmark_before(db: Registry, benchmark_id: int) -> BenchmarkRow | None:
-    """The last benchmark before this one that has trials: of the same model and adapter, on the same machine."""
+    """The last benchmark before this one in this registry that has trials: same model, adapter and machine."""
     found = db.rows(
         """
         SELECT earlier.*
@@ -140,6 +145,9 @@ def benchmark_before(db: Registry, benchmark_id: int) -> BenchmarkRow | None:
         WHERE this.id = ?
             AND earlier.id < this.id
             AND earlier.model = this.model
+            -- versions before this one did not store it
+            AND coalesce(earlier.config ->> '$.model_identity', this.config ->> '$.model_identity')
+                IS this.config ->> '$.model_identity'
             AND earlier.adapter_path IS this.adapter_path
             AND earlier.host = this.host
             AND earlier.device = this.device
@@ -152,3 +160,51 @@ def benchmark_before(db: Registry, benchmark_id: int) -> BenchmarkRow | None:
         of=BenchmarkRow,
     )
     return found[0] if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkElsewhere:
+    """A benchmark of another registry, with its trials."""
+
+    registry: Path
+    row: BenchmarkRow
+    trials: Sequence[TrialRow]
+
+
+def last_benchmark_elsewhere(
+    paths: Iterable[Path],
+    *,
+    host: str,
+    device: str,
+    model_identity: str,
+    adapter_sha256: str | None,
+    draft_model: str | None,
+) -> BenchmarkElsewhere | None:
+    """The newest benchmark in some registries that has trials, of a model and adapter by their content.
+
+    They are only read. One that is not there, or that cannot be read now or by this version, has none.
+    """
+    found: list[BenchmarkElsewhere] = []
+    for path in paths:
+        try:
+            with open_read_only(path, patience=_PATIENCE_ELSEWHERE, is_foreign=True) as db:
+                rows = db.rows(
+                    """
+                    SELECT *
+                    FROM benchmarks
+                    WHERE host = ?
+                        AND device = ?
+                        AND config ->> '$.model_identity' = ?
+                        AND config ->> '$.adapter_sha256' IS ?
+                        AND config ->> '$.draft_model' IS ?
+                        AND EXISTS (SELECT * FROM trials WHERE benchmark_id = benchmarks.id)
+                    ORDER BY created_at DESC, id DESC
+                    LIMIT 1
+                    """,
+                    (host, device, model_identity, adapter_sha256, draft_model),
+                    of=BenchmarkRow,
+                )
+                found += [BenchmarkElsewhere(registry=path, row=row, trials=trials_of(db, row["id"])) for row in rows]
+        except (MlxopsError, sqlite3.Error, OSError):
+            continue
+    return max(found, key=lambda each: each.row["created_at"], default=None)

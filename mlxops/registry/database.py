@@ -183,13 +183,14 @@ def _connect_for_writing(path: Path, sql: Path, patience: float) -> sqlite3.Conn
     return connection
 
 
-def open_read_only(path: Path) -> Registry:
+def open_read_only(path: Path, *, patience: float = PATIENCE, is_foreign: bool = False) -> Registry:
     """The registry at `path` for reading alone, as it is: nothing is made, migrated or written.
 
     In a folder that cannot be written and has no log beside the database it is opened as immutable, since reading a
-    database in WAL mode otherwise makes two files. Raises `NotFound` where there is none, `Refused` for a newer one.
+    database in WAL mode otherwise makes two files; `is_foreign`, of a project that is not at work here, in any folder
+    without such a log. Raises `NotFound` where there is none, `Refused` for a newer one.
     """
-    connection = _connect_read_only(path)
+    connection = _connect_read_only(path, patience, is_foreign=is_foreign)
     try:
         if check_version(connection, path, folder("db")) == 0:
             raise _not_there(path)
@@ -204,16 +205,16 @@ def open_read_only(path: Path) -> Registry:
     return Registry(path, connection)
 
 
-def _connect_read_only(path: Path) -> sqlite3.Connection:
+def _connect_read_only(path: Path, patience: float = PATIENCE, *, is_foreign: bool = False) -> sqlite3.Connection:
     """A connection that cannot write, to a database that is there."""
     if not path.is_file():
         raise _not_there(path)
     log = path.with_name(path.name + "-wal")
     has_log = log.exists() and log.stat().st_size > 0
-    immutable = not has_log and not os.access(path.parent, os.W_OK)
+    immutable = not has_log and (is_foreign or not os.access(path.parent, os.W_OK))
     address = path.resolve().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
     try:
-        connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=PATIENCE)
+        connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=patience)
     except sqlite3.Error as error:
         raise failure(error, path) or error from error
     connection.execute("PRAGMA query_only=ON")

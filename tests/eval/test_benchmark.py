@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from mlxops import registry
 from mlxops.analysis.change import change
 from mlxops.models.generation import generate_batch, read_ahead
 from mlxops.models.loading import load_for_generation
+from mlxops.projects import known_projects
 
 Typed = Callable[[str], tuple[int, str, str]]
 
@@ -148,6 +150,57 @@ def test_a_significant_change_since_the_last_one_is_said(mlxops: Typed, tuned_pr
     # another model, adapter or shape is none to compare with
     assert "benchmark 1" not in mlxops(f"benchmark --run tuned {SMALL}")[1]
     assert "benchmark 1" not in mlxops("benchmark tiny --prompt-tokens 2 --generation-tokens 2 --iterations 1")[1]
+
+
+@pytest.mark.slow
+def test_the_last_one_is_looked_for_in_all_projects_of_this_machine(
+    mlxops: Typed, tuned_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = f"benchmark {{}} {SMALL} --iterations 4 --json"
+    assert mlxops(command.format("tiny"))[0] == 0
+    other = tmp_path / "other"
+    shutil.copytree(tuned_project / "models" / "tiny", other / "models" / "renamed")
+    (other / "tasks.py").write_text("from mlxops.tasks import namespace\n")
+    # registries that say nothing: absent, of another program, of a newer version, locked
+    cache = Path(os.environ["MLXOPS_CACHE"])
+    broken = {name: tmp_path / name for name in ("absent", "foreign", "newer", "locked")}
+    for name, folder in broken.items():
+        folder.mkdir()
+        known_projects.remember(cache, folder)
+        if name != "absent":
+            shutil.copy("runs.db", folder / "runs.db")
+    (broken["foreign"] / "runs.db").write_text("no database")
+    with closing(sqlite3.connect(broken["newer"] / "runs.db")) as db:
+        db.execute("PRAGMA user_version = 999")
+    monkeypatch.chdir(other)
+    before = contents(tuned_project)
+
+    with closing(sqlite3.connect(broken["locked"] / "runs.db")) as db:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        with db:  # it would be the newest
+            db.execute("UPDATE benchmarks SET created_at = '2999-01-01T00:00:00.000Z'")
+        code, out, err = mlxops(command.format("renamed"))
+    said = json.loads(out)
+    shutil.rmtree(broken["locked"])
+    own = json.loads(mlxops(command.format("renamed"))[1])
+    shown = mlxops(f"benchmark renamed {SMALL}")[1]
+    (other / "models" / "renamed" / "config.json").write_text(
+        (other / "models" / "renamed" / "config.json").read_text() + "\n"
+    )
+    changed = json.loads(mlxops(command.format("renamed"))[1])
+
+    assert (code, said["before"], said["before_project"]) == (0, 1, str(tuned_project)), err
+    assert {each["metric"] for each in said["changes"]} == {"prompt_tokens_per_second", "generation_tokens_per_second"}
+    # the one of this project is newer; and a model that was changed is another one
+    assert (own["before"], own["before_project"]) == (1, None)
+    assert "benchmark 2 (20" in shown
+    assert (changed["before"], changed["changes"]) == (None, [])
+    assert contents(tuned_project) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The registry of a project and what stands beside it."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
 @pytest.mark.slow

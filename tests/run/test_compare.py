@@ -267,6 +267,42 @@ def test_newest_scores_on_the_same_data_stand_side_by_side(mlxops: Typed, db: Re
     assert "perplexity  4.000 ± 0.100  5.000 ± 0.100" in mlxops("run.compare heron,otter")[1]
 
 
+def test_the_newest_benchmarks_of_the_same_request_stand_side_by_side(mlxops: Typed, db: Registry) -> None:
+    for name, speeds in (("heron", [(50.0, 9.0), (60.0, 10.0)]), ("otter", [(70.0, 20.0)])):
+        run = train(db, name)
+        for host, (read, made) in zip(("here", "here"), speeds, strict=False):
+            benchmark(db, run.id, host, read, made)
+    benchmark(db, run.id, "elsewhere", 500.0, 100.0)
+
+    rows = compared(mlxops, "heron,otter")["benchmarks"]
+
+    assert [(row["host"], row["metric"].partition("_")[0], row["values"]) for row in rows] == [
+        ("elsewhere", "prompt", [None, 500.0]),
+        ("elsewhere", "generation", [None, 100.0]),
+        ("here", "prompt", [60.0, 70.0]),
+        ("here", "generation", [10.0, 20.0]),
+    ]
+    assert rows[2]["standard_deviations"] == [0.0, 0.0]
+    lines = [line.rstrip() for line in mlxops("run.compare heron,otter")[1].splitlines()]
+    assert "benchmarks: 8 prompt tokens, 4 made (cpu: some)" in lines
+    assert {"A    60.000 ± 0.000  10.000 ± 0.000", "B    70.000 ± 0.000  20.000 ± 0.000"} <= set(lines)
+
+
+def benchmark(db: Registry, run_id: int, host: str, read: float, made: float) -> None:
+    """A benchmark of two equal trials."""
+    recorded = registry.record_benchmark(
+        db, run_id=run_id, model="m", adapter_path=None, config={}, load_seconds=1, host=host, device="cpu: some",
+        environment={},
+    )  # fmt: skip
+    for number in (1, 2):
+        trial = registry.Trial(
+            prompt_tokens=8, context_tokens=0, batch_size=1, generated_tokens=4, time_to_first_token=0.1,
+            prompt_tokens_per_second=read, generation_tokens_per_second=made, token_latencies=[0.1], peak_memory=1,
+            active_memory=1, seconds=1,
+        )  # fmt: skip
+        registry.add_trial(db, recorded, number, trial)
+
+
 def test_no_figure_of_a_long_run_is_cut_at_eighty_columns(mlxops: Typed, db: Registry) -> None:
     train(db, "heron", LINE, [(10_000, 5.951, 9.21e-5)])
     train(db, "otter", LINE, [(12_000, 5.9512, 8.7654e-5), (12_001, 5.99, 0.00012)])

@@ -182,6 +182,7 @@ def test_the_page_of_several_runs_sets_them_side_by_side() -> None:
     assert "Take care: val_batches, batch_size or seed differ" in compared.text
     assert "learning_rate 1e-05 1e-05 0.001" in compared.text
     assert "0.100 ± 0.050 *" in compared.text
+    assert "64 prompt tokens, 32 made gpu made 90.000 ± 0.000 - -" in compared.text
     assert [label.split(". ")[0] for label in compared.charts()[::2]] == [
         "Train and validation losses of 3 runs by iterations",
         "Train and validation losses of 3 runs by time at work",

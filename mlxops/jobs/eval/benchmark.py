@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxops import registry
+from mlxops import files, registry
 from mlxops.analysis.change import Change, change
 from mlxops.config import BenchmarkConfig
 from mlxops.errors import BadRequest
 from mlxops.jobs.eval import loading
 from mlxops.jobs.eval.loading import ChosenModel
-from mlxops.projects import machine
+from mlxops.projects import known_projects, machine
 from mlxops.projects.invocation import Invocation
+from mlxops.projects.project import Project
 
 if TYPE_CHECKING:
     from mlxops.models.generation import LoadedModel
@@ -38,6 +40,7 @@ class Plan:
     load_seconds: float
     shapes: tuple[Shape, ...]
     prompt: tuple[int, ...] | None
+    model_identity: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,10 @@ class Changed:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a benchmark found: its figures as the view `benchmark_summary` has them, and the benchmark before."""
+    """What a benchmark found: its figures as the view `benchmark_summary` has them, and the benchmark before.
+
+    `before_project` is the project that one is in, None for this one.
+    """
 
     id: int
     model: str
@@ -65,6 +71,7 @@ class Result:
     is_interrupted: bool
     figures: tuple[registry.BenchmarkSummaryView, ...]
     before: registry.BenchmarkRow | None
+    before_project: Path | None
     changes: tuple[Changed, ...]
 
 
@@ -98,6 +105,7 @@ def plan(invocation: Invocation, config: BenchmarkConfig) -> Plan:
         load_seconds=load_seconds,
         shapes=shapes,
         prompt=prompt,
+        model_identity=loading.identify(invocation.project, chosen.folder)(),
     )
 
 
@@ -159,6 +167,8 @@ def _record(db: registry.Registry, plan: Plan) -> int:
             "batch_size": config.batch_size,
             "iterations": config.iterations,
             "draft_model": config.draft_model,
+            "model_identity": plan.model_identity,
+            "adapter_sha256": adapter.adapter.sha256 if adapter else None,
         },
         load_seconds=plan.load_seconds,
         host=str(machine.facts()["host"]),
@@ -188,10 +198,10 @@ def _result(db: registry.Registry, plan: Plan, benchmark_id: int, made: int, is_
     from mlxops.models.speed import Shape
 
     figures = registry.benchmark_summary(db, benchmark_id)
-    before = registry.benchmark_before(db, benchmark_id)
+    before, trials, place = _before(db, plan, benchmark_id)
     changes = []
     if before is not None:
-        now, then = _by_shape(registry.trials_of(db, benchmark_id)), _by_shape(registry.trials_of(db, before["id"]))
+        now, then = _by_shape(registry.trials_of(db, benchmark_id)), _by_shape(trials)
         for key in now.keys() & then.keys():
             for metric in COMPARED:
                 found = change(_values(then[key], metric), _values(now[key], metric))
@@ -216,8 +226,34 @@ def _result(db: registry.Registry, plan: Plan, benchmark_id: int, made: int, is_
         is_interrupted=is_interrupted,
         figures=tuple(figures),
         before=before if changes else None,
+        before_project=place if changes else None,
         changes=tuple(sorted(changes, key=lambda each: (order.index(_key(each.shape)), COMPARED.index(each.metric)))),
     )
+
+
+def _before(
+    db: registry.Registry, plan: Plan, benchmark_id: int
+) -> tuple[registry.BenchmarkRow | None, Sequence[registry.TrialRow], Path | None]:
+    """The last benchmark before of the same model and adapter on this machine, its trials, and its project if another.
+
+    Projects of this machine are known by the user's cache, and then they know this one.
+    """
+    project, adapter, device = plan.invocation.project, plan.chosen.adapter, machine.device()
+    cache = plan.invocation.cache or machine.user_cache()
+    known_projects.remember(cache, project.root)
+    own = registry.benchmark_before(db, benchmark_id)
+    places = [Project.at(root).registry_path for root in known_projects.others(cache, project.root)]
+    elsewhere = registry.last_benchmark_elsewhere(
+        [path for path in places if not files.is_same(path, project.registry_path)],
+        host=str(machine.facts()["host"]),
+        device=f"{device['kind']}: {device['name']}",
+        model_identity=plan.model_identity,
+        adapter_sha256=adapter.adapter.sha256 if adapter else None,
+        draft_model=plan.config.draft_model,
+    )
+    if elsewhere is not None and (own is None or elsewhere.row["created_at"] > own["created_at"]):
+        return elsewhere.row, elsewhere.trials, elsewhere.registry.parent
+    return own, registry.trials_of(db, own["id"]) if own else (), None
 
 
 Key = tuple[int, int, int, int]

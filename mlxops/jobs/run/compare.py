@@ -16,6 +16,7 @@ from mlxops.jobs import commands
 from mlxops.jobs.run.comparison import (
     LOSSES,
     AttemptSpeed,
+    ComparedBenchmark,
     ComparedEvaluation,
     ComparedSetting,
     Comparison,
@@ -31,6 +32,7 @@ from mlxops.options import options_of
 from mlxops.projects.invocation import Invocation
 from mlxops.registry import (
     AttemptRow,
+    BenchmarkSummaryView,
     FoundRun,
     JsonObject,
     MetricPoint,
@@ -63,6 +65,7 @@ class _Run:
     summary: RunSummaryView
     attempts: Sequence[AttemptRow]
     evaluations: Sequence[ScoredEvaluation]
+    benchmarks: Sequence[BenchmarkSummaryView]
     series: Mapping[str, NamedSeries]
     curves: Mapping[Loss, Curve]
     speeds: Curve
@@ -101,6 +104,7 @@ def compare(invocation: Invocation, config: CompareConfig) -> Comparison:
         curves=[_thinned(run) for run in runs],
         places=_side_by_side(runs, whole=config.by != "time"),
         evaluations=_evaluations(runs),
+        benchmarks=_benchmarks(runs),
         speed=[_speed(run) for run in runs],
         memory=[_memory(run) for run in runs],
     )
@@ -121,6 +125,7 @@ def _read(db: Registry, row: FoundRun, by: str) -> _Run:
         summary=registry.summary_of(db, row["id"]),
         attempts=attempts,
         evaluations=registry.evaluations_of(db, row["id"]),
+        benchmarks=registry.speeds_of(db, row["id"]),
         series=registry.curve_summary(db, row["id"]),
         curves={name: [(place(point), point["value"]) for point in points(name)] for name in LOSSES},
         speeds=[(point["iteration"], point["value"]) for point in points("tokens_per_second")],
@@ -299,6 +304,33 @@ def _evaluations(runs: Sequence[_Run]) -> list[ComparedEvaluation]:
             standard_errors=[error for _, error in row],
         )
         for (kind, data, digest, metric), row in table.items()
+    ]
+
+
+def _benchmarks(runs: Sequence[_Run]) -> list[ComparedBenchmark]:
+    """The newest speeds at each shape of a request on each machine, one row a speed with a value for each run."""
+    table: dict[tuple[str, str, int, int, int, int, str], list[tuple[float | None, float | None]]] = {}
+    for number, run in enumerate(runs):
+        for each in run.benchmarks:
+            shape = (each["context_tokens"], each["prompt_tokens"], each["generated_tokens"], each["batch_size"])
+            key = (each["host"], each["device"], *shape, each["metric"])
+            table.setdefault(key, [(None, None)] * len(runs))[number] = (each["mean"], each["standard_deviation"])
+    return [
+        ComparedBenchmark(
+            host=host,
+            device=device,
+            context_tokens=context,
+            prompt_tokens=prompt,
+            generated_tokens=generated,
+            batch_size=batch,
+            metric=metric,
+            values=[value for value, _ in row],
+            standard_deviations=[deviation for _, deviation in row],
+        )
+        # of a shape reading first, as a request does
+        for (host, device, context, prompt, generated, batch, metric), row in sorted(
+            table.items(), key=lambda each: (each[0][:-1], each[0][-1] != "prompt_tokens_per_second")
+        )
     ]
 
 

@@ -86,6 +86,24 @@ class ComparedEvaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparedBenchmark:
+    """How fast the adapter of each run read or wrote at one shape of a request; None where that was not timed.
+
+    `host` and `device` are the machine's; speeds of different machines are never side by side.
+    """
+
+    host: str
+    device: str
+    context_tokens: int
+    prompt_tokens: int
+    generated_tokens: int
+    batch_size: int
+    metric: str
+    values: Sequence[float | None]
+    standard_deviations: Sequence[float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttemptSpeed:
     """The median of the tokens per second that an attempt reported."""
 
@@ -126,5 +144,6 @@ class Comparison:
     curves: Sequence[RunCurves]
     places: Mapping[Loss, Sequence[LossesAt]]
     evaluations: Sequence[ComparedEvaluation]
+    benchmarks: Sequence[ComparedBenchmark]
     speed: Sequence[RunSpeed]
     memory: Sequence[RunMemory]

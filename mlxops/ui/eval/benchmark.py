@@ -63,6 +63,7 @@ def to_json(result: Result) -> dict[str, object]:
         "is_interrupted": result.is_interrupted,
         "figures": list(result.figures),
         "before": result.before["id"] if result.before else None,
+        "before_project": str(result.before_project) if result.before_project else None,
         "changes": [
             {
                 "context_tokens": each.shape.context_tokens,
@@ -129,7 +130,8 @@ def _drift(found: dict[str, BenchmarkSummaryView], console: Console) -> None:
 
 def _changes(result: Result, console: Console) -> None:
     assert result.before is not None
-    when = f"benchmark {result.before['id']} ({result.before['created_at'][:10]})"
+    where = f" of {words.visible(str(result.before_project))}" if result.before_project else ""
+    when = f"benchmark {result.before['id']}{where} ({result.before['created_at'][:10]})"
     real = [each for each in result.changes if each.change.is_significant]
     if not real:
         console.print(Text(f"no change since {when} that chance does not explain"), soft_wrap=True)

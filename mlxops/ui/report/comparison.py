@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from mlxops import words
 from mlxops.ui.charts import figures
 from mlxops.ui.report import phrases as sentences
-from mlxops.ui.run.results import measured
+from mlxops.ui.run.results import WHAT_IS_TIMED, measured, shape_in_words
 
 if TYPE_CHECKING:
     from mlxops.jobs.run.comparison import (
+        ComparedBenchmark,
         ComparedEvaluation,
         ComparedSetting,
         Comparison,
@@ -45,6 +46,7 @@ def content(comparisons: Mapping[str, Comparison]) -> JsonObject:
         "unknown": [row for row in settings if not row["differs"] and not row["is_known"]],
         "same": [row for row in settings if not row["differs"] and row["is_known"]],
         "evaluations": [_evaluation(row) for row in found.evaluations],
+        "benchmarks": [_benchmark(row) for row in found.benchmarks],
         "speed": [_speed(*pair) for pair in zip(found.speed, found.memory, strict=True)],
     }
 
@@ -133,6 +135,12 @@ def _value(value: Any) -> str:
     if isinstance(value, str):
         return words.visible(value[:12] if len(value) == 64 and value.isalnum() else value)
     return words.visible(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _benchmark(row: ComparedBenchmark) -> tuple[str, ...]:
+    shape = shape_in_words(row.context_tokens, row.prompt_tokens, row.generated_tokens, row.batch_size)
+    about = (shape, words.visible(row.device), WHAT_IS_TIMED[row.metric])
+    return (*about, *map(measured, row.values, row.standard_deviations))
 
 
 def _evaluation(row: ComparedEvaluation) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,13 @@ from rich.text import Text
 
 from mlxops import words
 from mlxops.ui.charts import plot
+from mlxops.ui.run.results import WHAT_IS_TIMED, shape_in_words
 from mlxops.ui.terminal import tables
 from mlxops.ui.terminal.console import is_unicode
 
 if TYPE_CHECKING:
     from mlxops.jobs.run.comparison import (
+        ComparedBenchmark,
         ComparedEvaluation,
         ComparedSetting,
         Comparison,
@@ -34,7 +38,7 @@ _RULE = "* more than chance: above 1.96 standard errors of the difference (docs/
 
 
 def comparison(found: Comparison, console: Console) -> None:
-    """The whole comparison: who is who, settings, losses, curves, evaluations, speed and memory."""
+    """The whole comparison: who is who, settings, losses, curves, evaluations, benchmarks, speed and memory."""
     names = [row.name for row in found.runs]
     letters = ascii_uppercase[: len(names)]
     for letter, name, row in zip(letters, names, found.runs, strict=True):
@@ -48,6 +52,8 @@ def comparison(found: Comparison, console: Console) -> None:
     _curves(found, letters, console)
     if found.evaluations:
         _evaluations(found.evaluations, letters, console)
+    if found.benchmarks:
+        _benchmarks(found.benchmarks, letters, console)
     _speed(found, letters, console)
 
 
@@ -125,6 +131,22 @@ def _evaluations(evaluations: Sequence[ComparedEvaluation], letters: str, consol
         console.print(Text(f"{metric} ").append(f"({kind} of {data})", "dim"), soft_wrap=True)
         for letter, text in zip(letters, row, strict=True):
             console.print(Text(f"{letter}  {text}"), soft_wrap=True)
+
+
+def _benchmarks(benchmarks: Sequence[ComparedBenchmark], letters: str, console: Console) -> None:
+    """A table for each shape of a request and machine: the tokens per second of reading and of writing."""
+    for (_, device, *shape), rows in groupby(benchmarks, key=_REQUEST):
+        _heading(f"benchmarks: {shape_in_words(*shape)} ({words.visible(device)})", console)
+        found = list(rows)
+        lines = [
+            [letter, *(_measured(row.values[place], row.standard_deviations[place]) for row in found)]
+            for place, letter in enumerate(letters)
+        ]
+        columns = ("run", *(f"{WHAT_IS_TIMED[row.metric]} tokens/s" for row in found))
+        tables.table(columns, lines, console)
+
+
+_REQUEST = attrgetter("host", "device", "context_tokens", "prompt_tokens", "generated_tokens", "batch_size")
 
 
 def _fits(columns: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> bool:

@@ -69,10 +69,14 @@ def benchmarks(speeds: Sequence[BenchmarkSummaryView], console: Console, now: da
         found = list(rows)
         line = Text(f"{words.age(found[0]['created_at'], now)}: {shape_in_words(*shape)}")
         for each in found:
-            what = "read" if each["metric"] == "prompt_tokens_per_second" else "made"
-            line.append(f", {what} {measured(each['mean'], each['standard_deviation'])} tokens/s")
+            line.append(
+                f", {WHAT_IS_TIMED[each['metric']]} {measured(each['mean'], each['standard_deviation'])} tokens/s"
+            )
         console.print(line, soft_wrap=True)
 
+
+WHAT_IS_TIMED = {"prompt_tokens_per_second": "read", "generation_tokens_per_second": "made"}
+"""The speeds of a benchmark in a word."""
 
 _SHAPE = itemgetter("id", "context_tokens", "prompt_tokens", "generated_tokens", "batch_size")
 
