@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 from mlxops.projects import blas, machine
 
@@ -22,7 +23,8 @@ def main() -> None:
             print(json.dumps({"train": {name: float(value) for name, value in train_info.items()}}), flush=True)
 
         def on_val_loss_report(self, val_info: dict) -> None:
-            print(json.dumps({"validation": {name: float(value) for name, value in val_info.items()}}), flush=True)
+            found = {name: float(value) for name, value in val_info.items()}
+            print(json.dumps({"at": time.time(), "validation": found}), flush=True)
 
     # the one seam through which a caller can hear its reports (mlx_lm/lora.py, run)
     lora.get_reporting_callbacks = lambda *args, **kwargs: Reports()

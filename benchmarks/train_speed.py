@@ -1,0 +1,391 @@
+"""Trained tokens per second of whole runs, from the command to the finished adapter, beside the real `mlx_lm.lora`.
+
+    python benchmarks/train_speed.py MODEL --results FILE [--layers 4,16,30] [--epochs 3] [--seeds 3] [--switches]
+    python benchmarks/train_speed.py --tiny --results FILE --seeds 10
+    python benchmarks/train_speed.py MODEL --page --results FILE > docs/performance.md
+
+Each training is a process of its own, the two programs in turn, both with the same BLAS, their own defaults and masked
+prompts; they validate at the same iterations. `--switches` also trains with each of what saves time switched off. What
+is in the file of results is not measured again, so a run that was stopped continues. `--tiny` compares the losses of
+both on the tiny model. `--page` prints docs/performance.md from the results. The rows are in `train_speed/`.
+
+The limit is what the arithmetic allows. With P parameters in a layer, V in the head, N of L layers trained, a position
+costs `mlx_lm.lora` (L P + V) + (N P + V), and 2 N P here, 2 V more where it is trained, and (L - N) P the first time.
+A validation costs L P + V for each of its positions, and here N P, V more where something is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE / "train_speed"
+BATCH = 4
+OFF = {
+    "loss": "every position, summed in blocks",
+    "prefix": "none",
+}
+"""The ways that a switch puts in place of those of a new run (`mlxops/training/ways.py`)."""
+SWITCHES: dict[str, tuple[str, ...]] = {
+    "loss at every position": ("loss",),
+    "no frozen prefix": ("prefix",),
+    "neither": ("loss", "prefix"),
+}
+THEIRS = "mlx_lm.lora"
+OURS = "mlxops"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A training: its seconds as a whole, the validations as (seconds since the command, loss), the peak in bytes."""
+
+    program: str
+    model: str
+    layers: int
+    epochs: int
+    seed: int
+    seconds: float
+    validations: list[tuple[float, float]]
+    peak: float
+    tokens: int
+
+    @property
+    def key(self) -> tuple[str, str, int, int, int]:
+        """What is measured once."""
+        return self.program, self.model, self.layers, self.epochs, self.seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What a training set comes to: positions of an epoch here and there, and those trained; the same of validation."""
+
+    ours: int
+    theirs: int
+    trained: int
+    projected: int
+    validated: int
+    validated_theirs: int
+    compared: int
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, nargs="?", help="the model's folder")
+    parser.add_argument("--results", type=Path, required=True, help="a file of JSON lines, which is continued")
+    parser.add_argument("--layers", default="4,16,30")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--switches", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--page", action="store_true")
+    options = parser.parse_args()
+    if options.page:
+        print(page(read(options.results), options.model))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        if options.tiny:
+            options.model = tiny(Path(folder))
+            options.layers = "1"
+        if options.model is None:
+            parser.error("name the model's folder, or --tiny")
+        measure(options)
+        show(options)
+    return 0
+
+
+# ---- measuring ----------------------------------------------------------------------------------------------------
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Run what the file of results lacks, program by program in turn."""
+    done = {each.key for each in read(options.results)}
+    for seed in range(options.seeds):
+        for layers in map(int, options.layers.split(",")):
+            programs = [THEIRS, OURS, *(SWITCHES if options.switches else ())]
+            for program in programs if seed % 2 == 0 else programs[::-1]:
+                if (program, options.model.name, layers, options.epochs, seed) in done:
+                    continue
+                result = train(program, options.model.resolve(), layers, options.epochs, seed)
+                with options.results.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(asdict(result)) + "\n")
+                print(
+                    f"{program:24} {layers:2} layers, seed {seed}: {result.seconds:7.1f} s, "
+                    f"{result.tokens / result.seconds:7.1f} trained tokens/s, peak {result.peak / 2**20:6.0f} MiB, "
+                    f"loss {result.validations[-1][1]:.4f}",
+                    flush=True,
+                )
+
+
+def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Result:
+    """Train once in a fresh folder, with an empty registry; the kernels that MLX compiles are kept between runs."""
+    rows = len((DATA / "train.jsonl").read_text(encoding="utf-8").splitlines())
+    steps = rows // BATCH
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(DATA, folder / "data")
+        (folder / "tasks.py").touch()
+        options = [
+            *("--model", str(model), "--data", "data", "--iters", str(epochs * steps), "--num-layers", str(layers)),
+            *("--batch-size", str(BATCH), "--mask-prompt", "--seed", str(seed), "--steps-per-eval", str(steps)),
+            *("--steps-per-report", str(steps), "--learning-rate", "1e-4", "--adapter-path", "adapter"),
+        ]
+        if program == THEIRS:
+            command = [str(HERE / "mlx_lm_peer.py"), *options, "--train"]
+        else:
+            off = [f"{part}={OFF[part]}" for part in SWITCHES.get(program, ())]
+            command = [str(HERE / "lora_by_ways.py"), *off, "--", *options]
+        begun = time.time()
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        seconds = time.time() - begun
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+        validations, peak = theirs(done.stdout, begun) if program == THEIRS else ours(folder, begun)
+    return Result(
+        program=program,
+        model=model.name,
+        layers=layers,
+        epochs=epochs,
+        seed=seed,
+        seconds=seconds,
+        validations=validations,
+        peak=peak,
+        tokens=epochs * counts(model).trained,
+    )
+
+
+def theirs(output: str, begun: float) -> tuple[list[tuple[float, float]], float]:
+    """The validations and the peak that `mlx_lm.lora` reported."""
+    reports = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    losses = [(each["at"] - begun, each["validation"]["val_loss"]) for each in reports if "validation" in each]
+    return losses, max(each["train"]["peak_memory"] for each in reports if "train" in each) * 1e9
+
+
+def ours(folder: Path, begun: float) -> tuple[list[tuple[float, float]], float]:
+    """The same of the registry."""
+    from mlxops import registry
+
+    with registry.open_read_only(folder / "runs.db") as db:
+        (run,) = db.rows("SELECT created_at FROM runs")
+        created = datetime.fromisoformat(run["created_at"]).timestamp()
+        losses = db.rows("SELECT elapsed_seconds, value FROM metric WHERE name = 'validation_loss' ORDER BY iteration")
+        (peak,) = db.rows("SELECT max(value) AS peak FROM metric WHERE name = 'peak_memory'")
+    return [(created - begun + row["elapsed_seconds"], row["value"]) for row in losses], peak["peak"]
+
+
+def tiny(folder: Path) -> Path:
+    """A tiny model to compare losses with."""
+    from mlxops.models.tiny import make_tiny
+
+    return make_tiny(folder / "tiny")
+
+
+def read(file: Path) -> list[Result]:
+    """What was measured before."""
+    if not file.exists():
+        return []
+    return [Result(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+# ---- the limit ----------------------------------------------------------------------------------------------------
+
+_COUNTS: dict[Path, Counts] = {}
+
+
+def counts(model: Path) -> Counts:
+    """What both programs compute of the rows: batches of `BATCH`, padded to 16 here and to 32 there."""
+    if model not in _COUNTS:
+        from mlxops import data
+        from mlxops.models.tokenizer import load_tokenizer
+        from mlxops.training import batches
+
+        splits, tokenizer = data.read(DATA), load_tokenizer(model)
+        train, valid = (
+            data.tokenize(side, tokenizer, max_seq_length=2048, mask_prompt=True).rows
+            for side in (splits.train, splits.valid)
+        )
+        plan = batches.plan(train, batch_size=BATCH, seed=0)
+        validation = batches.fixed_batches(valid, batch_size=BATCH, count=-1, seed=0)
+        _COUNTS[model] = Counts(
+            ours=sum(rows * width for rows, width in plan.shapes_of_groups),
+            theirs=_padded_there([each.length for each in train]),
+            trained=sum(each.trained for each in train),
+            projected=sum(
+                batches.projected(sum(train[index].trained for index in group), rows * width)
+                for group, (rows, width) in zip(plan.groups, plan.shapes_of_groups, strict=True)
+            ),
+            validated=sum(each.arrays["mask"].size for each in validation),
+            validated_theirs=_padded_there([each.length for each in valid]),
+            compared=sum(each.trained for each in validation),
+        )
+    return _COUNTS[model]
+
+
+def _padded_there(lengths: Sequence[int]) -> int:
+    """The positions of an epoch of `mlx_lm.lora` (mlx_lm/tuner/trainer.py, iterate_batches)."""
+    alike = sorted(lengths)
+    longest = [max(alike[start : start + BATCH]) for start in range(0, len(alike) - BATCH + 1, BATCH)]
+    return sum(BATCH * 32 * -(-each // 32) for each in longest)
+
+
+def limit(model: Path, layers: int, epochs: int) -> float:
+    """How many times as fast the arithmetic lets us be."""
+    from mlxops.models import memory
+
+    shape, count = memory.shape_of(model), counts(model)
+    there = len(shape.layers)
+    trained = there if layers < 0 else layers
+    per_layer = (
+        sum(each.inputs * each.outputs * each.active for layer in shape.layers for each in layer.matrices) / there
+    )
+    head = shape.vocabulary * shape.hidden
+    whole, part = there * per_layer, trained * per_layer
+    validations = epochs + 1
+    slow = epochs * count.theirs * (whole + head + part + head) + validations * count.validated_theirs * (whole + head)
+    fast = epochs * (count.ours * 2 * part + count.trained * 2 * head) + count.ours * (whole - part)
+    fast += validations * (count.validated * part + count.compared * head) + count.validated * (whole - part)
+    return slow / fast
+
+
+# ---- showing ------------------------------------------------------------------------------------------------------
+
+
+def pairs(results: Sequence[Result], program: str) -> Iterator[tuple[Result, Result]]:
+    """A program's results with those of `mlx_lm.lora` on the same."""
+    peers = {each.key[1:]: each for each in results if each.program == THEIRS}
+    for each in results:
+        if each.program == program and each.key[1:] in peers:
+            yield each, peers[each.key[1:]]
+
+
+def until(result: Result, loss: float) -> float | None:
+    """The seconds after which a validation loss is reached, on a straight line between validations."""
+    before: tuple[float, float] | None = None
+    for at, found in result.validations:
+        if found <= loss:
+            if before is None or before[1] == found:
+                return at
+            return before[0] + (before[1] - loss) / (before[1] - found) * (at - before[0])
+        before = (at, found)
+    return None
+
+
+def table(results: Sequence[Result], model: Path | None) -> list[str]:
+    """A line for each program, number of layers and of epochs."""
+    lines = [
+        "| model | epochs | layers | program | tokens/s, times `mlx_lm.lora` | limit | to the same loss | peak memory "
+        "| validation loss, less theirs |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    cells = sorted({(each.model, each.epochs, each.layers) for each in results})
+    for name, epochs, layers in cells:
+        for program in (OURS, *SWITCHES):
+            here = [each for each in results if (each.model, each.epochs, each.layers) == (name, epochs, layers)]
+            found = list(pairs(here, program))
+            if not found:
+                continue
+            ratios = [theirs.seconds / ours.seconds for ours, theirs in found]
+            reached = []
+            for mine, peer in found:
+                goal = max(mine.validations[-1][1], peer.validations[-1][1])
+                times = until(mine, goal), until(peer, goal)
+                if times[0] and times[1]:
+                    reached.append(times[1] / times[0])
+            losses = [mine.validations[-1][1] - peer.validations[-1][1] for mine, peer in found]
+            peaks = [mine.peak / peer.peak for mine, peer in found]
+            bound = limit(model, layers, epochs) if model is not None and model.name == name else None
+            lines.append(
+                f"| {name} | {epochs} | {layers} | {program} | {statistics.median(ratios):.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} seeds) | "
+                f"{'' if bound is None or program != OURS else f'{bound:.2f}'} | "
+                f"{statistics.median(reached) if reached else float('nan'):.2f} | {statistics.median(peaks):.2f} | "
+                f"{_mean(losses)} |"
+            )
+    return lines
+
+
+def _mean(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:+.4f}"
+    return f"{statistics.mean(values):+.4f} ± {statistics.stdev(values) / len(values) ** 0.5:.4f}"
+
+
+def histogram(model: Path) -> str:
+    """How long the training rows are, in tokens."""
+    from mlxops import data
+    from mlxops.models.tokenizer import load_tokenizer
+
+    rows = data.tokenize(data.read(DATA).train, load_tokenizer(model), max_seq_length=2048, mask_prompt=True).rows
+    steps = [sum(low <= each.length < low + 32 for each in rows) for low in range(0, 320, 32)]
+    return ", ".join(f"{32 * place}+: {count}" for place, count in enumerate(steps) if count)
+
+
+def show(options: argparse.Namespace) -> None:
+    """What the file of results has, with what was computed."""
+    results = read(options.results)
+    print(f"tokens of a row: {histogram(options.model)}")
+    print(f"counts: {counts(options.model)}")
+    print("\n".join(table(results, options.model)))
+
+
+_PAGE = """# Performance
+
+This page is printed by `benchmarks/train_speed.py`: whole runs, from the command to the finished adapter, of mlxops
+and of the real `mlx_lm.lora` in turn, each in a process of its own with its own defaults, the same fast BLAS and
+masked prompts. Both validate before the first iteration and after each epoch. There are {rows} rows of unlike length
+in batches of {batch}, sections of this project's own pages; their lengths in tokens: {histogram}.
+
+The machine: {machine}.
+
+{table}
+
+- **tokens/s** are trained tokens, an epoch's times the epochs, by the seconds of the whole command. The figure is the
+  median of the ratios, with the smallest and the largest.
+- **limit** is what the arithmetic allows, from the run's own counts: with P parameters in a layer, V in the head and
+  N of L layers trained, a padded position costs `mlx_lm.lora` (L + N) P + 2 V, and mlxops 2 N P, 2 V more where it is
+  trained, and (L - N) P once. Attention, small matrices, start-up and closing are not in it, and none of them becomes
+  less.
+- **to the same loss** is how many times sooner the higher of the two last validation losses was reached.
+- **peak memory** is MLX's own peak beside that of `mlx_lm.lora`.
+- The rows below mlxops have one of what saves time switched off: *loss at every position* projects padding and masked
+  prompts onto the vocabulary, *no frozen prefix* computes the layers below the first trained one at every step.
+
+What is computed and what is not stands in [training](training.md#what-is-computed-and-what-is-not).
+"""
+
+
+def page(results: Sequence[Result], model: Path) -> str:
+    """docs/performance.md."""
+    from mlxops import words
+    from mlxops.projects import machine
+
+    facts, versions = machine.facts(), machine.versions()
+    named = (
+        f"{facts['cpu']}, {facts['cores']} cores, {words.size(float(facts['memory']))} of memory, {facts['machine']}, "
+        f"Python {facts['python']}, mlx {versions['mlx']}, mlx-lm {versions['mlx-lm']}"
+    )
+    rows = len((DATA / "train.jsonl").read_text(encoding="utf-8").splitlines())
+    return _PAGE.format(
+        rows=rows, batch=BATCH, histogram=histogram(model), machine=named, table="\n".join(table(results, model))
+    ).rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
