@@ -121,5 +121,12 @@ class Notice:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-Event = Started | Step | Report | Validating | Validation | Saved | Skipped | Stopped | Notice
+@dataclass(frozen=True, kw_only=True)
+class Profiled:
+    """Where the time of this attempt went so far: seconds, and how many times, by part of the work."""
+
+    parts: dict[str, tuple[float, int]]
+
+
+Event = Started | Step | Report | Validating | Validation | Saved | Skipped | Stopped | Notice | Profiled
 Listener = Callable[[Event], None]

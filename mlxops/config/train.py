@@ -147,6 +147,9 @@ class LoraConfig:
         at_least=0,
         at_most=1e6,
     )
+    profile: bool = option(
+        False, "measure where a step's time goes (`inv run.show`, `inv sql @profile`)", role="command"
+    )
     allow_sleep: bool = option(False, "let the machine sleep while it trains (macOS)", role="keeping")
     samples: int = option(
         2,

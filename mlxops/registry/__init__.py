@@ -87,6 +87,7 @@ from mlxops.registry.monitor import (
     warned_at,
 )
 from mlxops.registry.processes import boot_id, is_proven_alive, is_proven_dead, process_start, this_host
+from mlxops.registry.profiles import PartOfTime, profile_of, record_profile
 from mlxops.registry.ranges import Range, Ranges
 from mlxops.registry.renaming import Move, NewName, check_renamable, rename_run, renamed_config
 from mlxops.registry.rows import (
@@ -156,6 +157,7 @@ __all__ = [
     "NamedSeries",
     "NewName",
     "OfferedCheckpoint",
+    "PartOfTime",
     "Points",
     "Range",
     "Ranges",
@@ -232,6 +234,7 @@ __all__ = [
     "parameters_of",
     "process_of",
     "process_start",
+    "profile_of",
     "query",
     "read_metrics",
     "read_runs",
@@ -241,6 +244,7 @@ __all__ = [
     "record_evaluation",
     "record_import",
     "record_model",
+    "record_profile",
     "record_report",
     "record_validation",
     "record_verdict",

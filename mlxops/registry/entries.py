@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlxops.errors import NotFound
-from mlxops.events import Event, Notice, Report, Saved, Skipped, Stopped, Validation
+from mlxops.events import Event, Notice, Profiled, Report, Saved, Skipped, Stopped, Validation
 from mlxops.registry.attempts import end_attempt
 from mlxops.registry.checkpoints import add_checkpoint, checkpoints_of, mark_checkpoint
 from mlxops.registry.database import Registry
 from mlxops.registry.history import add_event, finite
 from mlxops.registry.metrics import record_report, record_validation
+from mlxops.registry.profiles import record_profile
 from mlxops.registry.rows import JsonObject
 
-EntryKind = Literal["report", "validation", "checkpoint", "event", "spoilt", "end"]
+EntryKind = Literal["report", "validation", "checkpoint", "event", "spoilt", "profile", "end"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def entries_of(event: Event, at: float) -> Sequence[Entry]:
             if event.kind == "spoilt" and event.iteration is not None:
                 return [Entry("spoilt", at, {"iteration": event.iteration, "status": "corrupt"}), said]
             return [said]
+        case Profiled():
+            return [Entry("profile", at, {"parts": {name: list(each) for name, each in event.parts.items()}})]
         case Stopped():
             how = f"by {event.signal_name}" if event.signal_name else event.reason
             level = "error" if event.reason == "diverged" else "info"
@@ -125,6 +128,11 @@ def _spoilt(db: Registry, run_id: int, attempt_id: int | None, entry: Entry) -> 
         return
 
 
+def _profile(db: Registry, run_id: int, attempt_id: int | None, entry: Entry) -> None:
+    if attempt_id is not None:
+        record_profile(db, run_id, attempt_id, **entry.values)
+
+
 def _end(db: Registry, run_id: int, attempt_id: int | None, entry: Entry) -> None:
     if attempt_id is not None:
         end_attempt(db, attempt_id, at=entry.at, **entry.values)
@@ -136,6 +144,7 @@ _WRITERS: dict[str, Callable[[Registry, int, int | None, Entry], None]] = {
     "checkpoint": _checkpoint,
     "event": _add_event,
     "spoilt": _spoilt,
+    "profile": _profile,
     "end": _end,
 }
 

@@ -11,6 +11,7 @@ import mlx.nn as nn
 from mlxops import words
 from mlxops.training import forward, score, ways
 from mlxops.training.prefix import Prefix, Room
+from mlxops.training.profile import Profile
 
 if TYPE_CHECKING:
     from mlxops.training.batches import Batch, Plan
@@ -22,7 +23,10 @@ class Inputs:
     `notes` say what of it could not be had with this model, and what is kept of batches that come again.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, target: int, *, chosen: Mapping[str, str], room: Room) -> None:
+    def __init__(
+        self, model: nn.Module, plan: Plan, target: int, *, chosen: Mapping[str, str], room: Room, profile: Profile
+    ) -> None:
+        self._profile = profile
         batch = plan.batch(1)
         found = forward.look(
             model,
@@ -54,12 +58,14 @@ class Inputs:
 
         `uses` is how many times per iteration the batch is going to come again.
         """
-        arrays = score.arrays_of(batch, at_trained=self._at_trained)
+        with self._profile.part("data"):
+            arrays = score.arrays_of(batch, at_trained=self._at_trained)
         if self.prefix is not None:
             for name, tokens in batch.arrays.items():
                 *part, last = name.split(".")
                 if last == "tokens":
-                    arrays[".".join([*part, "hidden"])] = self.prefix.of(tokens[:, :-1], uses=uses)
+                    with self._profile.part("prefix"):
+                        arrays[".".join([*part, "hidden"])] = self.prefix.of(tokens[:, :-1], uses=uses)
         return arrays
 
     @property

@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from mlxops.config import LoraConfig
 from mlxops.errors import Failed
-from mlxops.events import Event, Notice, Report, Skipped, Started, Step, Stopped
+from mlxops.events import Event, Notice, Profiled, Report, Skipped, Started, Step, Stopped
 from mlxops.training import schedule
 from mlxops.training.batches import Batch
 from mlxops.training.divergence import GIVE_UP_AFTER, give_up, is_spoilt
@@ -23,7 +23,7 @@ from mlxops.training.step import Snapshot, Trainer, Work
 GIB = 2**30
 
 
-def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopped:
+def train(work: Work, hear: Callable[[Event], None], stop: StopRequest) -> Stopped:
     """Train until the target is reached, nothing improves any more or a stop is asked for; all is then on disk.
 
     Weights, and metrics that are no wall-clock figures, are a function of model, rows and settings alone, wherever
@@ -32,7 +32,12 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
     `Failed` where training comes to its end without a single update.
     """
     # ---- set up -------------------------------------------------------------------------------------------------
-    config, plan, objective = work.config, work.plan, work.objective
+    config, plan, objective, profile = work.config, work.plan, work.objective, work.profile
+
+    def emit(event: Event) -> None:
+        with profile.part("registry and screen"):
+            hear(event)
+
     _set_limits(config)
     trainer = Trainer(work)
     counters = trainer.counters
@@ -57,7 +62,8 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         """Whether there was one to make, and it showed the lowest loss so far."""
         if not counters.validation_due or not work.validation or stop:
             return False
-        counters.validation_due = trainer.validate(emit, stop, closing=False) is None
+        with profile.part("validation"):
+            counters.validation_due = trainer.validate(emit, stop, closing=False) is None
         return not counters.validation_due and counters.improvement.lowest_at == counters.iteration
 
     def is_stalled() -> bool:
@@ -72,7 +78,11 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
             # until this run has a checkpoint beyond it, the one it was finished with stays as it was
             emit(trainer.reopen(closed))
             closed = None
-        emit(trainer.save(go_on))
+        with profile.part("checkpoint"):
+            saved = trainer.save(go_on)
+        emit(saved)
+        if profile.is_on:
+            emit(Profiled(parts=dict(profile.parts)))
         saved_at = counters.iteration
         since_save.restart()
 
@@ -97,7 +107,8 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
         clock.start()
         iteration = counters.iteration = counters.iteration + 1
         counters.closed_at, counters.closing = None, {}
-        batch, group_weights = plan.batch(iteration), trainer.group_weights(iteration)
+        with profile.part("data"):
+            batch, group_weights = plan.batch(iteration), trainer.group_weights(iteration)
         values, wrong = trainer.accumulate(batch, group_weights)
         weights = trainer.weights(batch)
         _count(counters, batch, values if wrong is None else None, weights)
@@ -150,7 +161,8 @@ def train(work: Work, emit: Callable[[Event], None], stop: StopRequest) -> Stopp
             trainer.update(rate(counters.iteration), trainer.group_weights(counters.iteration))
         is_whole = not (counters.validation_due and work.validation)
         if is_whole and counters.iteration % config.steps_per_eval and work.validation:
-            measured = trainer.validate(emit, stop, closing=True)
+            with profile.part("validation"):
+                measured = trainer.validate(emit, stop, closing=True)
             is_whole = measured is not None
             if measured is not None:
                 losses = {"validation_loss": measured.loss, "validation_standard_error": measured.standard_error}

@@ -27,6 +27,7 @@ from mlxops.training.inputs import Inputs
 from mlxops.training.objectives.sft import SUPERVISED
 from mlxops.training.objectives.terms import Objective
 from mlxops.training.prefix import Room
+from mlxops.training.profile import Profile
 from mlxops.training.signals import StopRequest
 from mlxops.training.state import Counters
 
@@ -58,6 +59,7 @@ class Work:
     now: Callable[[], float] = time.monotonic
     ways: Mapping[str, str] = field(default_factory=lambda: ways.choose({}))
     room: Room = field(default_factory=Room)
+    profile: Profile = field(default_factory=lambda: Profile(on=False))
     expected_memory: int | None = None
     carry: Callable[[int], None] = lambda iteration: None
 
@@ -89,7 +91,8 @@ class Trainer:
             self._restore(work.start)
         mx.eval(self.model.parameters(), self.optimizer.state)
         self._dropouts = layers.dropouts(self.model)
-        self.inputs = Inputs(self.model, work.plan, work.target, chosen=work.ways, room=work.room)
+        self.inputs = Inputs(self.model, work.plan, work.target, chosen=work.ways, room=work.room, profile=work.profile)
+        self._traced = 0
         self._weights: dict[int, dict[str, float]] = {}
         self._validation_identity = improvement.identity(work.validation)
         # the model is an output too: tracing leaves its own arrays in the module, and outputs are put back
@@ -152,8 +155,14 @@ class Trainer:
         arrays = self.inputs.of(batch, uses=self._uses_left())
         if self.work.expected_memory is not None:
             mx.set_memory_limit(self.work.expected_memory + self.inputs.bytes_in_memory)
-        values, norm, gradient = self._gradient(arrays, scales, key, accumulated)
-        mx.eval(values, norm, gradient)
+        profile = self.work.profile
+        with profile.part("forward and backward"):
+            traced = self._traced
+            started = time.perf_counter()
+            values, norm, gradient = self._gradient(arrays, scales, key, accumulated)
+            if self._traced > traced:
+                profile.count("compilation", time.perf_counter() - started)
+            mx.eval(values, norm, gradient)
         sums = {name: float(each.item()) for name, each in values.items()}  # type: ignore[arg-type]  # none is complex
         return sums, float(norm.item()), gradient  # type: ignore[arg-type]
 
@@ -189,9 +198,11 @@ class Trainer:
         if limit is not None and counters.gradient_norm > limit:
             factor *= limit / counters.gradient_norm
         self.optimizer.learning_rate = learning_rate
-        self._update(self.accumulated or {}, mx.array(factor))
-        # the host prepares the next batch meanwhile
-        mx.async_eval(self.model.trainable_parameters(), self.optimizer.state)
+        with self.work.profile.part("update"):
+            self._update(self.accumulated or {}, mx.array(factor))
+            # the host prepares the next batch meanwhile, unless this is measured
+            evaluate = mx.eval if self.work.profile.is_on else mx.async_eval
+            evaluate(self.model.trainable_parameters(), self.optimizer.state)
         self.accumulated = None
         counters.group_weights = {}
         counters.updates += 1
@@ -308,6 +319,7 @@ class Trainer:
     def _gradient_of(
         self, batch: Arrays, scales: Arrays, key: mx.array, accumulated: Arrays | None
     ) -> tuple[Arrays, mx.array, Arrays]:
+        self._traced += 1  # only tracing comes here
         if self._dropouts:
             for each, part in zip(self._dropouts, mx.random.split(key, len(self._dropouts)), strict=True):
                 each.take(part)

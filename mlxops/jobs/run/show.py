@@ -19,6 +19,7 @@ from mlxops.registry import (
     GivenVerdict,
     JsonObject,
     LossPoint,
+    PartOfTime,
     RunSummaryView,
     ScoredEvaluation,
 )
@@ -41,6 +42,7 @@ class RunDetails:
     answers: Sequence[GivenAnswer] = ()
     verdicts: Sequence[GivenVerdict] = ()
     benchmarks: Sequence[BenchmarkSummaryView] = ()
+    profile: Sequence[PartOfTime] = ()
     lineage: Sequence[FamilyMember] = ()
     attempts: Sequence[AttemptRow] = ()
     checkpoints: Sequence[CheckpointRow] = ()
@@ -65,6 +67,7 @@ def run(invocation: Invocation, name: str, defaults: LoraConfig) -> RunDetails:
             answers=registry.last_answers(db, found["id"], _ANSWERS),
             verdicts=registry.verdicts_of(db, found["id"]),
             benchmarks=registry.speeds_of(db, found["id"]),
+            profile=registry.profile_of(db, found["id"]),
             lineage=registry.family_of(db, found["id"]),
             attempts=registry.attempts_of(db, found["id"]),
             checkpoints=registry.checkpoints_of(db, found["id"]),

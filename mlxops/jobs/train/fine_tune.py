@@ -241,6 +241,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
     """The model, loaded and made ready, and all else the loop wants."""
     from mlxops.models.loading import load_model
     from mlxops.training import batches, layers
+    from mlxops.training.profile import Profile
     from mlxops.training.step import Work
 
     config = prepared.config
@@ -274,6 +275,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
         probe=_probe,
         ways=ways.choose(environment.automatic),
         room=hidden_states.room(project, prepared, environment),
+        profile=Profile(on=config.profile),
         expected_memory=memory.to_hold_to(prepared, environment),
     )
     return first_checkpoint.begin(work, begun, emit) if begun else work

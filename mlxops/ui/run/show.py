@@ -51,6 +51,22 @@ def run(details: RunDetails, console: Console, now: datetime) -> None:
     results.results(details.evaluations, details.answers, console, now)
     results.verdicts(details.verdicts, console, now)
     results.benchmarks(details.benchmarks, console, now)
+    if details.profile:
+        _section("where the time went (`--profile`)", console)
+        table(
+            ("part", "time", "share", "times", "each"),
+            [
+                [
+                    each["part"],
+                    words.duration(each["seconds"]),
+                    words.percent(each["share"]),
+                    words.count(each["times"]),
+                    f"{1000 * each['seconds'] / each['times']:,.1f} ms",
+                ]
+                for each in details.profile
+            ],
+            console,
+        )
     if details.events:
         _section("last events", console)
         console.print(*lines.events(details.events[-8:], now), sep="\n", soft_wrap=True)
