@@ -154,6 +154,23 @@ def visible(value: Any) -> str:
     return text if text.isprintable() else "".join(map(_show_character, text))
 
 
+def setting(name: str, value: Any) -> str:
+    """A value of settings or facts for a person: yes and no, lists as typed, bytes of memory in their unit.
+
+    >>> setting("mask_prompt", True), setting("lora_keys", ["a", "b"]), setting("memory", 25_276_510_208)
+    ('yes', 'a,b', '25.3 GB')
+    """
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and name.rpartition("_")[2] in ("memory", "bytes"):
+        return size(value)
+    if isinstance(value, (list, tuple)):
+        return visible(",".join(map(str, value))) or NOTHING
+    return visible(value)
+
+
 def metric(name: str, value: float | None) -> str:
     """A metric of the registry in its unit."""
     return _METRICS.get(name, number)(value)

@@ -66,7 +66,7 @@ def test_a_run_is_shown_with_all_that_is_known_of_it():
         "end_reason": None,
         "error": None,
         "host": "heron",
-        "environment": {"mlx": "0.32.4", "blas": {"threads": 2}},
+        "environment": {"mlx": "0.32.4", "blas": {"threads": 2}, "memory": 25_276_510_208, "is_metal": False},
         "command": "inv lora --model 'my model' --iters 1000",
     }
     checkpoint = {
@@ -102,6 +102,8 @@ def test_a_run_is_shown_with_all_that_is_known_of_it():
         "first try",
         "2 minutes ago",
         "blas.threads 2",
+        "memory 25.3 GB",
+        "is_metal no",
         "12.3 MB",
         "⠤⠤ train",
         "1 minute ago  310  warning: update skipped",

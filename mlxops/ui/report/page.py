@@ -198,7 +198,8 @@ def flat(values: JsonObject, before: str = "") -> Pairs:
         if isinstance(value, Mapping):
             found += flat(value, f"{label}.")
         elif value is not None:
-            found.append((label, setting(value)))
+            is_size = name.endswith("memory") and isinstance(value, int)
+            found.append((label, words.size(value) if is_size else setting(value)))
     return found
 
 

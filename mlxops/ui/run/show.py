@@ -69,7 +69,7 @@ def run(details: RunDetails, console: Console, now: datetime) -> None:
         )
     if details.events:
         _section("last events", console)
-        console.print(*lines.events(details.events[-8:], now), sep="\n", soft_wrap=True)
+        console.print(*lines.events(details.events[-8:], now), sep="\n", soft_wrap=not console.is_terminal)
     typed = attempts[-1]["command"] if attempts else None
     for title, command in (("the same again", typed), ("to train it once more", details.command)):
         if command:
@@ -120,7 +120,7 @@ def _settings(config: JsonObject, defaults: JsonObject) -> list[tuple[str, str]]
         return (name in defaults or not defaults) and not (value is None or value is False or value in ([], {}))
 
     return [
-        (name, words.visible(value) + ("*" if name in defaults and defaults[name] != value else ""))
+        (name, words.setting(name, value) + ("*" if name in defaults and defaults[name] != value else ""))
         for name, value in config.items()
         if is_shown(name, value)
     ]
@@ -157,7 +157,7 @@ def _flat(values: JsonObject, before: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             found += _flat(value, f"{before}{name}.")
         elif value is not None:
-            found.append((f"{before}{name}", words.visible(value)))
+            found.append((f"{before}{name}", words.setting(name, value)))
     return found
 
 
