@@ -16,7 +16,10 @@ from pathlib import Path
 
 import pytest
 from commands import ROOT
+from hub import Hub
+from small_checkouts import UV, write_checkout, write_wheels
 
+from mlxops import resources
 from mlxops.models.tiny import make_tiny
 from mlxops.tasks import namespace
 from mlxops.tasks.spelling import rewrite
@@ -242,6 +245,76 @@ def test_everything_the_page_types_ends_and_prints_as_it_says(old_project: Path)
     assert len(steps()) > 20
     assert wrong == {}
     assert [(old_project / name).read_bytes() for name in kept] == before
+
+
+# a real day, by the older spellings ----------------------------------------------------------------------------------
+
+HUB_ID = "somebody/tiny"
+DAY = {
+    "init my-project": "my-project",
+    "install-deps": "complete",
+    f"download-model {HUB_ID}": "models/tiny",
+    "lora models/tiny data/mine.jsonl -i 4 --lora-rank 4 --save-every 2 -o models/old": "finished at iteration 4 of 4",
+    'chat models/tiny --adapter-path models/old -p "It\'s a test" --max-tokens 4': "",
+    "finetune models/tiny data/mine.jsonl --epochs 1 --lora-rank 4 --lora-alpha 8 -o models/tuned": "fused",
+    "query -m models/tuned -p 'A quote \" and a test' --max-tokens 4": "",
+    "test models/tiny data/mine.jsonl --metrics perplexity generation_quality --max-tokens 4 -o s.json": "perplexity",
+    "list-templates": "advanced",
+    "create-training-data -f instruction -s 20 -o data/started": "created 20 rows",
+    "status": "2 models",
+    "models": "tuned",
+    "train-monitor --once": "ended: finished",
+    "benchmark models/tiny --iterations 2 -p 'Once upon a time' --max-tokens 4": "2 trials",
+    "update": "1 commit",
+    "checkpoints": "models/old",
+    "debug-checkpoints models/old --target-iters 4": "iteration",
+}
+"""What is typed from morning to evening, and what the answer has in it."""
+
+
+@pytest.mark.slow
+def test_a_real_day_of_all_commands_goes_by_the_older_spellings(
+    mlxops: Typed, there: Hub, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there.add(HUB_ID, tiny_model)
+    clone = small_clone(tmp_path, monkeypatch)
+    said: dict[str, tuple[int, str, str]] = {}
+
+    for typed in DAY:
+        if typed == "install-deps":
+            monkeypatch.chdir("my-project")
+            Path("data/mine.jsonl").write_text(lines([{"prompt": f"{n}?", "completion": f"{n}."} for n in range(12)]))
+        if typed == "update":
+            monkeypatch.setattr(sys, "prefix", str(Path(".venv").resolve()))
+        said[typed] = mlxops(typed)
+
+    assert [typed.split()[0] for typed in DAY] == list(OLD_COMMANDS)
+    assert {typed: (code, err) for typed, (code, _, err) in said.items() if code} == {}
+    assert {typed: out for typed, (_, out, err) in said.items() if DAY[typed] not in out + err} == {}
+    assert json.loads(Path("s.json").read_text())["rows"] == 12
+    assert len(Path("data/started/train.jsonl").read_text().splitlines()) == 16
+    assert (clone / "CHANGELOG.md").read_text() == "# Changelog\n"
+
+
+def small_clone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone of a small checkout that got a commit since, which is what runs; its wheels need no index."""
+    upstream, clone = folder / "upstream", folder / "clone"
+    write_wheels(folder / "wheels")
+    write_checkout(upstream)
+    (upstream / "mlxops" / "__main__.py").write_text(f"exec({(upstream / 'program.txt').read_text()!r})\n")
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.com", "-c", "init.defaultBranch=main"]
+    subprocess.run([*git, "init", "--quiet"], cwd=upstream, check=True)
+    for change in ("first", "second"):
+        if change == "second":
+            subprocess.run([*git, "clone", "--quiet", str(upstream), str(clone)], cwd=folder, check=True)
+            (upstream / "CHANGELOG.md").write_text("# Changelog\n")
+        subprocess.run([*git, "add", "--all"], cwd=upstream, check=True)
+        subprocess.run([*git, "commit", "--quiet", "--message", change], cwd=upstream, check=True)
+    for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": str(folder / "wheels")}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    monkeypatch.setenv("PATH", f"{UV.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(resources, "checkout", lambda: clone)
+    return clone
 
 
 @pytest.mark.slow
