@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
-from rich.live import Live
 from rich.text import Text
 
 from mlxops import words
-from mlxops.ui.terminal import lines
-from mlxops.ui.terminal.background import Asker
+from mlxops.ui.terminal import lines, live_screen
 from mlxops.ui.terminal.console import is_unicode
-from mlxops.ui.terminal.keyboard import Keyboard
-from mlxops.ui.terminal.leaving import NO_TERMINAL, Signals
 
 if TYPE_CHECKING:
     from mlxops.jobs.model.listing import ModelEntry
@@ -31,22 +26,15 @@ _TWO_COLUMNS = 140  # columns of a terminal from where on machine and models sta
 _GAP = 4
 _BAR = 24
 _MODELS, _RUNS, _RECENT = 8, 6, 8  # lines of each list where there is room
-_TICK = 0.5  # seconds in which a resized terminal is noticed
 _SHOWN_VERSIONS = ("mlxops", "mlx", "mlx-lm", "transformers")
 _NEARLY_FULL = 0.9
 
 
-class Source(Protocol):
+class Source(live_screen.Source, Protocol):
     """Where the state comes from."""
 
     def look(self) -> Status:
         """The state now."""
-
-    def stand_behind(self) -> None:
-        """Let the training go first on the processors."""
-
-    def close(self) -> None:
-        """Nothing more will be asked."""
 
 
 def once(source: Source, console: Console, now: datetime) -> None:
@@ -65,54 +53,20 @@ def live(
     if not console.is_interactive:
         once(source, console, now())
         return
-    source.stand_behind()
-    asker = Asker()  # after the priority, which a thread has from the one that begins it
-    try:
-        with (
-            Signals().handled() as signals,
-            Keyboard() as keyboard,
-            Live(console=console, screen=True, auto_refresh=False) as screen,
-        ):
-            _watch(source, console, screen, asker, keyboard, signals, refresh, now)
-    except KeyboardInterrupt:
-        return
-    except OSError as error:
-        if error.errno not in NO_TERMINAL:
-            raise
-        raise SystemExit(129) from error  # as of a hang-up
-    finally:
-        asker.close(source.close)
+    with live_screen.opened(source, console) as opened:
+        status: Status | None = None
 
-
-def _watch(
-    source: Source,
-    console: Console,
-    screen: Live,
-    asker: Asker,
-    keyboard: Keyboard,
-    signals: Signals,
-    refresh: float,
-    now: Callable[[], datetime],
-) -> None:
-    def leave_where_asked() -> None:
-        signals.check()
-        if keyboard.has("q", "Q"):
-            raise KeyboardInterrupt
-
-    looked_at, size, status, key = float("-inf"), console.size, None, ""
-    while key not in ("q", "Q"):
-        moment = time.monotonic()
-        is_due = moment - looked_at >= refresh
-        if status is None or is_due:
-            status, looked_at = asker.ask(source.look, meanwhile=leave_where_asked), moment
-        if is_due or size != console.size:
+        def show(_: float, __: str, is_due: bool) -> None:
+            nonlocal status
+            if status is None or is_due:
+                status = opened.ask(source.look)
             size = console.size
             frame = render(
                 status, width=size.width, height=size.height, now=now(), unicode=is_unicode(console), keys=True
             )
-            screen.update(frame, refresh=True)
-        key = keyboard.read(min(_TICK, refresh))
-        signals.check()
+            opened.screen.update(frame, refresh=True)
+
+        opened.watch(refresh, show)
 
 
 def render(

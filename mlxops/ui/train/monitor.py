@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.live import Live
 
 from mlxops.ui.charts.losses import Shown
-from mlxops.ui.terminal.background import Asker
+from mlxops.ui.terminal import live_screen
 from mlxops.ui.terminal.console import is_unicode
-from mlxops.ui.terminal.keyboard import Keyboard
-from mlxops.ui.terminal.leaving import NO_TERMINAL, Signals
 from mlxops.ui.train.dashboard import View, render
 
 if TYPE_CHECKING:
@@ -25,19 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "View", "live", "once", "render"]
 
-_TICK = 0.5  # seconds in which a resized terminal is noticed
 _STALE = 30.0  # seconds after which rows are fetched although nothing was written
 _FRESH = 2.0  # seconds up to which an age on the screen may count as one
 _BUSY = 80.0  # % of all processors, from where on drawing takes them from the training
 _SHARE = 0.002  # of all processors, what the drawing of all monitors together takes then; looking comes on top
 _SAMPLE = 5.0  # seconds after which it is seen that they are no longer busy: that costs more than asking for news
-_QUIT = ("q", "Q")
 _STEPS = {"n": 1, "p": -1, "right": 1, "left": -1}
 _ZOOM = {"+": 1, "=": 1, "-": -1, "_": -1, "0": 0}
 _NEXT: Mapping[Shown, Shown] = {"both": "raw", "raw": "smoothed", "smoothed": "both"}
 
 
-class Source(Protocol):
+class Source(live_screen.Source, Protocol):
     """Where the rows come from, and what the keys ask of it."""
 
     def state(self) -> Snapshot | None:
@@ -49,9 +43,6 @@ class Source(Protocol):
     def machine(self) -> MachineLoad:
         """What the run's process and the machine take now, and how many monitors are open."""
 
-    def stand_behind(self) -> None:
-        """Let the training go first on the processors."""
-
     def switch(self, steps: int) -> None:
         """Move by so many runs."""
 
@@ -60,9 +51,6 @@ class Source(Protocol):
 
     def zoom(self, steps: int) -> None:
         """Fewer iterations, more, or with 0 all."""
-
-    def close(self) -> None:
-        """Nothing more will be asked."""
 
 
 def once(source: Source, console: Console, now: datetime) -> None:
@@ -98,30 +86,19 @@ def live(
     if not console.is_interactive:
         once(source, console, now())
         return
-    source.stand_behind()
-    asker = Asker()  # after the priority, which a thread has from the one that begins it
-    try:
-        with (
-            Signals().handled() as signals,
-            Keyboard() as keyboard,
-            Live(console=console, screen=True, auto_refresh=False) as screen,
-        ):
+    with live_screen.opened(source, console) as opened:
+        shown = _Screen(source, opened.ask, console, opened.screen, now, refresh > _FRESH)
+        size = console.size
 
-            def leave_where_asked() -> None:
-                signals.check()
-                if keyboard.has(*_QUIT):
-                    raise KeyboardInterrupt
+        def show(moment: float, key: str, _: bool) -> None:
+            nonlocal size
+            is_asked = bool(key) or size != console.size
+            size = console.size
+            if key:
+                shown.press(key)
+            shown.refresh(moment, is_asked=is_asked)
 
-            ask = partial(asker.ask, meanwhile=leave_where_asked)
-            _watch(_Screen(source, ask, console, screen, now, refresh > _FRESH), keyboard, signals, refresh)
-    except KeyboardInterrupt:
-        return
-    except OSError as error:
-        if error.errno not in NO_TERMINAL:
-            raise
-        raise SystemExit(128 + signal.SIGHUP) from error
-    finally:
-        asker.close(source.close)
+        opened.watch(refresh, show)
 
 
 @dataclass
@@ -209,22 +186,3 @@ class _Screen:
             charts_drawn=self.drawn,
         )
         self.screen.update(frame, refresh=True)
-
-
-def _watch(shown: _Screen, keyboard: Keyboard, signals: Signals, refresh: float) -> None:
-    looked_at = float("-inf")
-    size = shown.console.size
-    key = ""
-    while key not in _QUIT:
-        if key:
-            shown.press(key)
-        moment = time.monotonic()
-        is_due = moment - looked_at >= refresh
-        is_asked = bool(key) or size != shown.console.size
-        if is_due or is_asked:
-            size = shown.console.size
-            shown.refresh(moment, is_asked=is_asked)
-            # a key draws, but what comes every refresh seconds comes when it would have
-            looked_at = moment if is_due else looked_at
-        key = keyboard.read(min(_TICK, refresh))
-        signals.check()
