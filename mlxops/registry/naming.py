@@ -44,7 +44,7 @@ def resolve(text: str, runs: Mapping[str, int | None], newest: str | None) -> st
     if found:
         raise BadRequest(
             f"{text!r} is part of {len(found)} names of runs: {words.listed(found, _SHOWN)}",
-            hint="give more of the name, or the run's number (`inv runs --columns id,name`)",
+            hint="give more of the name, or the run's number (`inv runs` shows both)",
         )
     raise _no_run(text, list(runs))
 
