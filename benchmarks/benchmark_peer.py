@@ -4,8 +4,10 @@
                                         [--generation-tokens 64] [--batch-size 1] [--repeats 5]
 
 Without --model the sample model is imported from its GGUF file, as `inv quickstart` does, in float32: mlx-lm computes
-in the type of the file, ours in float32 on a processor. Both run in processes of their own, with the same fast BLAS,
-and take turns. Printed are the medians of the repeats and their ratio.
+in the type of the file, ours in float32 on a processor. Both programs run as they are, in processes of their own with
+the same fast BLAS, and load the model once; each waits before every request until the other's has ended, so that what
+else the machine does reaches both alike. Printed are the medians of the trials and the fastest, which other work on the
+machine disturbed least, and the processor time of a request, which that lengthens little.
 """
 
 from __future__ import annotations
@@ -14,21 +16,102 @@ import argparse
 import json
 import os
 import re
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from mlxops.projects import blas, machine
 
-_PEER = """
-import os
+Pair = tuple[float, float]
+
+# A request is allowed through standard input; the processor seconds that it took come back through a pipe.
+_TURNS = """
+import os, time
 from mlxops.projects import blas, machine
 blas.load(threads=None, core_type=None, cache=machine.user_cache(), setting=os.environ.get("MLXOPS_BLAS"))
-from mlx_lm.benchmark import main
+
+def turn():
+    os.read(0, 1)
+    return time.process_time()
+
+def over(began):
+    os.write(int(os.environ["TURNS"]), f"{time.process_time() - began}\\n".encode())
+"""
+_OURS = (
+    _TURNS
+    + """
+from mlxops.models import speed
+request = speed.time_request
+
+def in_turn(*arguments, **options):
+    began = turn()
+    timed = request(*arguments, **options)
+    over(began)
+    return timed
+
+speed.time_request = in_turn
+from mlxops.__main__ import main
 main()
 """
+)
+_THEIRS = (
+    _TURNS
+    + """
+from mlx_lm import benchmark
+stream, batch = benchmark.stream_generate, benchmark.batch_generate
+
+def stream_in_turn(*arguments, **options):
+    began = turn()
+    yield from stream(*arguments, **options)
+    over(began)
+
+def batch_in_turn(*arguments, **options):
+    began = turn()
+    answers = batch(*arguments, **options)
+    over(began)
+    return answers
+
+benchmark.stream_generate, benchmark.batch_generate = stream_in_turn, batch_in_turn
+benchmark.main()
+"""
+)
+
+
+class Program:
+    """A benchmark that waits for its turn before each request."""
+
+    def __init__(self, code: str, arguments: Sequence[str], folder: Path) -> None:
+        ours, theirs = os.pipe()
+        self._seconds = os.fdopen(ours)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "TURNS": str(theirs), "MLXOPS_DB": str(folder / "runs.db")},
+            pass_fds=[theirs],
+        )
+        os.close(theirs)
+
+    def take_turn(self) -> float:
+        """Let it make a request, and wait until it has; the processor seconds that it took."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(".")
+        self._process.stdin.flush()
+        return float(self._seconds.readline() or "nan")
+
+    def output(self) -> str:
+        """What it printed, once it has ended."""
+        output, _ = self._process.communicate()
+        if self._process.returncode:
+            raise SystemExit(f"a benchmark ended with {self._process.returncode}")
+        return output
 
 
 def main() -> None:
@@ -41,39 +124,33 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         model = (arguments.model or _sample(Path(scratch))).absolute()
-        ours, theirs = [], []
-        for number in range(1, arguments.repeats + 1):
-            ours.append(_ours(model, arguments, Path(scratch)))
-            theirs.append(_theirs(model, arguments))
-            print(f"{number}: ours {_text(ours[-1])}, mlx_lm.benchmark {_text(theirs[-1])} tokens/s", flush=True)
+        ours, theirs, seconds = _take_turns(model, arguments, Path(scratch))
+    for number, (mine, other) in enumerate(zip(ours, theirs, strict=True), start=1):
+        print(f"{number}: ours {_text(mine)}, mlx_lm.benchmark {_text(other)} tokens/s")
     for place, what in enumerate(("prompt", "generation")):
-        mine, other = (statistics.median(pair[place] for pair in pairs) for pairs in (ours, theirs))
-        print(f"{what}: median {mine:.1f} against {other:.1f} tokens/s, ratio {mine / other:.3f}")
+        values = [[pair[place] for pair in pairs] for pairs in (ours, theirs)]
+        for name, of in (("median", statistics.median), ("fastest", max)):
+            mine, other = map(of, values)
+            print(f"{what}: {name} {mine:.1f} against {other:.1f} tokens/s, ratio {mine / other:.3f}")
+    mine, other = (statistics.median(each) for each in seconds)
+    print(f"processor time of a request: median {mine:.2f} against {other:.2f} s, ratio {mine / other:.3f}")
 
 
-def _ours(model: Path, arguments: argparse.Namespace, scratch: Path) -> tuple[float, float]:
-    command = [
-        sys.executable,
-        "-m",
-        "mlxops",
-        "benchmark",
-        str(model),
-        "--iterations",
-        "1",
-        "--json",
-        *_shape(arguments),
-    ]
-    environment = {**os.environ, "MLXOPS_DB": str(scratch / "runs.db")}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=scratch)
-    figures = {each["metric"]: each["mean"] for each in json.loads(done.stdout)["figures"]}
-    return figures["prompt_tokens_per_second"], figures["generation_tokens_per_second"]
-
-
-def _theirs(model: Path, arguments: argparse.Namespace) -> tuple[float, float]:
-    command = [sys.executable, "-c", _PEER, "--model", str(model), "--num-trials", "1", *_shape(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    line = next(line for line in done.stdout.splitlines() if line.startswith("Averages"))
-    return tuple(float(value) for value in re.findall(r"_tps=([\d.]+)", line))[:2]  # type: ignore[return-value]
+def _take_turns(
+    model: Path, arguments: argparse.Namespace, scratch: Path
+) -> tuple[list[Pair], list[Pair], list[list[float]]]:
+    shape = _shape(arguments)
+    ours = Program(_OURS, ["benchmark", str(model), "--iterations", str(arguments.repeats), "--json", *shape], scratch)
+    theirs = Program(_THEIRS, ["--model", str(model), "--num-trials", str(arguments.repeats), *shape], scratch)
+    seconds = [[each.take_turn() for each in (ours, theirs)] for _ in range(arguments.repeats + 1)]
+    benchmark = json.loads(ours.output())["id"]
+    with closing(sqlite3.connect(scratch / "runs.db")) as db:
+        sql = "SELECT prompt_tokens_per_second, generation_tokens_per_second FROM trials WHERE benchmark_id = ?"
+        found: list[Pair] = db.execute(f"{sql} ORDER BY trial", (benchmark,)).fetchall()
+    lines = [line for line in theirs.output().splitlines() if line.startswith("Trial")]
+    values = [[float(value) for value in re.findall(r"_tps=([\d.]+)", line)] for line in lines]
+    of_each = [list(each) for each in zip(*seconds[1:], strict=True)]  # the first of each does not count
+    return found, [(value[0], value[1]) for value in values], of_each
 
 
 def _shape(arguments: argparse.Namespace) -> list[str]:
@@ -85,7 +162,7 @@ def _shape(arguments: argparse.Namespace) -> list[str]:
     return [word for name, value in numbers for word in (name, str(value))]
 
 
-def _text(pair: tuple[float, float]) -> str:
+def _text(pair: Pair) -> str:
     return " and ".join(f"{value:.1f}" for value in pair)
 
 
