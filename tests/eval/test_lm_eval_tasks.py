@@ -41,6 +41,7 @@ TASKS = {
         "doc_to_target": "{{question}} {{choices[0]}}",
         "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
     },
+    "running": {"output_type": "generate_until", "doc_to_text": "", "doc_to_target": "", "unsafe_code": True},
     "elsewhere": {"dataset_path": "somebody/rows-that-are-not-here", "output_type": "multiple_choice"},
 }
 OPTIONS = "--include-path tasks --json"
@@ -145,6 +146,7 @@ def test_what_cannot_be_asked_is_a_sentence_before_the_model_is_loaded(
         for options in (
             "--tasks elsewhere --include-path tasks",
             "--tasks broken --include-path tasks",
+            "--tasks running --include-path tasks",
             "--tasks chosen --include-path nowhere",
             "--tasks chosen --data data --include-path tasks",
             "--num-fewshot 2",
@@ -159,9 +161,10 @@ def test_what_cannot_be_asked_is_a_sentence_before_the_model_is_loaded(
     assert sentences[0] == "the data set of the task 'elsewhere' is not on this machine"
     assert "HF_HUB_OFFLINE is set; with a network the same command fetches it" in next(iter(said.values()))[2]
     assert sentences[1].startswith("the task 'broken' cannot be loaded: ")
-    assert sentences[2].endswith("nowhere' is no folder")
-    assert sentences[3] == "--tasks brings its own questions and scores, so --data has no meaning"
-    assert sentences[4] == "--num-fewshot is about the tasks of lm-eval, and none is named"
+    assert sentences[2] == "the task 'running' runs code that the model wrote, which can do all that you can"
+    assert sentences[3].endswith("nowhere' is no folder")
+    assert sentences[4] == "--tasks brings its own questions and scores, so --data has no meaning"
+    assert sentences[5] == "--num-fewshot is about the tasks of lm-eval, and none is named"
     assert (compared[0], "so --metrics has no meaning" in compared[2]) == (2, True)
     assert without[0] == 2
     assert without[2].splitlines() == [

@@ -100,6 +100,10 @@ def load(project: Project, config: MeasuringConfig) -> LoadedTasks:
         found = _with_data(manager, name)
         tasks["tasks"] |= found["tasks"]
         tasks["groups"] |= found.get("groups", {})
+    if unsafe := [name for name, task in tasks["tasks"].items() if getattr(task, "UNSAFE_CODE", False)]:
+        raise BadRequest(
+            f"the task {unsafe[0]!r} runs code that the model wrote, which can do all that you can", hint="leave it out"
+        )
     versions = {name: str(task.VERSION) for name, task in sorted(tasks["tasks"].items())}
     versions["lm-eval"] = lm_eval.__version__
     return LoadedTasks(names=tuple(names), found=tasks, versions=versions)
