@@ -25,9 +25,11 @@ class Listener:
     def __init__(self) -> None:
         self.all: list[Served] = []
         self.bugs: list[str] = []
+        self.has_served = threading.Event()  # which may come after the client has its answer
 
     def served(self, served: Served) -> None:
         self.all.append(served)
+        self.has_served.set()
 
     def failed(self, error: BaseException) -> None:
         self.bugs.append(str(error))
@@ -85,6 +87,7 @@ def test_a_registry_that_cannot_be_read_is_said(serve) -> None:
     server, listener = serve(newer)
 
     assert asked(server) == (503, "unavailable")
+    assert listener.has_served.wait()
     assert (listener.bugs, listener.all[0].reason) == ([], "runs.db was written by a newer mlxops")
 
 
