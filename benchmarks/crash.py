@@ -4,7 +4,8 @@
 
 A training is killed at a random instant and started again by the same command, until it is finished. Every other kill
 falls inside the checkpoint writer, at one of its instants; the rest anywhere between the first step and the end.
-The clock's cases save by it as well, which the uninterrupted run does not.
+The clock's cases save by it as well, which the uninterrupted run does not. Those with files keep the hidden states that
+enter the first trained layer in files, of which some are removed or damaged between two attempts.
 Then the adapters' bytes and all metrics that are no wall-clock figures have to be those of the uninterrupted run, and
 every start has to have resumed from the newest whole checkpoint. Ends with 1 where anything differs.
 """
@@ -46,7 +47,11 @@ FEATURES = {
     "cosine": ["--lr-schedule", "cosine_decay", "--warmup", "3"],
     "clock": ["--save-minutes", "0.0001"],
     "split": ["--data", "talks"],
+    "files": ["--memory-limit", "0.0001"],
 }
+"""`files` leaves no memory for hidden states, which are then written to files."""
+ON_THE_WAY = {"clock", "files"}
+"""Features of which the uninterrupted run has none."""
 THINKING = """\
 {% for m in messages %}<|im_start|>{{ m.role }}
 {% if m.role == 'assistant' and loop.last %}A thought. {% endif %}{{ m.content }}<|im_end|>
@@ -140,8 +145,8 @@ def add_split_conversations(project: Path, model: Path) -> None:
 
 def check(project: Path, case: Case, kills: int, chance: random.Random, options: Sequence[str]) -> Count:
     """Kill runs of a case so many times in all, and compare each with the uninterrupted one."""
-    without_clock = replace(case, features=tuple(name for name in case.features if name != "clock"))
-    straight = [*without_clock.typed(options), "--name"]
+    by_itself = replace(case, features=tuple(name for name in case.features if name not in ON_THE_WAY))
+    straight = [*by_itself.typed(options), "--name"]
     options = [*case.typed(options), "--name"]
     whole = f"{case.name}-whole"
     begun = time.perf_counter()
@@ -186,6 +191,7 @@ def killing(
     """
     while True:
         newest = training_runs.newest_checkpoint(project, name)
+        spoil(project, chance)
         in_writer = count.kills < kills and count.kills % 2 == 0
         first = partial(training_runs.die_in_the_writer, chance.randint(1, 2 * INSTANTS)) if in_writer else None
         command = Command(project, options, first)
@@ -202,6 +208,18 @@ def killing(
             return
         count.kills += 1
         count.in_writer += in_writer or any((project / "adapters" / name).glob(".*.partial*"))
+
+
+def spoil(project: Path, chance: random.Random) -> None:
+    """Remove some of the files with hidden states, and change a byte of others."""
+    for file in sorted((project / ".mlxops" / "prefix").glob("*/*")):
+        what = chance.randrange(4)
+        if what == 0:
+            file.unlink()
+        elif what == 1:
+            content = bytearray(file.read_bytes())
+            content[chance.randrange(len(content))] ^= 255
+            file.write_bytes(content)
 
 
 def show(name: str, count: Count) -> None:
