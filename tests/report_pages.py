@@ -59,7 +59,7 @@ class Page(HTMLParser):
 
 def gathered(*runs: str) -> ReportContent:
     """What a report on these runs of the current folder tells."""
-    return material.gather(settings(), ReportConfig(runs=list(runs)), LoraConfig())
+    return material.gather(settings(), ReportConfig(runs=list(runs), yes=True), LoraConfig())
 
 
 def drawn(*runs: str, png: bool = False, by: tuple[str, ...] = ("iterations",)) -> dict[str, bytes]:

@@ -13,9 +13,9 @@ from mlxops.errors import BadRequest, Failed, NotFound, SettingsDiffer
 from mlxops.jobs.train import resume
 from mlxops.jobs.train.prepare import Prepared
 from mlxops.jobs.train.resumable import ResumableRun
-from mlxops.options import asked, changed
+from mlxops.options import asked, changed, options_of
 from mlxops.projects.project import Project
-from mlxops.registry import CheckpointRow, naming
+from mlxops.registry import CheckpointRow, JsonObject, naming
 from mlxops.registry.imported import ImportSource
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint
@@ -40,7 +40,8 @@ class _Point:
 def inherit(project: Project, config: LoraConfig) -> LoraConfig:
     """The settings of a command that branches from a run: those of that run where the command gives none.
 
-    Settings of the project are none of the command's. Raises `NotFound` where there is no such run.
+    Settings of the project are none of the command's. A child that was made when nothing was inherited is meant by the
+    command that made it, as long as no other child is. Raises `NotFound` where there is no such run.
     """
     if not config.branch or config.branch_from is None or not project.registry_path.is_file():
         return config
@@ -64,7 +65,19 @@ def inherit(project: Project, config: LoraConfig) -> LoraConfig:
     if "iters" in given:
         values["epochs"] = None
     inherited: LoraConfig = changed(config, **values)
-    return inherited
+    children = [row["config"] for row in rows if (origin := origin_of(row["config"])) and origin.run == run["name"]]
+    is_of_before = not any(_has(each, inherited) for each in children) and any(_has(each, config) for each in children)
+    return config if is_of_before else inherited
+
+
+def _has(child: JsonObject, config: LoraConfig) -> bool:
+    """Whether a child has the deciding settings of a command, as far as it knows them without the model."""
+    stored = complete(child)
+    pairs = [(stored.get(name), getattr(config, name)) for name in _DECIDING]
+    return all(there == asked for there, asked in pairs if asked is not None)
+
+
+_DECIDING = tuple(each.name for each in options_of(LoraConfig) if each.role == "weights")
 
 
 def settle(
