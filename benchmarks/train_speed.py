@@ -5,7 +5,7 @@
     python benchmarks/train_speed.py MODEL --page --results FILE > docs/performance.md
 
 Each training is a process of its own, the two programs in turn, both with the same BLAS, their own defaults and masked
-prompts; they validate at the same iterations. `--switches` also trains with each of what saves time switched off. What
+prompts; both validate before and after. `--switches` also trains with each of what saves time switched off. What
 is in the file of results is not measured again, so a run that was stopped continues. `--tiny` compares the losses of
 both on the tiny model. `--page` prints docs/performance.md from the results. The rows are in `train_speed/`.
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -26,8 +27,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlxops.training.batches import Batch
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "train_speed"
@@ -48,7 +52,7 @@ OURS = "mlxops"
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A training: its seconds as a whole, the validations as (seconds since the command, loss), the peak in bytes."""
+    """A training: its seconds as a whole, the peak in bytes, and the validation loss with its standard error."""
 
     program: str
     model: str
@@ -56,7 +60,8 @@ class Result:
     epochs: int
     seed: int
     seconds: float
-    validations: list[tuple[float, float]]
+    loss: float
+    error: float
     peak: float
     tokens: int
 
@@ -122,7 +127,7 @@ def measure(options: argparse.Namespace) -> None:
                 print(
                     f"{program:24} {layers:2} layers, seed {seed}: {result.seconds:7.1f} s, "
                     f"{result.tokens / result.seconds:7.1f} trained tokens/s, peak {result.peak / 2**20:6.0f} MiB, "
-                    f"loss {result.validations[-1][1]:.4f}",
+                    f"loss {result.loss:.4f} ± {result.error:.4f}",
                     flush=True,
                 )
 
@@ -137,14 +142,14 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         (folder / "tasks.py").touch()
         options = [
             *("--model", str(model), "--data", "data", "--iters", str(epochs * steps), "--num-layers", str(layers)),
-            *("--batch-size", str(BATCH), "--mask-prompt", "--seed", str(seed), "--steps-per-eval", str(steps)),
-            *("--steps-per-report", str(steps), "--learning-rate", "1e-4", "--adapter-path", "adapter"),
+            *("--batch-size", str(BATCH), "--mask-prompt", "--seed", str(seed), "--learning-rate", "1e-4"),
+            *("--steps-per-report", str(steps), "--adapter-path", "adapter"),
         ]
         if program == THEIRS:
             command = [str(HERE / "mlx_lm_peer.py"), *options, "--train"]
         else:
             off = [f"{part}={OFF[part]}" for part in SWITCHES.get(program, ())]
-            command = [str(HERE / "lora_by_ways.py"), *off, "--", *options]
+            command = [str(HERE / "lora_by_ways.py"), *off, "--", *options, "--samples", "0"]
         begun = time.time()
         done = subprocess.run(
             [sys.executable, *command],
@@ -157,7 +162,8 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         seconds = time.time() - begun
         if done.returncode:
             sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-        validations, peak = theirs(done.stdout, begun) if program == THEIRS else ours(folder, begun)
+        peak = peak_there(done.stdout) if program == THEIRS else peak_here(folder)
+        loss, error = loss_of(model, folder / "adapter")
     return Result(
         program=program,
         model=model.name,
@@ -165,29 +171,48 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         epochs=epochs,
         seed=seed,
         seconds=seconds,
-        validations=validations,
+        loss=loss,
+        error=error,
         peak=peak,
         tokens=epochs * counts(model).trained,
     )
 
 
-def theirs(output: str, begun: float) -> tuple[list[tuple[float, float]], float]:
-    """The validations and the peak that `mlx_lm.lora` reported."""
+def peak_there(output: str) -> float:
+    """The peak that `mlx_lm.lora` reported, in bytes."""
     reports = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    losses = [(each["at"] - begun, each["validation"]["val_loss"]) for each in reports if "validation" in each]
-    return losses, max(each["train"]["peak_memory"] for each in reports if "train" in each) * 1e9
+    return float(max(each["train"]["peak_memory"] for each in reports if "train" in each)) * 1e9
 
 
-def ours(folder: Path, begun: float) -> tuple[list[tuple[float, float]], float]:
+def peak_here(folder: Path) -> float:
     """The same of the registry."""
     from mlxops import registry
 
     with registry.open_read_only(folder / "runs.db") as db:
-        (run,) = db.rows("SELECT created_at FROM runs")
-        created = datetime.fromisoformat(run["created_at"]).timestamp()
-        losses = db.rows("SELECT elapsed_seconds, value FROM metric WHERE name = 'validation_loss' ORDER BY iteration")
         (peak,) = db.rows("SELECT max(value) AS peak FROM metric WHERE name = 'peak_memory'")
-    return [(created - begun + row["elapsed_seconds"], row["value"]) for row in losses], peak["peak"]
+    return float(peak["peak"])
+
+
+def loss_of(model_folder: Path, adapter: Path) -> tuple[float, float]:
+    """The loss of an adapter on the validation rows and its standard error, in the same way for both programs."""
+    from mlxops.projects import blas, machine
+
+    blas.load(threads=None, core_type=None, cache=machine.user_cache(), setting=os.environ.get("MLXOPS_BLAS"))
+    import numpy as np
+    from mlx_lm.tuner.utils import load_adapters
+
+    from mlxops.models.loading import load_model
+    from mlxops.training import improvement
+    from mlxops.training.objectives.sft import SUPERVISED
+    from mlxops.training.score import arrays_of, plain
+
+    model = load_adapters(load_model(model_folder, dtype="float32")[0], str(adapter))
+    model.eval()
+    losses, tokens = [], []
+    for batch in validation(model_folder):
+        losses.append(np.array(SUPERVISED.terms(plain(model), arrays_of(batch))["loss"], np.float64))
+        tokens.append(SUPERVISED.weights(batch)["loss"])
+    return improvement.ratio(np.concatenate(losses), np.concatenate(tokens))
 
 
 def tiny(folder: Path) -> Path:
@@ -222,7 +247,7 @@ def counts(model: Path) -> Counts:
             for side in (splits.train, splits.valid)
         )
         plan = batches.plan(train, batch_size=BATCH, seed=0)
-        validation = batches.fixed_batches(valid, batch_size=BATCH, count=-1, seed=0)
+        held_out = batches.fixed_batches(valid, batch_size=BATCH, count=-1, seed=0)
         _COUNTS[model] = Counts(
             ours=sum(rows * width for rows, width in plan.shapes_of_groups),
             theirs=_padded_there([each.length for each in train]),
@@ -231,11 +256,21 @@ def counts(model: Path) -> Counts:
                 batches.projected(sum(train[index].trained for index in group), rows * width)
                 for group, (rows, width) in zip(plan.groups, plan.shapes_of_groups, strict=True)
             ),
-            validated=sum(each.arrays["mask"].size for each in validation),
+            validated=sum(each.arrays["mask"].size for each in held_out),
             validated_theirs=_padded_there([each.length for each in valid]),
-            compared=sum(each.trained for each in validation),
+            compared=sum(each.trained for each in held_out),
         )
     return _COUNTS[model]
+
+
+def validation(model: Path) -> list[Batch]:
+    """The validation rows in batches."""
+    from mlxops import data
+    from mlxops.models.tokenizer import load_tokenizer
+    from mlxops.training import batches
+
+    rows = data.tokenize(data.read(DATA).valid, load_tokenizer(model), max_seq_length=2048, mask_prompt=True).rows
+    return batches.fixed_batches(rows, batch_size=BATCH, count=-1, seed=0)
 
 
 def _padded_there(lengths: Sequence[int]) -> int:
@@ -257,7 +292,7 @@ def limit(model: Path, layers: int, epochs: int) -> float:
     )
     head = shape.vocabulary * shape.hidden
     whole, part = there * per_layer, trained * per_layer
-    validations = epochs + 1
+    validations = 2  # before the first iteration and after the last
     slow = epochs * count.theirs * (whole + head + part + head) + validations * count.validated_theirs * (whole + head)
     fast = epochs * (count.ours * 2 * part + count.trained * 2 * head) + count.ours * (whole - part)
     fast += validations * (count.validated * part + count.compared * head) + count.validated * (whole - part)
@@ -275,24 +310,12 @@ def pairs(results: Sequence[Result], program: str) -> Iterator[tuple[Result, Res
             yield each, peers[each.key[1:]]
 
 
-def until(result: Result, loss: float) -> float | None:
-    """The seconds after which a validation loss is reached, on a straight line between validations."""
-    before: tuple[float, float] | None = None
-    for at, found in result.validations:
-        if found <= loss:
-            if before is None or before[1] == found:
-                return at
-            return before[0] + (before[1] - loss) / (before[1] - found) * (at - before[0])
-        before = (at, found)
-    return None
-
-
 def table(results: Sequence[Result], model: Path | None) -> list[str]:
     """A line for each program, number of layers and of epochs."""
     lines = [
-        "| model | epochs | layers | program | tokens/s, times `mlx_lm.lora` | limit | to the same loss | peak memory "
+        "| model | epochs | layers | program | tokens/s, times `mlx_lm.lora` | limit | peak memory "
         "| validation loss, less theirs |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     cells = sorted({(each.model, each.epochs, each.layers) for each in results})
     for name, epochs, layers in cells:
@@ -302,20 +325,14 @@ def table(results: Sequence[Result], model: Path | None) -> list[str]:
             if not found:
                 continue
             ratios = [theirs.seconds / ours.seconds for ours, theirs in found]
-            reached = []
-            for mine, peer in found:
-                goal = max(mine.validations[-1][1], peer.validations[-1][1])
-                times = until(mine, goal), until(peer, goal)
-                if times[0] and times[1]:
-                    reached.append(times[1] / times[0])
-            losses = [mine.validations[-1][1] - peer.validations[-1][1] for mine, peer in found]
+            losses = [mine.loss - peer.loss for mine, peer in found]
             peaks = [mine.peak / peer.peak for mine, peer in found]
             bound = limit(model, layers, epochs) if model is not None and model.name == name else None
             lines.append(
                 f"| {name} | {epochs} | {layers} | {program} | {statistics.median(ratios):.2f} "
                 f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} seeds) | "
                 f"{'' if bound is None or program != OURS else f'{bound:.2f}'} | "
-                f"{statistics.median(reached) if reached else float('nan'):.2f} | {statistics.median(peaks):.2f} | "
+                f"{statistics.median(peaks):.2f} | "
                 f"{_mean(losses)} |"
             )
     return lines
@@ -349,7 +366,7 @@ _PAGE = """# Performance
 
 This page is printed by `benchmarks/train_speed.py`: whole runs, from the command to the finished adapter, of mlxops
 and of the real `mlx_lm.lora` in turn, each in a process of its own with its own defaults, the same fast BLAS and
-masked prompts. Both validate before the first iteration and after each epoch. There are {rows} rows of unlike length
+masked prompts. Both validate before the first iteration and after the last. There are {rows} rows of unlike length
 in batches of {batch}, sections of this project's own pages; their lengths in tokens: {histogram}.
 
 The machine: {machine}.
@@ -362,8 +379,8 @@ The machine: {machine}.
   N of L layers trained, a padded position costs `mlx_lm.lora` (L + N) P + 2 V, and mlxops 2 N P, 2 V more where it is
   trained, and (L - N) P once. Attention, small matrices, start-up and closing are not in it, and none of them becomes
   less.
-- **to the same loss** is how many times sooner the higher of the two last validation losses was reached.
 - **peak memory** is MLX's own peak beside that of `mlx_lm.lora`.
+- **validation loss** is that of both adapters on the same rows, measured in the same way.
 - The rows below mlxops have one of what saves time switched off: *loss at every position* projects padding and masked
   prompts onto the vocabulary, *no frozen prefix* computes the layers below the first trained one at every step.
 

@@ -80,6 +80,7 @@ def work(source: Path, folder: Path, config: LoraConfig = SMALL, **changed: Any)
         "run": {"name": "r"},
         "start": checkpoints.newest(folder)[0],
     }
+    values["has_begun"] = values["start"] is not None
     return Work(**{**values, **changed})
 
 

@@ -145,7 +145,7 @@ def device() -> dict[str, Any]:
     return {
         "kind": kind,
         "name": about.get("device_name") or cpu_model(),
-        "recommended_memory": about.get("max_recommended_working_set_size"),
+        "recommended_memory": about.get("max_recommended_working_set_size", about.get("total_memory")),
     }
 
 

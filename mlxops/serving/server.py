@@ -149,10 +149,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, work: Callable[[str], Served]) -> None:
         started = time.monotonic()
-        path = urlsplit(self.path).path
+        path = ""
         self._began = started
         self._is_streaming = False
         try:
+            try:
+                path = urlsplit(self.path).path
+            except ValueError as error:
+                raise ApiError(400, "the target is no address") from error
             self.server.service.access.check(self.headers.get)
             served = work(path)
         except ApiError as error:
@@ -169,10 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.service.listener.served(served)
 
     def _get(self, path: str) -> Served:
-        models = {model.id: model for model in self.server.service.models()}
         if path == "/v1/models":
-            self._send({"object": "list", "data": [model.to_json() for model in models.values()]})
+            self._send({"object": "list", "data": [model.to_json() for model in self.server.service.models()]})
         elif path.startswith("/v1/models/"):
+            models = {model.id: model for model in self.server.service.models()}
             model = models.get(unquote(path.removeprefix("/v1/models/")))
             if model is None:
                 raise ApiError(404, "there is no model of that name", code="model_not_found", param="model")
@@ -247,7 +251,9 @@ class _Handler(BaseHTTPRequestHandler):
         return event
 
     def _has_left(self) -> bool:
-        if not select.select([self.connection], [], [], 0)[0]:
+        looking = select.poll()  # `select` takes no descriptor beyond 1,023
+        looking.register(self.connection, select.POLLIN)
+        if not looking.poll(0):
             return False
         return not self.connection.recv(1, socket.MSG_PEEK)
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Inputs:
     """The arrays of batches, and the score of an objective over them.
 
-    `notes` say what of it could not be had with this model, and what is kept of batches that come again.
+    `is_at_trained` says that logits are computed at trained positions alone; `notes` say what of it could not be had
+    with this model, and what is kept of batches that come again.
     """
 
     def __init__(
@@ -35,23 +36,16 @@ class Inputs:
             at_first_trained=chosen["prefix"] == ways.APART,
         )
         self.prefix = None if found.first_trained is None else Prefix(found, room)
-        self._at_trained = found.head is not None
+        self.is_at_trained = found.head is not None
         self.score = (
             score.at_trained_positions(found)
-            if self._at_trained
+            if self.is_at_trained
             else score.at_every_position(found, way=chosen["loss"])
         )
         self.notes = found.notes
+        size = found.position_bytes * sum(rows * width for rows, width in plan.shapes_of_groups)
         if self.prefix is not None and target > len(plan):
-            size = words.size(found.position_bytes * sum(rows * width for rows, width in plan.shapes_of_groups))
-            below = (
-                "layer below the first trained one is"
-                if found.layers_below == 1
-                else (f"{found.layers_below} layers below the first trained one are")
-            )
-            self.notes += (
-                f"the {below} computed once for each batch and kept, about {size} in all (`--prefix-cache`)",
-            )
+            self.notes += _on_what_is_kept(found.layers_below, size, room.memory + room.disk)
 
     def of(self, batch: Batch, *, uses: float) -> dict[str, mx.array]:
         """The arrays of a batch, and of each part the hidden state that enters the first trained layer.
@@ -59,7 +53,7 @@ class Inputs:
         `uses` is how many times per iteration the batch is going to come again.
         """
         with self._profile.part("data"):
-            arrays = score.arrays_of(batch, at_trained=self._at_trained)
+            arrays = score.arrays_of(batch, at_trained=self.is_at_trained)
         if self.prefix is not None:
             for name, tokens in batch.arrays.items():
                 *part, last = name.split(".")
@@ -76,3 +70,17 @@ class Inputs:
     def metrics(self) -> dict[str, float]:
         """What was kept and found since the last call."""
         return {} if self.prefix is None else self.prefix.metrics()
+
+
+def _on_what_is_kept(layers: int, size: int, room: int) -> tuple[str, ...]:
+    """What to say of so many layers, whose output takes so many bytes for all batches of an epoch."""
+    if not room:
+        return ()
+    below = (
+        "layer below the first trained one is" if layers == 1 else f"{layers} layers below the first trained one are"
+    )
+    if size > room:
+        part = f"for as many batches as {words.size(room)} hold, of {words.size(size)}"
+    else:
+        part = f"for each batch and kept, about {words.size(size)} in all"
+    return (f"the {below} computed once {part} (`--prefix-cache`)",)

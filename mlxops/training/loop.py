@@ -26,9 +26,9 @@ GIB = 2**30
 def train(work: Work, hear: Callable[[Event], None], stop: StopRequest) -> Stopped:
     """Train until the target is reached, nothing improves any more or a stop is asked for; all is then on disk.
 
-    Weights, and metrics that are no wall-clock figures, are a function of model, rows and settings alone, wherever
-    training was interrupted. Raises `Diverged` when `GIVE_UP_AFTER` batches in a row were left out or weights that
-    are to be saved are spoilt; the newest checkpoint, and what the folder offers, is then one from before. Raises
+    Weights, and all metrics but those of `events.OF_THE_CLOCK`, are a function of model, rows and settings alone,
+    wherever training was interrupted. Raises `Diverged` when `GIVE_UP_AFTER` batches in a row were left out or weights
+    that are to be saved are spoilt; the newest checkpoint, and what the folder offers, is then one from before. Raises
     `Failed` where training comes to its end without a single update.
     """
     # ---- set up -------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def train(work: Work, hear: Callable[[Event], None], stop: StopRequest) -> Stopp
             trained_tokens=counters.trained_tokens,
         )
     )
-    if work.start is None:
+    if not work.has_begun:
         for note in trainer.inputs.notes:
             emit(Notice(kind="note", message=note))
     was_due = counters.validation_due

@@ -7,6 +7,7 @@ it may be lost, damaged or taken away at any time.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import zlib
@@ -21,6 +22,7 @@ import numpy as np
 from mlxops.training.forward import Forward
 
 _PARTIAL = ".partial.safetensors"
+_BLOCK = 2**20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,10 @@ class Prefix:
             if not uses:
                 self._drop(key)
             return hidden
+        mx.synchronize()  # the update before may still be computed
         started = time.perf_counter()
-        hidden = self._forward.hidden(mx.array(tokens))
+        # as it comes back from a file: the order of a sum, and so its last bit, follows the layout in memory
+        hidden = mx.contiguous(self._forward.hidden(mx.array(tokens)))
         mx.eval(hidden)
         seconds = time.perf_counter() - started
         self.seconds += seconds
@@ -98,7 +102,7 @@ class Prefix:
     def metrics(self) -> dict[str, float]:
         """How many of the batches asked for since the last call were found, what is kept, and the time that it saved.
 
-        `prefix_seconds_saved` is what computing all that was found has taken or would take, since the training began.
+        `prefix_seconds_saved` is what computing all that was found has taken or would take, in this attempt.
         """
         hits = {"prefix_hits": self.found / self.asked} if self.asked else {}
         self.asked = self.found = 0
@@ -142,7 +146,7 @@ class Prefix:
     def _drop(self, key: str) -> None:
         kept = self._kept.pop(key)
         if kept.file is not None:
-            kept.file.unlink(missing_ok=True)
+            _remove(kept.file)
 
     # ---- files: KEY.CHECKSUM.safetensors ---------------------------------------------------------------------------
 
@@ -152,9 +156,12 @@ class Prefix:
         room = self._room.disk
         for file in files:
             key, _, rest = file.name.partition(".")
-            size = file.stat().st_size
+            try:
+                size = file.stat().st_size
+            except OSError:  # another run with these settings has just removed it
+                continue
             if file.name.endswith(_PARTIAL) or rest.count(".") != 1 or size > room:
-                file.unlink(missing_ok=True)
+                _remove(file)
                 continue
             room -= size
             self._kept[key] = _Kept(uses=0.0, bytes=size, seconds=0.0, file=file)
@@ -162,14 +169,13 @@ class Prefix:
     def _write(self, key: str, hidden: mx.array) -> Path | None:
         folder = self._room.folder
         assert folder is not None
-        partial = folder / f"{key}{_PARTIAL}"
+        partial = folder / f"{key}.{os.getpid()}{_PARTIAL}"  # a run with the same settings may be at work beside
         try:
             folder.mkdir(parents=True, exist_ok=True)
             mx.save_safetensors(str(partial), {"hidden": hidden})
             return partial.rename(folder / f"{key}.{_checksum(partial)}.safetensors")
         except (OSError, RuntimeError):  # a full disk keeps less
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+            _remove(partial)
             return None
 
     def _read(self, key: str, kept: _Kept) -> mx.array | None:
@@ -186,12 +192,20 @@ class Prefix:
                 return hidden
         except (OSError, ValueError, RuntimeError):
             pass
-        with suppress(OSError):
-            kept.file.unlink(missing_ok=True)
+        _remove(kept.file)
         del self._kept[key]
         return None
 
 
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
+
+
 def _checksum(file: Path) -> str:
-    content = np.memmap(file, dtype=np.uint8, mode="r")
-    return f"{zlib.crc32(content):08x}"  # type: ignore[arg-type]  # an array is a buffer
+    checksum = 0
+    # not through a map of the memory, in which a file that gets shorter ends the process
+    with file.open("rb") as content:
+        while block := content.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return f"{checksum:08x}"

@@ -40,8 +40,8 @@ class Work:
 
     `model` is as `layers.prepare` left it; `probe` gives facts of the machine for every report; `now` is the clock, in
     seconds, by which `save_minutes` counts; `ways` are the run's (see there); `room` is for hidden states (see
-    `prefix`); beyond `expected_memory`, in bytes, a processor waits before it begins more; `carry` writes what else
-    belongs to the checkpoint of an iteration before that is in place.
+    `prefix`); beyond `expected_memory`, in bytes, a processor waits before it begins more; `has_begun` says that there
+    was an attempt before; `carry` writes what else belongs to the checkpoint of an iteration before that is in place.
     """
 
     model: nn.Module
@@ -61,6 +61,7 @@ class Work:
     room: Room = field(default_factory=Room)
     profile: Profile = field(default_factory=lambda: Profile(on=False))
     expected_memory: int | None = None
+    has_begun: bool = False
     carry: Callable[[int], None] = lambda iteration: None
 
 
@@ -87,11 +88,12 @@ class Trainer:
         self.optimizer.init(self.model.trainable_parameters())
         self.accumulated: Arrays | None = None
         self.counters = Counters()
+        # by the base model and the seed alone: what is found must not depend on where a run is resumed
+        self.inputs = Inputs(self.model, work.plan, work.target, chosen=work.ways, room=work.room, profile=work.profile)
         if work.start is not None:
             self._restore(work.start)
         mx.eval(self.model.parameters(), self.optimizer.state)
         self._dropouts = layers.dropouts(self.model)
-        self.inputs = Inputs(self.model, work.plan, work.target, chosen=work.ways, room=work.room, profile=work.profile)
         self._traced = 0
         self._weights: dict[int, dict[str, float]] = {}
         self._validation_identity = improvement.identity(work.validation)
@@ -153,7 +155,7 @@ class Trainer:
             for name, each in self.work.objective.coefficients.items()
         }
         arrays = self.inputs.of(batch, uses=self._uses_left())
-        if self.work.expected_memory is not None:
+        if self.work.expected_memory is not None and self.inputs.is_at_trained:
             mx.set_memory_limit(self.work.expected_memory + self.inputs.bytes_in_memory)
         profile = self.work.profile
         with profile.part("forward and backward"):

@@ -185,14 +185,13 @@ def _words(client: OpenAI, model: str, seed: int, *, stream: bool, **options: An
 
 
 def test_a_prompt_cache_is_used_for_its_own_adapter_only(ask: Ask) -> None:
-    text = "What is the sum of all these words, and who counts them?"
-    cached = [
-        ask(model, text).usage.prompt_tokens_details.cached_tokens for model in ("tiny", "tuned", "tiny", "tuned")
-    ]
+    text = "Zebras and quaggas: what is the sum of all these words, and who counts them?"
+    usages = [ask(model, text).usage for model in ("tiny", "tuned", "tiny", "tuned")]
+    cached = [usage.prompt_tokens_details.cached_tokens for usage in usages]
     said = [ask(model, text).choices[0].message.content for model in ("tuned", "tuned:4", "tiny", "tuned", "tiny")]
 
-    assert cached[:2] == [0, 0]
-    assert min(cached[2:]) > 0
+    half = usages[0].prompt_tokens / 2  # the beginning of the template is that of other tests' conversations
+    assert max(cached[:2]) < half < min(cached[2:])
     assert said[0] == said[3] == ask("tuned", text, seed=1).choices[0].message.content
     assert said[2] == said[4] == ask("tiny", text, seed=1).choices[0].message.content
     assert len(set(said)) == 3
@@ -357,6 +356,7 @@ def test_what_is_refused_has_the_shape_of_openai_and_the_server_lives_on(
     "content",
     [
         b"hello\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n",
         b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
     ],
@@ -372,17 +372,19 @@ def test_bytes_that_are_no_request_get_an_answer(serving: Serving, http: httpx.C
 
 def test_a_full_queue_says_when_to_try_again_and_who_waited_is_answered(http: httpx.Client) -> None:
     endless = _chat(max_tokens=1900, stream=True, logit_bias={"100": 100})  # one token again and again
-    with ThreadPoolExecutor(12) as many:
+    with ThreadPoolExecutor(24) as many:
         with http.stream("POST", PATH, json=endless) as answer:
             next(answer.iter_bytes())
-            asked = [many.submit(http.post, PATH, json=_chat(max_tokens=1)) for _ in range(12)]
-            done = as_completed(asked)
-            refused = [next(done).result() for _ in range(4)]  # 8 may wait for the one at work
-        answered = [each.result() for each in done]
+            asked = [many.submit(http.post, PATH, json=_chat(max_tokens=1)) for _ in range(24)]
+            next(as_completed(asked))
+        answers = [each.result() for each in asked]
 
-    assert [each.status_code for each in refused + answered] == [429] * 4 + [200] * 8
-    assert refused[0].json()["error"]["code"] == "queue_full"
-    assert int(refused[0].headers["Retry-After"]) >= 1
+    refused = [each for each in answers if each.status_code != 200]
+    assert refused
+    assert len(answers) - len(refused) >= 8  # so many may wait for the one at work
+    for each in refused:
+        assert (each.status_code, each.json()["error"]["code"]) == (429, "queue_full")
+        assert int(each.headers["Retry-After"]) >= 1
 
 
 def test_requests_that_are_broken_off_leave_nothing_behind(serving: Serving, http: httpx.Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -179,10 +180,11 @@ def test_the_commands_to_go_on_with_work_in_this_very_shell(tmp_path: Path, prog
     folder = tmp_path / "a try"
     folder.mkdir()
     start = [programs / "mlx-toolkit", "quickstart", "--tiny", "--iters", "1", "--dir", "my 'first' prö"]
-    tried = subprocess.run(start, cwd=folder, capture_output=True, text=True, check=True).stdout
+    without = {**os.environ, "PATH": os.defpath}  # where `inv` is in PATH, no more than that is typed
+    tried = subprocess.run(start, cwd=folder, capture_output=True, text=True, check=True, env=without).stdout
     commands = [line.strip() for line in tried.partition("Next\n")[2].splitlines()]
-    installed = str(Path(sys.executable).parent / "inv")
-    at_once = [command.replace(installed, str(programs / "inv")) for command in commands]
+    installed = shlex.quote(str(Path(sys.executable).parent / "inv"))
+    at_once = [command.replace(installed, shlex.quote(str(programs / "inv"))) for command in commands]
 
     done = subprocess.run(
         ["sh", "-c", "\n".join(["set -e", *at_once])],
@@ -195,7 +197,7 @@ def test_the_commands_to_go_on_with_work_in_this_very_shell(tmp_path: Path, prog
 
     assert len(commands) == 6
     assert commands[0].startswith("cd ")
-    assert [command.startswith(f"{installed} ") for command in commands[1:]] == [True] * 5
+    assert [command.partition(" ")[0] for command in commands[1:]] == [installed] * 5
     assert (done.returncode, "finished at iteration 2 of 2" in done.stdout) == (0, True), done.stderr
 
 

@@ -163,6 +163,31 @@ def test_what_a_kill_left_half_written_is_removed(found: forward.Forward, tmp_pa
     assert files(tmp_path) == [whole]
 
 
+def test_what_is_no_file_of_ours_stops_nothing(found: forward.Forward, tmp_path: Path) -> None:
+    (tmp_path / "prefix" / "a folder.0.safetensors").mkdir(parents=True)
+    (tmp_path / "prefix" / "another.safetensors").mkdir()
+    (tmp_path / "prefix" / "gone.0.safetensors").symlink_to(tmp_path / "nowhere")
+    prefix = Prefix(found, in_files(tmp_path))
+
+    prefix.of(tokens(1), uses=0.1)
+    prefix.of(tokens(1), uses=0.1)
+
+    assert prefix.metrics()["prefix_hits"] == 0.5
+
+
+def test_two_trainings_with_one_folder_spoil_nothing_of_each_other(found: forward.Forward, tmp_path: Path) -> None:
+    one, other = Prefix(found, in_files(tmp_path)), Prefix(found, in_files(tmp_path))
+    first = [np.array(one.of(tokens(number), uses=0.1)) for number in range(3)]
+    for number in range(3):
+        other.of(tokens(number), uses=0.1)
+    other.remove()
+
+    again = [np.array(one.of(tokens(number), uses=0.1)) for number in range(3)]
+
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    assert len(files(tmp_path)) == 3
+
+
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(found: forward.Forward, tmp_path: Path) -> None:
     (tmp_path / "prefix").write_text("a file")
     prefix = Prefix(found, in_files(tmp_path))
@@ -238,6 +263,16 @@ def test_the_first_lines_say_what_is_kept(tiny_model: Path, tmp_path: Path) -> N
         "the layer below the first trained one is computed once for each batch and kept, about "
         f"{size / 1000:.1f} kB in all (`--prefix-cache`)"
     )
+
+
+@pytest.mark.parametrize(("room", "said"), [(0, None), (50_000, "for as many batches as 50.0 kB hold, of 94.2 kB")])
+def test_the_first_lines_say_how_much_there_is_room_for(
+    tiny_model: Path, tmp_path: Path, room: int, said: str | None
+) -> None:
+    heard = train_small(tiny_model, tmp_path, settings(num_layers=3, iters=6), room=Room(memory=room))
+
+    before = "the layer below the first trained one is computed once "
+    assert [each.message for each in heard.of(Notice)] == ([f"{before}{said} (`--prefix-cache`)"] if said else [])
 
 
 def test_a_training_of_one_epoch_says_nothing_of_it(tiny_model: Path, tmp_path: Path) -> None:

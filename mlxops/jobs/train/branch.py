@@ -70,10 +70,10 @@ def inherit(project: Project, config: LoraConfig) -> LoraConfig:
     return config if is_of_before else inherited
 
 
-def _has(child: JsonObject, config: LoraConfig) -> bool:
+def _has(config: JsonObject, typed: LoraConfig) -> bool:
     """Whether a child has the deciding settings of a command, as far as it knows them without the model."""
-    stored = complete(child)
-    pairs = [(stored.get(name), getattr(config, name)) for name in _DECIDING]
+    stored = complete(config)
+    pairs = [(stored.get(name), getattr(typed, name)) for name in _DECIDING]
     return all(there == asked for there, asked in pairs if asked is not None)
 
 

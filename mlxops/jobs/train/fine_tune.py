@@ -276,6 +276,7 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
         ways=ways.choose(environment.automatic),
         room=hidden_states.room(project, prepared, environment),
         profile=Profile(on=config.profile),
+        has_begun=claim.start is not None,
         expected_memory=memory.to_hold_to(prepared, environment),
     )
     return first_checkpoint.begin(work, begun, emit) if begun else work

@@ -34,12 +34,14 @@ def room(project: Project, prepared: Prepared, environment: Environment) -> Room
     if config.memory_limit is not None:
         free = min(free, int(config.memory_limit * _GIB))
     in_memory = min(limit, max(0, free - taken) // 2)
-    on_disk = min(limit - in_memory, max(0, machine.free_disk(project.root) - _LEFT))
+    folder = project.prefix_folder / prepared.fingerprint[:16]
+    there = sum(each.stat().st_size for each in folder.glob("*")) if folder.is_dir() else 0
+    on_disk = min(limit - in_memory, max(0, machine.free_disk(project.root) + there - _LEFT))
     depends_on = {"model": prepared.model_identity, "run": prepared.fingerprint, **environment.exact}
     return Room(
         memory=in_memory,
         disk=on_disk,
-        folder=project.prefix_folder / prepared.fingerprint[:16],
+        folder=folder,
         identity=json.dumps(depends_on, sort_keys=True),
     )
 

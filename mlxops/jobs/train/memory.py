@@ -75,7 +75,7 @@ def room() -> int:
     """The bytes of memory that a training can still take here: what is free, and what the device recommends."""
     recommended = machine.device()["recommended_memory"]
     free = machine.free_memory()
-    return free if recommended is None else min(free, int(recommended))
+    return free if recommended is None else max(0, min(free, int(recommended) - in_use()))
 
 
 def in_use() -> int:
