@@ -274,9 +274,11 @@ def validation(model: Path) -> list[Batch]:
 
 
 def _padded_there(lengths: Sequence[int]) -> int:
-    """The positions of an epoch of `mlx_lm.lora` (mlx_lm/tuner/trainer.py, iterate_batches)."""
-    alike = sorted(lengths)
-    longest = [max(alike[start : start + BATCH]) for start in range(0, len(alike) - BATCH + 1, BATCH)]
+    """The positions of an epoch of `mlx_lm.lora` (mlx_lm/tuner/trainer.py, iterate_batches).
+
+    Its batches have the order of the file: what it sorts by is the same for every row (`CacheDataset.itemlen`).
+    """
+    longest = [max(lengths[start : start + BATCH]) for start in range(0, len(lengths) - BATCH + 1, BATCH)]
     return sum(BATCH * 32 * -(-each // 32) for each in longest)
 
 
