@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -120,6 +121,7 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A new folder in `parent` to work in, whose name begins with `prefix`; at the end it is removed, if still there.
 
     Meanwhile it is locked, so that what a killed process left under such a name can be told and is removed first.
+    Raises OSError where it cannot be made, or cannot be locked although the file system knows locks.
     """
     waiting = _locked(parent, wait=True)  # so that nobody takes a folder for left that has no lock yet
     try:
@@ -127,6 +129,9 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
         folder = parent / f"{prefix}{_word()}"
         folder.mkdir()
         lock = _locked(folder, wait=False)
+        if lock is None and waiting is not None:  # the file system knows locks: others would take it for left
+            folder.rmdir()
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
     finally:
         _close(waiting)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -86,6 +87,24 @@ def test_what_a_killed_process_left_goes_with_the_next_one(tmp_path: Path) -> No
 
     assert (ended[0], left.name.startswith(".making.")) == (-signal.SIGKILL, True)
     assert there == [folder]
+
+
+def test_a_scratch_folder_that_cannot_be_locked_is_not_worked_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def fail(path: Path, *args: int) -> int:
+        if Path(path).name.startswith(".making."):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened(path, *args)
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(OSError, match="Input/output error"), files.scratch_folder(tmp_path, ".making."):
+        pass
+
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_scratch_folder_in_use_is_left_alone(tmp_path: Path) -> None:

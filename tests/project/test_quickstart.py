@@ -197,7 +197,7 @@ def test_the_commands_to_go_on_with_work_in_this_very_shell(tmp_path: Path, prog
 
     assert len(commands) == 6
     assert commands[0].startswith("cd ")
-    assert [command.partition(" ")[0] for command in commands[1:]] == [installed] * 5
+    assert [command.startswith(f"{installed} ") for command in commands[1:]] == [True] * 5, commands
     assert (done.returncode, "finished at iteration 2 of 2" in done.stdout) == (0, True), done.stderr
 
 
