@@ -314,6 +314,8 @@ def pairs(results: Sequence[Result], program: str) -> Iterator[tuple[Result, Res
 
 def table(results: Sequence[Result], model: Path | None) -> list[str]:
     """A line for each program, number of layers and of epochs."""
+    from mlxops import words
+
     lines = [
         "| model | epochs | layers | program | tokens/s, times `mlx_lm.lora` | limit | peak memory "
         "| validation loss, less theirs |",
@@ -332,7 +334,7 @@ def table(results: Sequence[Result], model: Path | None) -> list[str]:
             bound = limit(model, layers, epochs) if model is not None and model.name == name else None
             lines.append(
                 f"| {name} | {epochs} | {layers} | {program} | {statistics.median(ratios):.2f} "
-                f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} seeds) | "
+                f"({min(ratios):.2f} to {max(ratios):.2f}, {words.plural(len(ratios), 'seed')}) | "
                 f"{'' if bound is None or program != OURS else f'{bound:.2f}'} | "
                 f"{statistics.median(peaks):.2f} | "
                 f"{_mean(losses)} |"
@@ -385,6 +387,8 @@ The machine: {machine}.
 - **validation loss** is that of both adapters on the same rows, measured in the same way.
 - The rows below mlxops have one of what saves time switched off: *loss at every position* projects padding and masked
   prompts onto the vocabulary, *no frozen prefix* computes the layers below the first trained one at every step.
+
+Where there is one seed, the difference of the losses says little: it changes with the order of the batches.
 
 What is computed and what is not stands in [training](training.md#what-is-computed-and-what-is-not).
 """
