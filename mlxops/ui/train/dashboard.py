@@ -54,10 +54,14 @@ class View:
     shown: losses.Shown = "both"
 
 
+WHOLE = View()
+"""The view of someone who chose nothing."""
+
+
 def render(
     snapshot: Snapshot | None,
     machine: MachineLoad | None = None,
-    view: View = View(),
+    view: View = WHOLE,
     *,
     width: int,
     height: int,
