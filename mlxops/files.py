@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlxops.errors import BadRequest
+from mlxops.system import disk
 
 Heard = Callable[[int], object]
 _PIECE = 1 << 20  # bytes read at once
@@ -67,19 +68,8 @@ def problem(path: Path, expected: str, heard: Heard | None = None) -> str | None
 
 
 def sync(path: Path) -> None:
-    """Force a file's or a folder's content to the disk.
-
-    On macOS `fsync` leaves data in the drive's own cache; `F_FULLFSYNC` does not (fcntl(2) there).
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        full = getattr(fcntl, "F_FULLFSYNC", None)
-        if full is None or path.is_dir():
-            os.fsync(descriptor)
-        else:
-            fcntl.fcntl(descriptor, full)
-    finally:
-        os.close(descriptor)
+    """Force a file's or a folder's content to the disk, as far as it can be on this system."""
+    disk.sync(path)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ ROWS = [
         "errors",
         "foreign",
         "resources",
+        "system",
         "options",
         "config",
         "events",
@@ -134,6 +135,38 @@ def test_only_tasks_and_the_program_know_invoke() -> None:
     }
 
     assert users == {"tasks", "__main__"}
+
+
+_OF_A_SYSTEM = (
+    *("sys.platform", "platform.system", "platform.node", "platform.mac_ver", "platform.release", "os.uname().sysname"),
+    *("os.pidfd_open", "signal.pidfd_send_signal", "os.sched_getaffinity", "fcntl.F_FULLFSYNC", "termios.VDSUSP"),
+)
+_PLACES = (
+    "/proc/",
+    "/sys/",
+    "/usr/sbin/sysctl",
+    "sysctl",
+    "caffeinate",
+    "/usr/bin/caffeinate",
+    "/usr/bin/xcode-select",
+)
+
+
+def what_depends_on_a_system(file: Path) -> list[str]:
+    """What a module asks a system for that another does not have, and its programs and places by name."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    asked = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [each for each in asked if each in _OF_A_SYSTEM] + [
+        each for each in texts if each in _PLACES or each.startswith(("/proc/", "/sys/"))
+    ]
+
+
+def test_one_package_knows_the_operating_system() -> None:
+    found = {file.relative_to(PACKAGE).as_posix(): what_depends_on_a_system(file) for file in FILES}
+
+    assert {file: found[file] for file in found if found[file] and not file.startswith("system/")} == {}
+    assert len({file for file in found if found[file]}) > 3
 
 
 def test_modules_are_shorter_than_400_lines() -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlxops.projects import machine
+from mlxops import system
+from mlxops.system import host
 
 _SECONDS = 5.0  # a driver that hangs must not keep a screen waiting
 _ASKED = "name,memory.total,memory.used,utilization.gpu,driver_version"
@@ -35,13 +36,13 @@ class Accelerator:
 
 def find() -> tuple[Accelerator, ...]:
     """The GPUs of this machine; none is an empty tuple. Asking NVIDIA's driver can take a second."""
-    if machine.ON_MACOS:
-        return of_apple(machine.cpu_model(), machine.sysctl("hw.memsize"), machine.sysctl("iogpu.wired_limit_mb"))
+    if system.ON_MACOS:
+        return of_apple(host.cpu_model(), system.sysctl("hw.memsize"), system.sysctl("iogpu.wired_limit_mb"))
     program = shutil.which("nvidia-smi")
-    said = program and machine.output(
+    said = program and system.output(
         [program, f"--query-gpu={_ASKED}", "--format=csv,noheader,nounits"], timeout=_SECONDS
     )
-    return of_nvidia(said) if said else of_driver(Path("/proc/driver/nvidia/gpus"))
+    return of_nvidia(said) if said else of_driver(Path(system.NVIDIA_DRIVER))
 
 
 def of_apple(chip: str, memory: str | None, limit: str | None) -> tuple[Accelerator, ...]:

@@ -24,8 +24,9 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from mlxops import files
+from mlxops import files, system
 from mlxops.projects import machine
+from mlxops.system import host
 
 # Matrix products only: LAPACK stays with the library that MLX was built with.
 _RENAMED = {f"scipy_cblas_{kind}gemm": f"cblas_{kind}gemm" for kind in "sdc"}
@@ -73,11 +74,11 @@ def load(*, threads: int | None, core_type: str | None, cache: Path | None, sett
     both, to be asked for again. `setting` is MLXOPS_BLAS: `off` leaves MLX as it is. A later call in the same process
     can change the threads, nothing else.
     """
-    if machine.ON_MACOS:
+    if system.ON_MACOS:
         return Blas(name="accelerate")
     reference = Blas(name="reference", threads=1)
-    if not machine.ON_LINUX:
-        return replace(reference, note=f"no other BLAS is known for {sys.platform}")
+    if not system.ON_LINUX:
+        return replace(reference, note=f"no other BLAS is known for {system.NAME}")
     if (setting or "").strip().lower() in ("off", "0", "no", "false"):
         return replace(reference, note="switched off by MLXOPS_BLAS")
     try:
@@ -96,7 +97,7 @@ def threads_in_effect(blas: Blas) -> int | None:
 def _chosen_threads() -> int:
     # The variable is OpenBLAS's own, so a person who sets it is obeyed.
     wanted = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else machine.available_cores()
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else host.available_cores()
 
 
 @contextmanager
@@ -193,7 +194,7 @@ def _is_loaded(path: Path) -> bool:
 
 
 def _lacking(core_type: str) -> list[str]:
-    about = machine.cpu_info()
+    about = host.cpu_info()
     there = set((about.get("flags") or about.get("Features") or "").split())
     return sorted(_NEEDED_BY_CORE_TYPE.get(core_type.lower(), set()) - there)
 

@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlxops.projects import accelerator, cgroup, environment, interpreter, machine, packages
+from mlxops import system
+from mlxops.projects import accelerator, environment, interpreter, machine, packages
 from mlxops.projects.diagnosis import PROGRAMS
 from mlxops.projects.facts import (
     ComputeFacts,
@@ -33,6 +34,7 @@ from mlxops.projects.facts import (
 )
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.packages import Installed
+from mlxops.system import cgroup
 
 HUB = "https://huggingface.co"
 _PATIENCE = 120.0  # seconds until MLX counts as hanging
@@ -107,8 +109,8 @@ def system_facts() -> SystemFacts:
     """The Python at work and its machine."""
     return SystemFacts(
         python=interpreter.this(),
-        has_apple_silicon=machine.ON_MACOS and machine.sysctl("hw.optional.arm64") == "1",
-        is_translated=machine.ON_MACOS and machine.sysctl("sysctl.proc_translated") == "1",
+        has_apple_silicon=system.sysctl("hw.optional.arm64") == "1",
+        is_translated=system.sysctl("sysctl.proc_translated") == "1",
     )
 
 
@@ -184,7 +186,7 @@ def _python_of(installed: Installed) -> Path:
 
 
 def _runs(python: Path) -> bool:
-    return machine.output([str(python), "-I", "-c", "print(1)"], timeout=_PATIENCE) == "1"
+    return system.output([str(python), "-I", "-c", "print(1)"], timeout=_PATIENCE) == "1"
 
 
 def _moved_from(stamp: Mapping[str, Any], folder: Path) -> str | None:
@@ -255,20 +257,20 @@ def machine_facts(folders: Mapping[str, Path], swapped_per_second: float) -> Mac
     import psutil
 
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-    wired, pressure = (_whole(machine.sysctl(name)) if machine.ON_MACOS else None for name in _OF_MACOS)
+    wired, pressure = (_whole(system.sysctl(name)) for name in _OF_MACOS)
     return MachineFacts(
-        on_macos=machine.ON_MACOS,
+        on_macos=system.ON_MACOS,
         memory=memory.total,
         memory_free=machine.free_memory(),
-        memory_limit=_below(cgroup.memory_limit(), memory.total) if machine.ON_LINUX else None,
+        memory_limit=_below(cgroup.memory_limit(), memory.total) if system.ON_LINUX else None,
         wired_limit=wired * _MIB if wired else None,
         pressure=pressure,
         swap=swap.total,
         swap_used=swap.used,
         swapped_per_second=swapped_per_second,
         disks={name: machine.free_disk(folder) for name, folder in folders.items()},
-        compiler=shutil.which("clang++" if machine.ON_MACOS else "g++"),
-        has_developer_tools=not machine.ON_MACOS or machine.output(["/usr/bin/xcode-select", "-p"]) is not None,
+        compiler=shutil.which("clang++" if system.ON_MACOS else "g++"),
+        has_developer_tools=system.has_developer_tools(),
     )
 
 

@@ -10,11 +10,12 @@ import os
 import platform
 import shutil
 import struct
-import subprocess
 import sys
 from dataclasses import dataclass
 
+from mlxops import system
 from mlxops.errors import Failed
+from mlxops.system import host
 
 # The wheels of mlx 0.32: CPython, macOS 14 on Apple silicon, Linux on these processors with this glibc.
 _MACOS, _GLIBC, _LINUX_MACHINES = (14,), (2, 35), ("x86_64", "aarch64")
@@ -48,9 +49,9 @@ def this() -> Interpreter:
         version=sys.version_info[:2],
         implementation=platform.python_implementation(),
         bits=8 * struct.calcsize("P"),
-        system=sys.platform,
+        system=system.NAME,
         machine=platform.machine(),
-        macos=_numbers(platform.mac_ver()[0]),
+        macos=_numbers(host.macos_version()),
         glibc=_glibc(),
         lacks=tuple(
             name
@@ -79,11 +80,9 @@ def misfit(python: Interpreter) -> Failed | None:
 
 def tools_missing() -> list[str]:
     """Hints on what is not needed to install but later: a compiler; on a Mac, Apple's developer tools."""
-    if sys.platform == "darwin":
-        found = subprocess.run(["/usr/bin/xcode-select", "-p"], capture_output=True, check=False).returncode == 0
-        return (
-            [] if found else ["hint: without Apple's developer tools there is no git; xcode-select --install adds them"]
-        )
+    if system.ON_MACOS:
+        without = "hint: without Apple's developer tools there is no git; xcode-select --install adds them"
+        return [] if system.has_developer_tools() else [without]
     if shutil.which("g++"):
         return []
     return ["hint: without g++ MLX trains slower on a CPU; sudo apt install g++, or sudo dnf install gcc-c++"]

@@ -9,7 +9,6 @@ with the kernels of before in it, and those that it has loaded go into the user'
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,15 +16,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlxops import files
+from mlxops import files, system
 from mlxops.projects import machine
+from mlxops.system import processes
 
 _WORK = "work-"
 
 
 def are_compiled() -> bool:
     """Whether MLX compiles kernels here: a compiler fuses operations, with other bits than one after the other."""
-    return machine.ON_LINUX and shutil.which("g++") is not None and "MLX_DISABLE_COMPILE" not in os.environ
+    return system.ON_LINUX and shutil.which("g++") is not None and "MLX_DISABLE_COMPILE" not in os.environ
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Kernels:
     def keep(self) -> None:
         """Keep what this process has loaded, which is whole for that; never an error."""
         with suppress(OSError):
-            for name in _loaded(self.here) - self._done:
+            for name in processes.libraries_in(self.here) - self._done:
                 loaded, place = self.here / name, self.kept / name
                 if loaded.exists() and not place.exists():
                     place.parent.mkdir(parents=True, exist_ok=True)
@@ -98,9 +98,3 @@ def _temporary_folder(folder: Path) -> Iterator[None]:
             os.environ.pop("TMPDIR", None)
         else:
             os.environ["TMPDIR"] = before
-
-
-def _loaded(folder: Path) -> set[str]:
-    """The libraries in a folder that this process has loaded, by their names in it."""
-    mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
-    return set(re.findall(rf" {re.escape(str(folder))}/(.*\.so)$", mapped, re.MULTILINE))

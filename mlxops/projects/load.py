@@ -7,7 +7,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxops.projects import cgroup, machine
+from mlxops import system
+from mlxops.projects import machine
+from mlxops.system import cgroup
 
 _FIRST = 0.2  # seconds that a first look takes: a load is a difference
 
@@ -43,7 +45,7 @@ class LoadSampler:
         busy = psutil.cpu_percent(None if self._has_looked else _FIRST)
         self._has_looked = True
         memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-        limit = cgroup.memory_limit() if machine.ON_LINUX else None
+        limit = cgroup.memory_limit() if system.ON_LINUX else None
         total = memory.total if limit is None else min(memory.total, limit)
         disk = shutil.disk_usage(next(each for each in (self._folder, *self._folder.parents) if each.exists()))
         return Load(

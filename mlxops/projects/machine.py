@@ -1,4 +1,4 @@
-"""The machine: the one place for what depends on the platform.
+"""The machine as a run sees it: its facts, the versions installed, memory, disk and cache.
 
 Nothing here is needed to list the tasks; MLX is imported by `device` alone.
 """
@@ -8,22 +8,17 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import mlxops
-from mlxops import files
+from mlxops import files, system
 from mlxops.errors import BadRequest
-from mlxops.projects import cgroup
-
-ON_MACOS = sys.platform == "darwin"
-ON_LINUX = sys.platform == "linux"
+from mlxops.system import cgroup, host
 
 PACKAGES = (
     "mlx",
@@ -45,81 +40,16 @@ def facts() -> dict[str, Any]:
     import psutil
 
     return {
-        "host": platform.node(),
-        "boot_id": boot_id(),
-        "os": f"{platform.system()} {platform.release()}",
+        "host": host.name(),
+        "boot_id": host.boot_id(),
+        "os": host.kernel(),
         "machine": platform.machine(),
-        "cpu": cpu_model(),
+        "cpu": host.cpu_model(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
-        "available_cores": available_cores(),
+        "available_cores": host.available_cores(),
         "memory": psutil.virtual_memory().total,
         "python": platform.python_version(),
     }
-
-
-def boot_id() -> str | None:
-    """A name of the present boot."""
-    if ON_LINUX:
-        return _first_line(Path("/proc/sys/kernel/random/boot_id"))
-    if ON_MACOS:
-        return sysctl("kern.bootsessionuuid")
-    return None
-
-
-def cpu_model() -> str:
-    """The name of the processor; of a Mac, that of its chip."""
-    if ON_MACOS:
-        return sysctl("machdep.cpu.brand_string") or platform.machine()
-    return cpu_info().get("model name") or platform.processor() or platform.machine()
-
-
-def cpu_info() -> dict[str, str]:
-    """What Linux says of its first processor; empty elsewhere."""
-    try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def sysctl(name: str) -> str | None:
-    """What macOS says of itself under a name, None for a name that it does not have."""
-    return output(["/usr/sbin/sysctl", "-n", name])
-
-
-def _first_line(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
-
-
-def output(command: list[str], *, timeout: float | None = None) -> str | None:
-    """What a program says; None where it is missing, fails, says nothing or takes longer than so many seconds."""
-    try:
-        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=timeout)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    text = done.stdout.decode("utf-8", "replace").strip()
-    return text if done.returncode == 0 and text else None
-
-
-def available_cores() -> int:
-    """The physical cores this process may use: all, or what affinity and container leave of them."""
-    import psutil
-
-    if not ON_LINUX:
-        return psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    cores = {_core_of(processor) for processor in os.sched_getaffinity(0)}
-    limit = cgroup.cpu_limit()
-    return max(1, len(cores) if limit is None else min(len(cores), int(limit)))
-
-
-def _core_of(processor: int) -> str:
-    """The name of the core that a logical processor is a thread of."""
-    topology = Path(f"/sys/devices/system/cpu/cpu{processor}/topology")
-    return _first_line(topology / "thread_siblings_list") or str(processor)
 
 
 def versions() -> dict[str, str]:
@@ -144,7 +74,7 @@ def device() -> dict[str, Any]:
     about = mx.device_info()
     return {
         "kind": kind,
-        "name": about.get("device_name") or cpu_model(),
+        "name": about.get("device_name") or host.cpu_model(),
         "recommended_memory": about.get("max_recommended_working_set_size", about.get("total_memory")),
     }
 
@@ -154,7 +84,7 @@ def free_memory() -> int:
     import psutil
 
     available = int(psutil.virtual_memory().available)
-    left = cgroup.memory_left() if ON_LINUX else None
+    left = cgroup.memory_left() if system.ON_LINUX else None
     return available if left is None else min(available, left)
 
 
@@ -188,21 +118,6 @@ def cpu_percent() -> float:
     return float(psutil.cpu_percent(interval=None))
 
 
-@contextmanager
-def keep_awake(pid: int) -> Iterator[None]:
-    """Keep a Mac from sleeping inside the block, or until the process is gone. Elsewhere nothing."""
-    caffeinate = shutil.which("caffeinate") if ON_MACOS else None
-    if caffeinate is None:
-        yield
-        return
-    running = subprocess.Popen([caffeinate, "-i", "-w", str(pid)], stdin=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        running.terminate()
-        running.wait()
-
-
 def user_cache(environment: Mapping[str, str] | None = None) -> Path | None:
     """The folder for what can be made or fetched again; it may not exist, and may not take files.
 
@@ -214,7 +129,7 @@ def user_cache(environment: Mapping[str, str] | None = None) -> Path | None:
         return files.expanded(named).absolute()
     # The specification has a relative path ignored.
     base = Path(environment.get("XDG_CACHE_HOME") or "")
-    if base.is_absolute() and not ON_MACOS:
+    if base.is_absolute() and not system.ON_MACOS:
         return base / "mlxops"
     try:
         home = Path.home()
@@ -222,7 +137,7 @@ def user_cache(environment: Mapping[str, str] | None = None) -> Path | None:
         return None
     if not home.is_absolute():
         return None
-    return home / ("Library/Caches" if ON_MACOS else ".cache") / "mlxops"
+    return home / ("Library/Caches" if system.ON_MACOS else ".cache") / "mlxops"
 
 
 def needed_cache(given: Path | None) -> Path:
@@ -239,13 +154,11 @@ def needed_cache(given: Path | None) -> Path:
 def git() -> str | None:
     """The program git; None without one, and where Apple's stub in its place would open a window."""
     program = shutil.which("git")
-    if program == "/usr/bin/git" and ON_MACOS and output(["/usr/bin/xcode-select", "-p"]) is None:
-        return None
-    return program
+    return None if program == "/usr/bin/git" and not system.has_developer_tools() else program
 
 
 def git_commit(folder: Path) -> str | None:
     """The commit checked out in a folder, with `-dirty` where files differ from it; None without git."""
     program = git()
     command = ["-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    return output([program, *command]) if program is not None else None
+    return system.output([program, *command]) if program is not None else None

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlxops import system
 from mlxops.errors import BadRequest
 
 SHELLS = ("bash", "zsh", "fish")
@@ -86,7 +86,7 @@ def profile(shell: str, home: Path) -> Path:
         return Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"
     if shell == "fish":
         return Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "fish" / "config.fish"
-    if sys.platform != "darwin":
+    if not system.ON_MACOS:
         return home / ".bashrc"
     # a login shell reads the first of these alone: a new one would hide the others
     login = [home / name for name in (".bash_profile", ".bash_login", ".profile")]

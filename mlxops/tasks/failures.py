@@ -16,8 +16,10 @@ from pathlib import Path
 from invoke.exceptions import Exit
 
 import mlxops
+from mlxops import system
 from mlxops.errors import BadRequest, Failed, InvalidData, MlxopsError, SettingsDiffer
 from mlxops.projects import entering
+from mlxops.system import terminal
 
 # What a global installation leaves out, by the names of the modules.
 _HEAVY = {
@@ -109,15 +111,11 @@ def reader_has_gone(error: BaseException) -> bool:
     """Whether whoever reads our stdout has enough, as `head` has; what is left is then written to nowhere."""
     if isinstance(error, SystemExit):
         return isinstance(error.__context__, BrokenPipeError)  # Rich leaves so, having done the rest
-    import select
-
     try:
         descriptor = sys.stdout.fileno()
     except (OSError, ValueError):  # stdout is no file, as under a test
         return False
-    waiting = select.poll()
-    waiting.register(descriptor, 0)
-    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in waiting.poll(0)):
+    if not terminal.reader_has_gone(descriptor):
         return False
     _write_to_nowhere()
     return True
@@ -148,7 +146,7 @@ def _keep(trace: str, folders: Iterable[Path]) -> str:
     import tempfile
 
     now = datetime.now(UTC)
-    head = f"mlxops {mlxops.__version__}, Python {sys.version.split()[0]}, {sys.platform}\n{now.isoformat()}\n"
+    head = f"mlxops {mlxops.__version__}, Python {sys.version.split()[0]}, {system.NAME}\n{now.isoformat()}\n"
     for folder in [*folders, Path(tempfile.gettempdir())]:
         file = folder / ".mlxops" / f"crash-{now:%Y%m%dT%H%M%S.%fZ}.txt"
         try:

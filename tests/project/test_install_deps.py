@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from small_checkouts import UV, write_checkout, write_wheels
 
-from mlxops import resources
+from mlxops import resources, system
 from mlxops.config import InstallDepsConfig
 from mlxops.errors import BadRequest, Failed
 from mlxops.jobs.project.install_deps import InstalledEnvironment, backend_for, install_deps
 from mlxops.models.tiny import make_tiny
-from mlxops.projects import environment, machine
+from mlxops.projects import environment
 from mlxops.projects.environment_plan import Wanted
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
@@ -112,7 +112,7 @@ def test_the_backend_is_the_newest_that_the_driver_can_run(
     program.write_text(f"#!/bin/sh\necho '{says}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(machine, "ON_MACOS", False)
+    monkeypatch.setattr(system, "ON_MACOS", False)
 
     assert backend_for("auto", None) == chosen
     assert backend_for("auto", "cuda12") == "cuda12"
@@ -120,7 +120,7 @@ def test_the_backend_is_the_newest_that_the_driver_can_run(
 
 def test_a_backend_of_another_system_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for is_mac, asked in ((True, "cuda13"), (True, "cpu"), (False, "metal")):
-        monkeypatch.setattr(machine, "ON_MACOS", is_mac)
+        monkeypatch.setattr(system, "ON_MACOS", is_mac)
         with pytest.raises(BadRequest, match=f"no backend {asked}"):
             backend_for(asked, None)
 

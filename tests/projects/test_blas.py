@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from commands import ROOT, run_python
 
-from mlxops.projects.machine import ON_LINUX, available_cores
+from mlxops.system import ON_LINUX
+from mlxops.system.host import available_cores
 
 pytestmark = pytest.mark.skipif(not ON_LINUX, reason="macOS has Accelerate")
 
@@ -114,7 +115,7 @@ def test_a_core_type_that_is_not_to_be_had_is_said(cache: Path) -> None:
 
 @pytest.mark.slow
 def test_a_core_type_beyond_the_processor_is_not_tried(cache: Path) -> None:
-    program = "from mlxops.projects import machine\nmachine.cpu_info = lambda: {'flags': 'sse2'}\n"
+    program = "from mlxops.system import host\nhost.cpu_info = lambda: {'flags': 'sse2'}\n"
 
     _, _, core_type, note = run(program + "print(load(core_type='Haswell'))", cache)  # type: ignore[misc]
 

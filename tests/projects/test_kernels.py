@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from commands import run_python
 
-from mlxops.projects import kernels, machine
+from mlxops import system
+from mlxops.projects import kernels
 
 needs_a_compiler = pytest.mark.skipif(not kernels.are_compiled(), reason="MLX compiles nothing here")
 
 COMPUTE = """
 import sys
 from pathlib import Path
+from mlxops import system
 from mlxops.projects import kernels
 import mlx.core as mx
 with kernels.kept(Path(sys.argv[1])) as keep:
@@ -92,4 +94,4 @@ def test_without_a_compiler_nothing_is_made(tmp_path: Path, monkeypatch: pytest.
 
     assert not (tmp_path / "cache").exists()
     assert shutil.which("g++") is None
-    assert not (machine.ON_LINUX and kernels.are_compiled())
+    assert not (system.ON_LINUX and kernels.are_compiled())

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from commands import run_python
 
+from mlxops import system
 from mlxops.errors import BadRequest
-from mlxops.projects import cgroup, machine
+from mlxops.projects import machine
 from mlxops.projects.project import Project, find
+from mlxops.system import cgroup, host
 
 
 @pytest.fixture
@@ -152,7 +154,7 @@ def test_the_machine_says_what_it_is() -> None:
     facts = machine.facts()
 
     assert facts["host"]
-    assert facts["boot_id"] == machine.boot_id()
+    assert facts["boot_id"] == host.boot_id()
     assert 1 <= facts["available_cores"] <= (os.cpu_count() or 1)
     assert 0 < machine.free_memory() <= facts["memory"]
     assert 0 < machine.process_memory() < facts["memory"]
@@ -182,7 +184,7 @@ def test_free_disk_is_that_of_the_nearest_folder_there_is(tmp_path: Path) -> Non
 
 
 def test_keeping_awake_lets_the_work_through() -> None:
-    with machine.keep_awake(os.getpid()):
+    with host.keep_awake(os.getpid()):
         done = True
 
     assert done
@@ -193,7 +195,7 @@ def test_keeping_awake_lets_the_work_through() -> None:
     [
         ({"MLXOPS_CACHE": "/c", "XDG_CACHE_HOME": "/x"}, "/c"),
         pytest.param(
-            {"XDG_CACHE_HOME": "/x"}, "/x/mlxops", marks=pytest.mark.skipif(machine.ON_MACOS, reason="not on macOS")
+            {"XDG_CACHE_HOME": "/x"}, "/x/mlxops", marks=pytest.mark.skipif(system.ON_MACOS, reason="not on macOS")
         ),
     ],
 )

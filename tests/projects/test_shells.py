@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ def test_the_line_reads_a_script_in_any_folder_and_nothing_where_it_is_gone(tmp_
 def test_on_a_mac_no_profile_of_a_login_shell_is_hidden(
     there: list[str], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("mlxops.system.ON_MACOS", True)
     for name in there:
         (tmp_path / name).write_text("")
 
@@ -39,7 +38,7 @@ def test_on_a_mac_no_profile_of_a_login_shell_is_hidden(
 
 
 def test_a_profile_is_where_the_shell_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("mlxops.system.ON_MACOS", False)
     monkeypatch.setenv("ZDOTDIR", str(tmp_path / "zsh"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
 

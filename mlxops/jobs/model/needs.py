@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from mlxops import system
 from mlxops.config import LoraConfig
 from mlxops.jobs.train import memory as training
 from mlxops.models import memory
@@ -48,9 +49,9 @@ def of_folder(
 @functools.cache
 def _has_gpu() -> bool:
     """Whether MLX is the one for a GPU; MLX is not imported for that."""
-    return machine.ON_MACOS or any(any(metadata.distributions(name=each)) for each in ("mlx-cuda-12", "mlx-cuda-13"))
+    return system.ON_MACOS or any(any(metadata.distributions(name=each)) for each in ("mlx-cuda-12", "mlx-cuda-13"))
 
 
 def room() -> int:
     """The bytes of memory that are free here, or what a Mac recommends for its GPU where that is less."""
-    return training.room() if machine.ON_MACOS else machine.free_memory()
+    return training.room() if system.ON_MACOS else machine.free_memory()

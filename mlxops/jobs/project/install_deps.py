@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxops import files, registry, resources
+from mlxops import files, registry, resources, system
 from mlxops.config import InstallDepsConfig
 from mlxops.errors import BadRequest, Failed
-from mlxops.projects import environment, machine, packages
+from mlxops.projects import environment, packages
 from mlxops.projects.environment_plan import Wanted
 from mlxops.projects.invocation import Invocation
 
@@ -98,12 +98,12 @@ def backend_for(asked: str, before: str | None) -> str:
 
     Raises `BadRequest` for one that MLX does not have on this system.
     """
-    of_mac = machine.ON_MACOS
+    of_mac = system.ON_MACOS
     if asked == "auto":
         return before or ("metal" if of_mac else _of_driver())
     if (asked == "metal") != of_mac:
-        system, fits = ("a Mac", "metal") if of_mac else ("Linux", "cpu, cuda12 and cuda13")
-        raise BadRequest(f"MLX has no backend {asked} on {system}", hint=f"`--backend auto`, or {fits}")
+        where, fits = ("a Mac", "metal") if of_mac else ("Linux", "cpu, cuda12 and cuda13")
+        raise BadRequest(f"MLX has no backend {asked} on {where}", hint=f"`--backend auto`, or {fits}")
     return asked
 
 

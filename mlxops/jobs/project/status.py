@@ -6,7 +6,6 @@ MLX is not imported: all of it is read from the system, from files and from the 
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -24,6 +23,7 @@ from mlxops.projects.load import Load, LoadSampler
 from mlxops.projects.packages import Installed
 from mlxops.registry import DiskTotal, Registry, RunSummaryView
 from mlxops.registry.opening import reading
+from mlxops.system import host
 from mlxops.training import lock
 
 RECENT = 12
@@ -188,10 +188,9 @@ class Observer:
 def machine_facts() -> MachineFacts:
     """What the machine is."""
     facts = machine.facts()
-    release = platform.mac_ver()[0]
     return MachineFacts(
         host=facts["host"],
-        system=f"macOS {release}" if release else facts["os"],
+        system=host.description(),
         processor=facts["cpu"],
         cores=facts["cores"],
         available_cores=facts["available_cores"],

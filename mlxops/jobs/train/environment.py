@@ -6,6 +6,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlxops import system
 from mlxops.config import LoraConfig
 from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared
@@ -45,7 +46,7 @@ def set_up(prepared: Prepared, claim: Claim, *, cache: Path | None, blas_setting
         "blas_version": loaded.version,
         "blas_threads": loaded.threads,
         "core_type": loaded.core_type,
-        "kernels": "fused" if kernels.are_compiled() or not machine.ON_LINUX else "one by one",
+        "kernels": "fused" if kernels.are_compiled() or not system.ON_LINUX else "one by one",
         **ways.versions(chosen),
     }
     automatic = {

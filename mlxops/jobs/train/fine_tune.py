@@ -29,6 +29,7 @@ from mlxops.projects.project import Project
 from mlxops.registry import JsonObject
 from mlxops.registry.away import Writer
 from mlxops.registry.recorder import Recorder, diverged_before
+from mlxops.system import host
 from mlxops.training import lock, signals, ways
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def fine_tune(
         with (
             registry.Heartbeat(db.path, attempt, place=lambda: writer.place),
             signals.listen(say_stopping, before_leaving) as stop,
-            nullcontext() if prepared.config.allow_sleep else machine.keep_awake(os.getpid()),
+            nullcontext() if prepared.config.allow_sleep else host.keep_awake(os.getpid()),
         ):
             for note in prepared.notes if claim.decision.kind == "new" else ():
                 record(Notice(kind="note", message=note))  # the screen has said it at every start

@@ -5,13 +5,11 @@ A signal goes only to the very process that is recorded: of this machine, of thi
 
 from __future__ import annotations
 
-import os
-import select
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from mlxops.errors import Failed, Interrupted, Refused
 from mlxops.projects.invocation import Invocation
 from mlxops.registry import AttemptRow, FoundRun
 from mlxops.registry.opening import reading
+from mlxops.system import processes
 from mlxops.training import checkpoints, lock
 
 Waiting = Callable[[str], AbstractContextManager[None]]
@@ -80,7 +79,7 @@ def stop(invocation: Invocation, config: StopConfig, waiting: Waiting) -> Stoppe
     # of another machine's process only its silence can be told
     if worker is None or (run["status"] == "lost" and worker.host != registry.this_host()):
         return _at_rest(run, attempt, folder)
-    with _opened(worker.pid) as descriptor:
+    with processes.opened(worker.pid) as descriptor:
         if registry.is_proven_dead(*worker.identity):
             return _ended(invocation, run["name"], worker, folder, now=False)  # it ended in this instant
         _check(worker, run["name"], invocation)
@@ -146,25 +145,9 @@ def _check(worker: Worker, name: str, invocation: Invocation) -> None:
         )
 
 
-@contextmanager
-def _opened(pid: int) -> Iterator[int | None]:
-    """A descriptor that means this process and never a later one of its id; None where the system has none."""
-    descriptor = None
-    with suppress(OSError, AttributeError):
-        descriptor = os.pidfd_open(pid)
-    try:
-        yield descriptor
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
 def _send(worker: Worker, descriptor: int | None, number: signal.Signals, name: str) -> None:
     try:
-        if descriptor is None:
-            os.kill(worker.pid, number)
-        else:
-            signal.pidfd_send_signal(descriptor, number)
+        processes.send(worker.pid, descriptor, number)
     except ProcessLookupError:
         return  # it ended in this instant
     except PermissionError as error:
@@ -192,10 +175,7 @@ def _waits_for(name: str, worker: Worker, was_stopping: str | None, *, now: bool
 
 def _wait(worker: Worker, descriptor: int | None) -> None:
     """Return when the process has ended."""
-    if descriptor is not None:
-        ended = select.poll()
-        ended.register(descriptor, select.POLLIN)
-        ended.poll()
+    processes.wait_for_end(descriptor)
     while registry.is_proven_alive(*worker.identity):
         time.sleep(_LOOK_AGAIN)
 
