@@ -20,7 +20,7 @@ from commands import CACHE, FAULTS, MADE_ONCE, ROOT, Ended, count_faults, own_ca
 
 from mlxops.projects import blas
 
-pytest_plugins = ["hubs", "ready_programs", "shared_folders", "tiny_models", "tuned_projects"]
+pytest_plugins = ["emulated_macs", "hubs", "ready_programs", "shared_folders", "tiny_models", "tuned_projects"]
 
 _TASKS = "from mlxops.tasks import namespace\n"
 _FAILED = pytest.StashKey[bool]()
