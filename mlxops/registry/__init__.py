@@ -86,7 +86,14 @@ from mlxops.registry.monitor import (
     try_to_close_dead_attempts,
     warned_at,
 )
-from mlxops.registry.processes import boot_id, is_proven_alive, is_proven_dead, process_start, this_host
+from mlxops.registry.processes import (
+    boot_id,
+    is_proven_alive,
+    is_proven_dead,
+    is_this_machine,
+    process_start,
+    this_host,
+)
 from mlxops.registry.profiles import PartOfTime, profile_of, record_profile
 from mlxops.registry.ranges import Range, Ranges
 from mlxops.registry.renaming import Move, NewName, check_renamable, rename_run, renamed_config
@@ -212,6 +219,7 @@ __all__ = [
     "is_free",
     "is_proven_alive",
     "is_proven_dead",
+    "is_this_machine",
     "iteration_rates",
     "last_answers",
     "last_benchmark_elsewhere",

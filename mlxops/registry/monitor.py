@@ -11,7 +11,7 @@ from typing import TypedDict
 from mlxops.errors import Failed
 from mlxops.registry.attempts import close_dead_attempts
 from mlxops.registry.database import Registry
-from mlxops.registry.processes import is_proven_dead, process_start, this_host
+from mlxops.registry.processes import is_proven_dead, is_this_machine, process_start
 from mlxops.registry.rows import AttemptRow
 from mlxops.registry.views import RunSummaryView
 
@@ -125,7 +125,7 @@ def attempts_at_work(db: Registry) -> list[AttemptAtWork]:
 
 def process_of(attempt: AttemptRow) -> int | None:
     """The process of an attempt that is at work on this machine, None where there is none to look at."""
-    if attempt["ended_at"] is not None or attempt["host"] != this_host():
+    if attempt["ended_at"] is not None or not is_this_machine(attempt["host"], attempt["boot_id"]):
         return None
     started = process_start(attempt["pid"])
     return attempt["pid"] if started is not None and started == attempt["process_started"] else None

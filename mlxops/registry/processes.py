@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import os
 
+from mlxops import system
 from mlxops.system import processes
 from mlxops.system.host import boot_id
 from mlxops.system.host import name as this_host
 from mlxops.system.processes import start_of as process_start
 
-__all__ = ["boot_id", "is_proven_alive", "is_proven_dead", "process_start", "this_host"]
+__all__ = ["boot_id", "is_proven_alive", "is_proven_dead", "is_this_machine", "process_start", "this_host"]
+
+
+def is_this_machine(host: str, boot: str | None) -> bool:
+    """Whether what has this name and this start is the machine at work here.
+
+    The name of a Mac follows the network (`ibis.local`, `ibis.fritz.box`), while no other machine has its start. On
+    Linux the containers of a machine share its start, and are told apart by their names.
+    """
+    return host == this_host() or (system.ON_MACOS and boot is not None and boot == boot_id())
 
 
 def is_proven_dead(host: str, boot: str | None, pid: int, started: str | None) -> bool:
     """Whether that process cannot be at work any more. False where this machine cannot tell."""
-    if host != this_host():
+    if not is_this_machine(host, boot):
         return False
     if boot is not None and boot_id() is not None and boot != boot_id():
         return True
@@ -32,7 +42,7 @@ def is_proven_dead(host: str, boot: str | None, pid: int, started: str | None) -
 
 def is_proven_alive(host: str, boot: str | None, pid: int, started: str | None) -> bool:
     """Whether the process of that id is that very one: of this machine, this start of it, and as old as recorded."""
-    return host == this_host() and boot == boot_id() and started is not None and process_start(pid) == started
+    return is_this_machine(host, boot) and boot == boot_id() and started is not None and process_start(pid) == started
 
 
 def _is_hidden(pid: int) -> bool:

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from mlxops import layout, texts
+from mlxops import layout, system, texts
 from mlxops.errors import BadRequest, NotFound, Refused
 from mlxops.options import nearest
 from mlxops.registry import naming
 from mlxops.registry.database import Registry
 from mlxops.registry.names import readable_name
-from mlxops.registry.processes import this_host
+from mlxops.registry.processes import boot_id, this_host
 from mlxops.registry.rows import JsonObject, RunRow
 from mlxops.registry.views import RunSummaryView
 
@@ -196,9 +196,9 @@ def speeds_here(db: Registry, *, model: str) -> list[float]:
             FROM run_speed
             JOIN runs ON runs.id = run_speed.run_id
             JOIN attempts ON attempts.id = run_speed.attempt_id
-            WHERE runs.model = ? AND attempts.host = ?
+            WHERE runs.model = ? AND (attempts.host = ? OR attempts.boot_id = ?)
             """,
-            (model, this_host()),
+            (model, this_host(), boot_id() if system.ON_MACOS else None),
         )
     ]
 

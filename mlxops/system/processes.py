@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mlxops import system
 
@@ -15,7 +16,8 @@ from mlxops import system
 def start_of(pid: int) -> str | None:
     """What tells this process from all others that had or will have its id; None where it is gone, a zombie or hidden.
 
-    On Linux the process namespace and the ticks since boot, elsewhere the start time.
+    On Linux the process namespace and the ticks since boot, elsewhere the start time, as the kernel noted it: one that
+    moves with the clock would make the process another one when that is set.
     """
     if system.ON_LINUX and Path("/proc/self/stat").exists():
         try:
@@ -28,9 +30,14 @@ def start_of(pid: int) -> str | None:
 
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else repr(process.create_time())
+        return None if process.status() == psutil.STATUS_ZOMBIE else repr(_noted_start(process))
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
+
+
+def _noted_start(process: Any) -> float:
+    """The start time that the kernel noted; what is public moves it with the clock since psutil 7.1."""
+    return float(process._proc.create_time(monotonic=True))
 
 
 def namespace() -> str | None:

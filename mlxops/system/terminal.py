@@ -6,7 +6,10 @@ import select
 
 
 def reader_has_gone(descriptor: int) -> bool:
-    """Whether whoever read what is written there has closed it."""
+    """Whether whoever read what is written there has closed it.
+
+    An empty mask would do on Linux, where what has closed is always told; XNU then watches nothing.
+    """
     waiting = select.poll()
-    waiting.register(descriptor, 0)
+    waiting.register(descriptor, select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in waiting.poll(0))

@@ -11,7 +11,6 @@ from mlxops.models.folders import check_model
 from mlxops.projects import machine
 from mlxops.projects.invocation import Invocation
 from mlxops.registry.monitor import last_points
-from mlxops.registry.processes import this_host
 
 _TOKENS = 4096  # of the conversation that is reckoned with
 
@@ -45,7 +44,7 @@ def _trainings(invocation: Invocation) -> tuple[list[str], int]:
     with db:
         names = {run["id"]: run["name"] for run in registry.candidate_runs(db)}
         for each in registry.attempts_at_work(db):
-            if each["is_dead"] or not each["is_beating"] or each["host"] != this_host():
+            if each["is_dead"] or not each["is_beating"] or not registry.is_this_machine(each["host"], each["boot_id"]):
                 continue
             found.append(names[each["run_id"]])
             peak = last_points(db, each["run_id"], "peak_memory", 1)

@@ -45,6 +45,11 @@ class Worker:
         """What tells it from every other process."""
         return self.host, self.boot_id, self.pid, self.process_started
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is on this machine."""
+        return registry.is_this_machine(self.host, self.boot_id)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoppedRun:
@@ -77,7 +82,7 @@ def stop(invocation: Invocation, config: StopConfig, waiting: Waiting) -> Stoppe
     folder = project.from_root(run["adapter_path"])
     worker = _worker(attempt, folder)
     # of another machine's process only its silence can be told
-    if worker is None or (run["status"] == "lost" and worker.host != registry.this_host()):
+    if worker is None or (run["status"] == "lost" and not worker.is_here):
         return _at_rest(run, attempt, folder)
     with processes.opened(worker.pid) as descriptor:
         if registry.is_proven_dead(*worker.identity):
@@ -132,7 +137,7 @@ def _worker(attempt: AttemptRow | None, folder: Path) -> Worker | None:
 def _check(worker: Worker, name: str, invocation: Invocation) -> None:
     """Refuse a process that this one cannot tell from others."""
     who = f"process {worker.pid}"
-    if worker.host != registry.this_host():
+    if not worker.is_here:
         there = f"cd {shlex.quote(str(invocation.project.root))} && inv train.stop {shlex.quote(name)}"
         raise Refused(
             f"the run {name!r} is trained by {who} on {worker.host}, and this is {registry.this_host()}",

@@ -1,0 +1,78 @@
+"""On a Mac, whose name follows the network and whose clock moves start times, an attempt stays the one it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mac
+import pytest
+from registry_rows import age_heartbeats, new_attempt, new_run
+
+from mlxops import registry
+from mlxops.registry import Registry
+from mlxops.registry.monitor import process_of
+from mlxops.system import host
+
+
+@pytest.fixture
+def db(a_mac: mac.Mac, tmp_path: Path) -> Iterator[Registry]:
+    """A registry with an attempt of this process, on the Mac."""
+    with registry.open_registry(tmp_path / "runs.db") as opened:
+        new_attempt(opened, new_run(opened).id)
+        yield opened
+
+
+def attempt(db: Registry) -> registry.AttemptRow:
+    return registry.attempts_of(db, 1)[-1]
+
+
+def is_alive(db: Registry) -> bool:
+    row = attempt(db)
+    return registry.is_proven_alive(row["host"], row["boot_id"], row["pid"], row["process_started"])
+
+
+def test_another_network_makes_no_other_machine(db: Registry, a_mac: mac.Mac) -> None:
+    a_mac.say("host", "ibis.fritz.box")
+
+    assert attempt(db)["host"] == "ibis.local"
+    assert is_alive(db)
+    assert process_of(attempt(db)) == os.getpid()
+    assert registry.close_dead_attempts(db) == 0
+
+
+def test_after_another_network_what_died_is_closed(db: Registry, a_mac: mac.Mac) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    db.connection.execute("UPDATE attempts SET pid = ?", (gone.pid,))
+    a_mac.say("host", "ibis.fritz.box")
+
+    assert registry.close_dead_attempts(db) == 1
+
+
+def test_another_name_and_another_start_prove_nothing(db: Registry, a_mac: mac.Mac) -> None:
+    a_mac.say("host", "heron.local")
+    a_mac.answer("kern.bootsessionuuid", "another")
+    host.boot_id.cache_clear()
+    age_heartbeats(db, 3600)
+
+    assert not is_alive(db)
+    assert process_of(attempt(db)) is None
+    assert registry.close_dead_attempts(db) == 0
+
+
+def test_on_linux_the_start_of_a_machine_is_not_its_name(tmp_path: Path) -> None:
+    boot = registry.boot_id()
+
+    assert registry.is_this_machine(registry.this_host(), boot)
+    assert not registry.is_this_machine("a-container", boot)
+
+
+def test_a_clock_that_is_set_kills_nothing(db: Registry, a_mac: mac.Mac) -> None:
+    a_mac.say("clock", "-3600")
+
+    assert is_alive(db)
+    assert registry.close_dead_attempts(db) == 0
