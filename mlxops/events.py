@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """The first step of this attempt is next."""
+    """The first step of this attempt is next; it validates and saves every so many iterations, None: never."""
 
     iteration: int
     target: int
     batches_per_epoch: int
     trained_tokens: int
+    validates_every: int | None = None
+    saves_every: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

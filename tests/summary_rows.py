@@ -21,6 +21,7 @@ def run_row(**changes):
         "best_validation_loss": 1.85,
         "best_iteration": 300,
         "tokens_per_second": 1234.5,
+        "iterations_per_second": 2.5,
         "seconds": 160.0,
         "eta_seconds": 240.0,
         "attempts": 1,

@@ -8,11 +8,12 @@ SELECT
     CASE WHEN runs.status = 'running' AND alive.id IS NULL THEN 'lost' ELSE runs.status END AS status,
     runs.model,
     runs.data,
-    runs.iteration,
+    -- between two reports as of the last heartbeat
+    max(runs.iteration, coalesce(alive.at_iteration, 0)) AS iteration,
     runs.target_iterations,
     -- an imported log need not say how far it was meant to go
     coalesce(json_extract(runs.config, '$.imported.is_target_known'), 1) AS is_target_known,
-    min(1.0, 1.0 * runs.iteration / max(runs.target_iterations, 1)) AS progress,
+    min(1.0, 1.0 * max(runs.iteration, coalesce(alive.at_iteration, 0)) / max(runs.target_iterations, 1)) AS progress,
     runs.epoch,
     runs.trained_tokens,
     train.last_value AS train_loss,
@@ -20,19 +21,19 @@ SELECT
     train.min_value AS best_train_loss,
     runs.best_validation_loss,
     runs.best_iteration,
-    CASE WHEN speed.last_iteration > latest.from_iteration THEN speed.last_value END AS tokens_per_second,
+    -- before the newest attempt's first report as of its last heartbeat
+    CASE
+        WHEN speed.last_iteration > latest.from_iteration THEN speed.last_value
+        ELSE latest.tokens_per_second
+    END AS tokens_per_second,
+    latest.iterations_per_second,
     (
         SELECT round(86400 * sum(julianday(coalesce(ended_at, heartbeat_at)) - julianday(started_at)), 3)
         FROM attempts
         WHERE run_id = runs.id
     ) AS seconds,
-    -- the attempt's own rate since its first report; with one report only, what that report says
     CASE WHEN alive.id IS NOT NULL THEN
-        max(0, runs.target_iterations - runs.iteration) * coalesce(
-            (train.last_elapsed_ms - first_report.elapsed_ms) / 1000.0
-                / nullif(train.last_iteration - first_report.iteration, 0),
-            CASE WHEN rate.last_iteration > latest.from_iteration THEN 1 / nullif(rate.last_value, 0) END
-        )
+        max(0, round(86400 * (julianday(alive.expected_end_at) - julianday('now')), 3))
     END AS eta_seconds,
     coalesce(latest.number, 0) AS attempts,
     (SELECT count(*) FROM checkpoints WHERE run_id = runs.id AND status = 'whole') AS checkpoints,
@@ -62,16 +63,4 @@ LEFT JOIN series AS validation
     AND validation.name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
 LEFT JOIN series AS speed
     ON speed.run_id = runs.id
-    AND speed.name_id = (SELECT id FROM metric_names WHERE name = 'tokens_per_second')
-LEFT JOIN series AS rate
-    ON rate.run_id = runs.id
-    AND rate.name_id = (SELECT id FROM metric_names WHERE name = 'iterations_per_second')
-LEFT JOIN metrics AS first_report
-    ON alive.id IS NOT NULL
-    AND first_report.run_id = runs.id
-    AND first_report.name_id = train.name_id
-    AND first_report.iteration = (
-        SELECT min(iteration)
-        FROM metrics
-        WHERE run_id = runs.id AND name_id = train.name_id AND iteration > alive.from_iteration
-    );
+    AND speed.name_id = (SELECT id FROM metric_names WHERE name = 'tokens_per_second');

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+WINDOW = 60
+"""The newest reports that a trend is taken from."""
+
 _FEWEST = 8  # below this the interval is as wide as all the slopes there are
 _QUANTILE = statistics.NormalDist().inv_cdf(0.975)
 
@@ -22,6 +25,11 @@ class Trend:
     points: int
     first_iteration: int
     last_iteration: int
+
+    @property
+    def direction(self) -> str:
+        """A direction only where the interval leaves one."""
+        return "falling" if self.highest < 0 else "rising" if self.lowest > 0 else "no clear trend"
 
 
 def trend(points: Sequence[tuple[int, float]]) -> Trend | None:

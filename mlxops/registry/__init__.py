@@ -52,7 +52,7 @@ from mlxops.registry.evaluations import (
 )
 from mlxops.registry.export import TableRows, read_metrics, read_runs, read_tables
 from mlxops.registry.health import RegistryHealth, health
-from mlxops.registry.heartbeat import Heartbeat
+from mlxops.registry.heartbeat import Heartbeat, Progress
 from mlxops.registry.history import add_event, events_of
 from mlxops.registry.imported import (
     Imported,
@@ -166,6 +166,7 @@ __all__ = [
     "OfferedCheckpoint",
     "PartOfTime",
     "Points",
+    "Progress",
     "Range",
     "Ranges",
     "Registry",

@@ -87,7 +87,7 @@ def entries_of(event: Event, at: float) -> Sequence[Entry]:
         case Profiled():
             return [Entry("profile", at, {"parts": {name: list(each) for name, each in event.parts.items()}})]
         case Stopped():
-            how = f"by {event.signal_name}" if event.signal_name else event.reason
+            how = f"stopped by {event.signal_name}" if event.signal_name else event.reason
             level = "error" if event.reason == "diverged" else "info"
             return [_event(at, "stopped", f"{how} at iteration {event.iteration:,}", event.iteration, level)]
     return []

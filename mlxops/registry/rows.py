@@ -73,6 +73,11 @@ class AttemptRow(TypedDict):
     environment: JsonObject
     command: str
     git_commit: str | None
+    at_iteration: int | None
+    step_loss: float | None
+    iterations_per_second: float | None
+    tokens_per_second: float | None
+    expected_end_at: str | None
 
 
 class MetricNameRow(TypedDict):

@@ -28,6 +28,7 @@ class RunSummaryView(TypedDict):
     best_validation_loss: float | None
     best_iteration: int | None
     tokens_per_second: float | None
+    iterations_per_second: float | None
     seconds: float | None
     eta_seconds: float | None
     attempts: int

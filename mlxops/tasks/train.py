@@ -151,6 +151,8 @@ def work(run: Begun, screen: Console) -> None:
         iteration=run.iteration,
         lines=run.lines,
         curve=run.curve(),
+        recent=run.recent(),
+        seconds=run.seconds,
     ) as shown:
         run.work(listeners=[shown.show, *others], before_leaving=live.restore)
 

@@ -92,6 +92,8 @@ def train(work: Work, hear: Callable[[Event], None], stop: StopRequest) -> Stopp
             target=work.target,
             batches_per_epoch=len(plan),
             trained_tokens=counters.trained_tokens,
+            validates_every=config.steps_per_eval if work.validation else None,
+            saves_every=config.save_every,
         )
     )
     if not work.has_begun:

@@ -132,23 +132,44 @@ def test_run_summary_tells_progress_and_losses_and_rates_of_the_newest_attempt(d
 
 def test_rates_never_mix_attempts(db: Registry) -> None:
     run = fill(db)
-    # 10 iterations in 5 s since this attempt's first report; the first attempt's points are 1,000 s apart
-    db.connection.execute("UPDATE metrics SET elapsed_ms = 1000000 * iteration")
-    db.connection.execute("UPDATE metrics SET elapsed_ms = 9000000 + 500 * iteration WHERE iteration > 20")
-    db.connection.execute("UPDATE series SET last_elapsed_ms = 9020000")
-    (row,) = registry.list_runs(db, text="heron")
-    assert row["eta_seconds"] == pytest.approx(30)
+    db.connection.execute(
+        "UPDATE attempts SET iterations_per_second = 2.0, expected_end_at = '2999-01-01T00:00:00.000Z'"
+    )
 
     new_attempt(db, run, 40)
     (row,) = registry.list_runs(db, text="heron")
-    assert (row["tokens_per_second"], row["eta_seconds"], row["train_loss"]) == (None, None, 1.0)
+    rates = (row["tokens_per_second"], row["iterations_per_second"], row["eta_seconds"])
+    assert (rates, row["train_loss"]) == ((None, None, None), 1.0)
 
 
-def test_the_first_report_of_an_attempt_already_gives_a_time_left(db: Registry) -> None:
-    run = new_run(db)
-    report(db, run.id, new_attempt(db, run.id), 10, train_loss=1.0, iterations_per_second=2.0)
+def test_between_reports_a_run_is_where_its_last_heartbeat_says_and_ends_when_it_says(db: Registry) -> None:
+    run = fill(db)
+    attempt = new_attempt(db, run, 40)
+    db.connection.execute(
+        "UPDATE attempts SET at_iteration = 45, iterations_per_second = 2.0, tokens_per_second = 50.0,"
+        " expected_end_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+30 seconds') WHERE id = ?",
+        (attempt,),
+    )
+    (row,) = registry.list_runs(db, text="heron")
+    assert (row["iteration"], row["progress"], row["tokens_per_second"], row["iterations_per_second"]) == (
+        45,
+        0.45,
+        50.0,
+        2.0,
+    )
+    assert row["eta_seconds"] == pytest.approx(30, abs=5)
 
-    assert registry.list_runs(db)[0]["eta_seconds"] == 45.0
+    age_heartbeats(db, 100)
+    (lost,) = registry.list_runs(db, text="heron")
+    assert (lost["status"], lost["iteration"], lost["eta_seconds"]) == ("lost", 40, None)
+
+
+def test_an_end_that_was_expected_by_now_leaves_nothing(db: Registry) -> None:
+    run = fill(db)
+    new_attempt(db, run, 40)
+    db.connection.execute("UPDATE attempts SET expected_end_at = '2026-01-01T00:00:00.000Z'")
+
+    assert registry.list_runs(db, text="heron")[0]["eta_seconds"] == 0
 
 
 def test_the_time_of_a_run_is_summed_over_its_attempts_up_to_their_last_sign_of_life(db: Registry) -> None:

@@ -235,6 +235,23 @@ def test_an_ended_attempt_does_not_beat(db: Registry, path: Path) -> None:
     assert registry.attempts_of(db, 1) == before
 
 
+def test_a_heartbeat_tells_how_far_the_attempt_is_and_when_it_will_end(db: Registry, path: Path) -> None:
+    run = new_run(db)
+    attempt = new_attempt(db, run.id)
+    told = registry.Progress(
+        iteration=7, step_loss=1.25, iterations_per_second=0.5, tokens_per_second=64.0, seconds_left=1e30
+    )
+
+    with registry.Heartbeat(path, attempt, progress=lambda: told) as heartbeat:
+        heartbeat.ask()
+        assert heartbeat.beaten.wait(30)
+
+    (row,) = registry.attempts_of(db, run.id)
+    known = ("at_iteration", "step_loss", "iterations_per_second", "tokens_per_second")
+    assert [row[column] for column in known] == [7, 1.25, 0.5, 64.0]
+    assert "2120" < (row["expected_end_at"] or "") < "2200"
+
+
 # -- 6 and 7: test_registry_schema.py -------------------------------------------------------------------------------
 
 # -- 8 --------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from mlxops import events
+from mlxops.analysis.pace import Pace
 from mlxops.ui.terminal import console as consoles
 from mlxops.ui.train import live
 
@@ -83,7 +84,7 @@ def test_a_pipe_gets_one_plain_line_for_each_event_that_matters():
     assert console.file.getvalue().splitlines() == [
         "training on 62 %",
         "iteration 10/1000  loss 2.345  tokens/s 1234  learning rate 1e-05  gradient norm 1.25  memory 3.2 GB"
-        "  left 3 m 18 s",
+        "  left 1 m 38 s",
         "iteration 10/1000  validation loss 2.410 ± 0.031  best 2.410 at 10",
         "iteration 10/1000  saved 0000010_adapters.safetensors  12.3 MB",
         "iteration 11/1000  skipped: the loss is not finite (data/train.jsonl:12)",
@@ -111,9 +112,9 @@ def test_the_last_state_of_the_screen_stays():
     lines = [line.rstrip() for line in last_frame(console)]
     assert lines[:5] == [
         "quiet-heron  stopped by SIGINT",
-        "────────────────────────────  10/1,000    1 %  1.25 it/s  13 m 12 s left",
+        "────────────────────────────────────────────────────────  10/1,000  1 %  10 it/s",
         "train         2.345  validation 2.410 ± 0.031  best   2.410 at 10",
-        "tokens/s      1,234  tokens     -              time   8.0 s",
+        "tokens/s      1,234  tokens     -              time   9.0 s",
         "learning rate 1e-05  gradient   1.25           memory 3.2 GB",
     ]
     assert "loss   ⠤⠤ train   o validation" in lines
@@ -135,7 +136,7 @@ def test_the_screen_fits_the_terminal_and_long_runs(width, height):
 
 def test_a_spike_of_long_ago_survives_in_the_curve_that_is_kept():
     console = terminal()
-    state = live._State("r", 10, 0, (), Clock())
+    state = live._State("r", Pace(0, 10, Clock()), ())
     for index in range(20_000):
         state.show(report(index, 99.0 if index == 777 else 2.0))
     assert len(state.curve) < 5000
@@ -150,7 +151,44 @@ def test_time_left_is_measured_from_this_attempt_alone():
         events.Step(iteration=901, loss=2.0, tokens=1, seconds=0.5),
     ]
     run_through(console, resumed, clock, iteration=900)
-    assert "1 it/s  1 m 39 s left" in console.file.getvalue()
+    assert "2 it/s  50 s left" in console.file.getvalue()
+
+
+def test_figures_are_there_from_the_first_step_on():
+    console = terminal()
+    begun = events.Started(iteration=0, target=100, batches_per_epoch=10, trained_tokens=0)
+    run_through(console, [begun, events.Step(iteration=1, loss=2.5, tokens=300, seconds=2.0)], Clock())
+
+    facts = " ".join(" ".join(last_frame(console)[2:5]).split())
+    assert "train 2.500" in facts
+    assert "tokens/s 150" in facts
+    assert last_frame(console)[1].endswith("1/100  1 %  0.5 it/s  3 m 18 s left")
+
+
+def test_a_training_that_was_asked_to_stop_says_so_until_it_has():
+    console = terminal()
+    asked = events.Notice(kind="stopping", message="finishing this step, then saving")
+    run_through(console, [asked, events.Validating(iteration=1, done=1, total=9)], Clock())
+
+    assert last_frame(console)[0] == "quiet-heron  stopping: validating 1 of 9"
+
+
+def test_the_time_of_the_attempts_before_and_their_reports_count():
+    console = terminal()
+    recent = [(10 * index, 3.0 - index / 10) for index in range(1, 10)]
+    run_through(console, [report(100, 2.0)], Clock(), iteration=90, recent=recent, seconds=3600.0)
+    drawn = "\n".join(last_frame(console))
+
+    assert "time 1 h 00 m" in " ".join(drawn.split())
+    assert "train loss falling: -1 per 100 iterations (95 %: -1 to -1), 10 reports" in drawn
+
+
+def test_the_screen_uses_the_width_of_the_terminal():
+    console = terminal(140, 40)
+    run_through(console, [report(index, 2.0 + index % 7) for index in range(100)], Clock())
+
+    assert {len(line) for line in last_frame(console) if line[:1] in "━─"} == {140}
+    assert max(len(line) for line in last_frame(console) if "⠤" in line or "⡇" in line) > 130
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])

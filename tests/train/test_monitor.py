@@ -163,6 +163,25 @@ def test_a_run_is_kept_on_the_chart_until_asked_again(db: Registry, invocation: 
     assert gone.others == []
 
 
+def test_a_run_on_the_chart_keeps_its_letter_while_others_come_and_go(db: Registry, invocation: Invocation) -> None:
+    new_run(db, "swift")
+    letters = []
+    with Watch(invocation, ["otter"]) as watch:
+        for move in (watch.overlay, lambda: watch.switch(1), watch.overlay, lambda: watch.switch(1), lambda: None):
+            shot = watch.state()
+            assert shot is not None
+            letters.append({shot.run["name"]: shot.place} | {other.name: other.place for other in shot.others})
+            move()
+
+    assert letters == [
+        {"otter": 0},
+        {"otter": 0},
+        {"heron": 1, "otter": 0},
+        {"heron": 1, "otter": 0},
+        {"swift": 2, "otter": 0, "heron": 1},
+    ]
+
+
 # what it is told ----------------------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,7 @@ def attempt(number=1, begun=0, **values):
         "ended_at": None,
         "end_reason": None,
         "error": None,
+        "step_loss": None,
         **values,
     }
 
@@ -79,6 +80,7 @@ def snapshot(run=None, points=40, happenings=3, **values):
         "last": None,
         "curves": {"train_loss": train, "learning_rate": ranges((10, 1e-5), (400, 1e-5))} if points else {},
         "is_laid_over": False,
+        "place": 0,
         "others": [],
     }
     return Snapshot(**{**known, **values})

@@ -194,6 +194,7 @@ def shot(train=(), validation=(), **values):
         "trend": None,
         "last": None,
         "is_laid_over": False,
+        "place": 0,
         "curves": {"train_loss": list(train), "validation_loss": list(validation)},
         "others": [],
         "attempts": [],
@@ -260,7 +261,7 @@ def test_attempts_warnings_and_checkpoints_stand_on_the_frame():
 
 def test_several_runs_have_letters_and_capitals_for_their_validations():
     curves = {"train_loss": spread(*[5] * 40), "validation_loss": spread(6, 6, every=200)}
-    other = OtherRun(name="otter", curves=curves)
+    other = OtherRun(name="otter", place=1, curves=curves)
     lines = drawn(shot(spread(*[2] * 40), spread(1, 1, every=200), others=[other]), 70)
     body = "".join(lines[1:])
     assert lines[0] == "a heron   b otter   capitals: validation"
@@ -268,16 +269,16 @@ def test_several_runs_have_letters_and_capitals_for_their_validations():
 
 
 def test_a_run_keeps_its_letter_whichever_is_looked_at():
-    heron = OtherRun(name="heron", curves={"train_loss": spread(2, 1)})
-    otter = OtherRun(name="otter", curves={"train_loss": spread(3, 2)})
+    heron = OtherRun(name="heron", place=0, curves={"train_loss": spread(2, 1)})
+    otter = OtherRun(name="otter", place=1, curves={"train_loss": spread(3, 2)})
     first = drawn(shot(spread(2, 1), others=[otter]))[0]
-    second = drawn(shot(spread(3, 2), run={"name": "otter"}, others=[heron]))[0]
+    second = drawn(shot(spread(3, 2), run={"name": "otter"}, place=1, others=[heron]))[0]
     assert first == second == "a heron   b otter"
 
 
 def test_nine_runs_have_a_colour_and_letters_each_of_their_own():
     others = [
-        OtherRun(name=f"run-{index}", curves={"train_loss": curve(*[index] * 40)}) for index in range(1, 9)
+        OtherRun(name=f"run-{index}", place=index, curves={"train_loss": curve(*[index] * 40)}) for index in range(1, 9)
     ]  # fmt: skip
     legend, *body = charts.run_chart(shot(curve(*[0] * 40), run={"name": "run-0"}, others=others), 80, 40)
     colours = [str(span.style) for span in legend.spans]
@@ -353,11 +354,3 @@ def test_pairs_stand_in_as_many_columns_as_fit():
         "tokens/s 1,234  epoch 2",
     ]
     assert lines.pairs(values, 16)[0].plain == "train    2.345"
-
-
-@pytest.mark.parametrize(
-    ("losses", "word"),
-    [([], ""), ([2.0], ""), ([2.0, 1.9], "falling"), ([2.0, 2.1], "rising"), ([2.0, 2.0, 2.001], "flat")],
-)
-def test_a_trend_compares_the_last_loss_with_the_few_before(losses, word):
-    assert lines.trend(losses) == word

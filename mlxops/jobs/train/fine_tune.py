@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from mlxops import registry
 from mlxops.adapters import adapter_config
 from mlxops.adapters.adapter_config import DescribedRun
+from mlxops.analysis.pace import Pace
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
-from mlxops.events import Event, Listener, Notice, Saved, Stopped
+from mlxops.events import Event, Listener, Notice, Report, Saved, Step, Stopped
 from mlxops.jobs.train import adopt, first_checkpoint, fit, free_space, hidden_states, latest, memory, recover
 from mlxops.jobs.train.claim import Claim, stored_config
 from mlxops.jobs.train.environment import Environment, start_kind_of
@@ -107,9 +108,15 @@ def fine_tune(
     writer = Writer(db, claim.run_id, attempt, folder=claim.folder, restore=restore, say=tell)
     record = Recorder(writer, saved_at=claim.iteration)
     keeper = Keeper(db, claim.run_id, claim.folder, prepared.config.keep_last, writer)
+    pace = Pace(claim.iteration, prepared.target)
+    heartbeat = registry.Heartbeat(db.path, attempt, place=lambda: writer.place, progress=lambda: _progress(pace))
 
     def emit(event: Event) -> None:
         record(event)
+        has_begun = pace.estimate.seconds_left is not None
+        pace.hear(event)
+        if isinstance(event, Report) or (not has_begun and isinstance(event, Step)):
+            heartbeat.ask()
         tell(event)
         if isinstance(event, Saved) or writer.has_come_back:
             writer.has_come_back = False
@@ -126,7 +133,7 @@ def fine_tune(
     stop = signals.StopRequest()
     try:
         with (
-            registry.Heartbeat(db.path, attempt, place=lambda: writer.place),
+            heartbeat,
             signals.listen(say_stopping, before_leaving) as stop,
             nullcontext() if prepared.config.allow_sleep else host.keep_awake(os.getpid()),
         ):
@@ -187,6 +194,20 @@ def fine_tune(
             hint="the same command completes the run's history once it can be written",
         )
     return stopped
+
+
+def _progress(pace: Pace) -> registry.Progress | None:
+    """What the registry is told between two reports, None before the attempt's first step."""
+    known, left = pace.estimate, pace.left
+    if left is None:
+        return None
+    return registry.Progress(
+        iteration=known.iteration,
+        step_loss=known.step_loss,
+        iterations_per_second=known.iterations_per_second,
+        tokens_per_second=known.tokens_per_second,
+        seconds_left=left,
+    )
 
 
 def _to_forget(claim: Claim, prepared: Prepared) -> list[str]:

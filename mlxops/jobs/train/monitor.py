@@ -9,7 +9,7 @@ from threading import get_ident
 from typing import Any
 
 from mlxops import registry
-from mlxops.analysis.trend import Trend, trend
+from mlxops.analysis.trend import WINDOW, Trend, trend
 from mlxops.config import ImportRunConfig, MonitorConfig
 from mlxops.errors import BadRequest, NotFound
 from mlxops.jobs.train.seats import Seats
@@ -33,7 +33,6 @@ _LOSSES = CURVES[:2]
 _RANGES = 400  # of a loss, two a column of a wide terminal
 _EVENTS = 50  # more than a terminal has room for
 _FEW_RANGES = 128  # of the small curves beside it
-_WINDOW = 60  # reports a trend is taken from
 _NICE = 10  # a tenth of the weight of a process of usual priority, so that a frame still comes at once
 _MOST = 8  # runs over each other
 _FEWEST = 10  # iterations, the closest zoom
@@ -41,9 +40,10 @@ _FEWEST = 10  # iterations, the closest zoom
 
 @dataclass(frozen=True, kw_only=True)
 class OtherRun:
-    """A run that is laid over the one that is shown."""
+    """A run that is laid over the one that is shown. `place` is that of its letter, which stays."""
 
     name: str
+    place: int
     curves: Mapping[str, Sequence[Range]]
 
 
@@ -53,7 +53,8 @@ class Snapshot:
 
     `runs` are the names of all, newest first, `index` its place among them; `gone` are those deleted meanwhile. `since`
     and `last` are the first iteration shown and how many are asked for; `warnings` are iterations with one. `is_alive`
-    says that a process is at work on a run that the registry has as lost: it is kept from writing there.
+    says that a process is at work on a run that the registry has as lost: it is kept from writing there. `place` is
+    that of the run's letter where others are laid over it.
     """
 
     run: RunSummaryView
@@ -72,6 +73,7 @@ class Snapshot:
     last: int | None
     curves: Mapping[str, Sequence[Range]]
     is_laid_over: bool
+    place: int
     others: Sequence[OtherRun]
     is_alive: bool = False
 
@@ -116,7 +118,7 @@ class Watch:
         self.last = last
         self._named = list(dict.fromkeys(names))
         self._is_resolved = not names
-        self._laid_over: list[str] = []
+        self._laid_over: dict[str, int] = {}  # and the place of its letter
         self._shown: str | None = None
         self._gone: list[str] = []
         self._dead: set[int] = set()  # runs whose open attempt is dead and could not be closed yet
@@ -202,9 +204,11 @@ class Watch:
         if self._shown is None:
             return
         if self._shown in self._laid_over:
-            self._laid_over.remove(self._shown)
-        else:
-            self._laid_over = [*self._laid_over, self._shown][-_MOST:]
+            del self._laid_over[self._shown]
+            return
+        if len(self._laid_over) == _MOST:
+            del self._laid_over[next(iter(self._laid_over))]
+        self._laid_over[self._shown] = self._place_of(self._shown)
 
     def zoom(self, steps: int) -> None:
         """Show half of the iterations shown, or twice as many, or with 0 all of them."""
@@ -237,7 +241,7 @@ class Watch:
         names = {run["name"] for run in runs}
         found = [name if name in names else registry.find_run(db, name)["name"] for name in self._named]
         self._named, self.name, self._is_resolved = list(dict.fromkeys(found)), found[0], True
-        self._laid_over = self._named[:] if len(self._named) > 1 else []
+        self._laid_over = {name: place for place, name in enumerate(self._named)} if len(self._named) > 1 else {}
 
     def _leave_out(self, names: Collection[str]) -> None:
         """Forget the runs that are no longer there, and raise where they were all that was asked for."""
@@ -249,7 +253,7 @@ class Watch:
             raise NotFound(f"{which}: deleted while shown", hint="`inv runs` shows the runs there are")
         self._gone += gone
         self._named = left
-        self._laid_over = [name for name in self._laid_over if name in names]
+        self._laid_over = {name: place for name, place in self._laid_over.items() if name in names}
         if self.name in gone:
             self.name = left[0] if left else None
         if self._shown in gone:
@@ -271,7 +275,7 @@ class Watch:
             run["status"], run["eta_seconds"] = "lost", None
         attempts = registry.attempts_of(db, run["id"])
         since = max(run["iteration"] - self.last + 1, 0) if self.last else 0
-        moving = trend(registry.last_points(db, run["id"], "train_loss", _WINDOW))
+        moving = trend(registry.last_points(db, run["id"], "train_loss", WINDOW))
         wanted = [self._curve(run, name) for name in CURVES]
         over = [each for each in runs if each["name"] in self._laid_over and each["id"] != run["id"]]
         others = [registry.summary_of(db, each["id"]) for each in over]
@@ -298,14 +302,22 @@ class Watch:
             last=self.last,
             curves={key[1]: rows for key, rows in read.items() if key[0] == run["id"]},
             is_laid_over=run["name"] in self._laid_over,
+            place=self._place_of(run["name"]),
             is_alive=run["status"] == "lost" and lock.is_held(self._project.from_root(run["adapter_path"]) / lock.NAME),
             others=[
                 OtherRun(
-                    name=other["name"], curves={key[1]: rows for key, rows in read.items() if key[0] == other["id"]}
+                    name=other["name"],
+                    place=self._place_of(other["name"]),
+                    curves={key[1]: rows for key, rows in read.items() if key[0] == other["id"]},
                 )
                 for other in others
             ],
         )
+
+    def _place_of(self, name: str) -> int:
+        """The place of a run's letter, the first that is free for one that is not laid over."""
+        taken = self._laid_over.values()
+        return self._laid_over.get(name, min(set(range(len(taken) + 1)) - set(taken)))
 
     def _curve(self, run: RunSummaryView, name: str) -> tuple[Any, ...]:
         """What names a curve: a new attempt may have taken points away, and the id of a deleted run is given again."""

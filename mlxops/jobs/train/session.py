@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlxops import registry, words
+from mlxops.analysis.trend import WINDOW
 from mlxops.config import LoraConfig
 from mlxops.data.tokens import Example
 from mlxops.events import Event, Listener, Saved, Stopped
@@ -65,6 +66,16 @@ class Begun:
         """The losses up to where it continues."""
         rows = registry.loss_curve(self.db, self.claim.run_id, buckets=1000)
         return [row for row in rows if row["iteration"] <= self.iteration and self.iteration > 0]
+
+    def recent(self) -> list[tuple[int, float]]:
+        """The iterations and train losses of the newest reports up to where it continues, as many as a trend takes."""
+        points = registry.last_points(self.db, self.claim.run_id, "train_loss", WINDOW)
+        return [point for point in points if point[0] <= self.iteration]
+
+    @property
+    def seconds(self) -> float:
+        """The time at work of the attempts before."""
+        return registry.summary_of(self.db, self.claim.run_id)["seconds"] or 0.0
 
     def work(self, listeners: Sequence[Listener] = (), before_leaving: Any = None) -> Stopped:
         """Train to the target; see `fine_tune.fine_tune` for what it raises."""

@@ -202,10 +202,9 @@ def _one(snapshot: Snapshot, shown: Shown, most: int, unicode: bool) -> tuple[li
 def _several(snapshot: Snapshot, others: Sequence[OtherRun], shown: Shown, most: int) -> tuple[list[Layer], Legend]:
     legend: Legend = []
     lines, marks = [], []
-    named: list[tuple[str, Snapshot | OtherRun]] = [(snapshot.run["name"], snapshot)]
-    named += [(other.name, other) for other in others]
-    # in one order whichever of them is looked at, so that a letter stays with its run
-    for index, (name, run) in enumerate(sorted(named, key=lambda pair: pair[0])):
+    named: list[tuple[int, str, Snapshot | OtherRun]] = [(snapshot.place, snapshot.run["name"], snapshot)]
+    named += [(other.place, other.name, other) for other in others]
+    for index, name, run in sorted(named, key=lambda each: each[:2]):
         letter, colour = "abcdefghijkl"[index], _COLOURS[index % len(_COLOURS)]
         train, validation = _of(run, "train_loss"), _of(run, "validation_loss")
         points = raw_points(train) if shown == "raw" else smooth_points(train)

@@ -51,19 +51,6 @@ def pairs(values: Sequence[tuple[str, str]], width: int) -> list[Text]:
     return rows
 
 
-def trend(values: Sequence[float]) -> str:
-    """Where the last of these losses stands against the few before it: falling, rising, flat, or nothing to say."""
-    finite = [value for value in values if math.isfinite(value)]
-    if len(finite) < 2:
-        return ""
-    before = finite[-6:-1]
-    mean = sum(before) / len(before)
-    change = (finite[-1] - mean) / (abs(mean) or 1.0)
-    if abs(change) < 0.005:
-        return "flat"
-    return "falling" if change < 0 else "rising"
-
-
 def events(rows: Iterable[EventView], now: datetime) -> list[Text]:
     """One line an event of the registry: when, at which iteration, and what; a warning says so in words."""
     drawn = []

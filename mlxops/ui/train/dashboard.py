@@ -14,9 +14,9 @@ from rich.text import Text
 from mlxops import times, words
 from mlxops.ui.charts import losses
 from mlxops.ui.terminal import lines
+from mlxops.ui.train import pace
 
 if TYPE_CHECKING:
-    from mlxops.analysis.trend import Trend
     from mlxops.jobs.train.monitor import MachineLoad, Snapshot
     from mlxops.registry import CheckpointRow, EventView, RunSummaryView
 
@@ -118,7 +118,7 @@ def _body(
     left = room - len(head)
     facts = _as_many(_facts(snapshot, machine, clock), width, 2 if room < 18 else 4 if room < 32 else 5)
     left -= len(facts)
-    trend = [_trend(snapshot.trend)] if room >= 12 else []
+    trend = [pace.trend(snapshot.trend, width)] if room >= 12 else []
     left -= len(trend)
     asked: tuple[Any, ...] = ("levels", width, left)
     if asked not in kept:
@@ -189,19 +189,17 @@ def _what(snapshot: Snapshot) -> Text:
 
 
 def _bar(run: RunSummaryView, width: int, clock: _Clock, unicode: bool) -> Text:
-    """What is done, and the time left by this attempt's own rate since its first report, validations and all."""
-    after = f"  {words.progress(run['iteration'], run['target_iterations'] if run['is_target_known'] else None)}"
-    after += f"  {words.percent(run['progress'])}" if run["is_target_known"] else "  target not known"
-    if run["status"] == "running" and run["eta_seconds"] is not None:
-        left = f"  {words.duration(run['eta_seconds'])} left"
-        if clock.stays:
-            left = f"  until {clock.at(clock.now + timedelta(seconds=run['eta_seconds']))}"
-        if run["eta_seconds"] > 0:
-            rate = (run["target_iterations"] - run["iteration"]) / run["eta_seconds"]
-            with_rate = f"  {words.short(rate)} it/s{left}"
-            left = with_rate if len(after) + len(with_rate) + 10 <= width else left
-        after += left
-    return lines.bar(run["progress"], max(width - len(after), 0), unicode=unicode).append(after)
+    is_at_work, left = run["status"] == "running", run["eta_seconds"]
+    ends = clock.stays and is_at_work and left is not None
+    return pace.bar(
+        run["iteration"],
+        run["target_iterations"] if run["is_target_known"] else None,
+        width,
+        rate=run["iterations_per_second"] if is_at_work else None,
+        left=left if is_at_work else None,
+        until=clock.at(clock.now + timedelta(seconds=left)) if ends and left is not None else None,
+        unicode=unicode,
+    )
 
 
 def _facts(snapshot: Snapshot, machine: MachineLoad | None, clock: _Clock) -> list[tuple[str, str]]:
@@ -212,8 +210,9 @@ def _facts(snapshot: Snapshot, machine: MachineLoad | None, clock: _Clock) -> li
     best = words.number(run["best_validation_loss"])
     if run["best_iteration"] is not None:
         best += f" at {words.count(run['best_iteration'])}, {clock.since(snapshot.best_at)}"
+    last_step = snapshot.attempts[-1]["step_loss"] if snapshot.attempts else None
     facts = [
-        ("train", words.number(run["train_loss"])),
+        ("train", words.number(last_step if run["train_loss"] is None else run["train_loss"])),
         ("validation", words.number(run["validation_loss"]) + spread),
         ("best", best),
     ]
@@ -270,17 +269,6 @@ def _checkpoints(rows: Sequence[CheckpointRow]) -> str:
     spoilt = sum(row["status"] in ("corrupt", "missing") for row in rows)
     text = f"{len(whole)}, last {words.count(max(whole))}" if whole else "none yet"
     return text + (f", {spoilt} damaged" if spoilt else "")
-
-
-def _trend(trend: Trend | None) -> Text:
-    """The slope of the train loss with its interval; a direction is named only where the interval leaves one."""
-    if trend is None:
-        return lines.line("trend: too few reports yet", "dim")
-    word = "falling" if trend.highest < 0 else "rising" if trend.lowest > 0 else "no clear trend"
-    slope, lowest, highest = (f"{100 * each:+.2g}" for each in (trend.slope, trend.lowest, trend.highest))
-    text = lines.line().append("train loss ", "dim").append(word, {"falling": "green", "rising": "red"}.get(word, ""))
-    text.append(f": {slope} per 100 iterations (95 %: {lowest} to {highest})")
-    return text.append(f", {trend.points} reports", "dim")
 
 
 def _levels(snapshot: Snapshot, width: int, room: int, unicode: bool) -> list[Text]:

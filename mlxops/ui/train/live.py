@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -15,9 +16,12 @@ from rich.live import Live
 from rich.text import Text
 
 from mlxops import events, words
+from mlxops.analysis.pace import Pace
+from mlxops.analysis.trend import WINDOW, trend
 from mlxops.ui.charts import losses as charts
 from mlxops.ui.terminal import lines
 from mlxops.ui.terminal.console import is_unicode
+from mlxops.ui.train import pace
 
 if TYPE_CHECKING:
     from mlxops.registry import LossPoint
@@ -26,6 +30,7 @@ _REFRESH = 2.0  # a second: each drawing takes the interpreter from the training
 _CHART_SECONDS = 2.0
 _POINTS = 2000
 _NOTICES = 3
+_HEIGHT_FOR_TREND = 20
 
 
 class Screen(Protocol):
@@ -43,9 +48,14 @@ def screen(
     iteration: int,
     lines: Sequence[str],
     curve: Iterable[LossPoint] = (),
+    recent: Sequence[tuple[int, float]] = (),
+    seconds: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Screen]:
-    """The screen of one attempt; `lines` are said first and stay, `curve` is the loss of the attempts before.
+    """The screen of one attempt; `lines` are said first and stay.
+
+    Of the attempts before, `curve` are the losses, `recent` the reports that a trend is taken from, and `seconds` is
+    their time at work.
 
     On a terminal a few lines are redrawn in place and their last state stays; else each event that matters is a line.
     Whatever ends the block, the cursor is back.
@@ -53,9 +63,9 @@ def screen(
     for line in lines:
         console.print(line, soft_wrap=not console.is_terminal)
     if not console.is_interactive:
-        yield _PlainLines(console, target, iteration, curve, clock)
+        yield _PlainLines(console, Pace(iteration, target, clock), curve)
         return
-    state = _State(run_name, target, iteration, curve, clock)
+    state = _State(run_name, Pace(iteration, target, clock), curve, recent, seconds)
     drawing = _Drawing(state, console)
     with Live(
         console=console,
@@ -76,59 +86,24 @@ def restore() -> None:
         return
 
 
-class _Progress:
-    """How far this attempt is, its rate and the time left, from this attempt alone."""
-
-    def __init__(self, target: int, iteration: int, clock: Callable[[], float]) -> None:
-        self.target = target
-        self.iteration = iteration
-        self._clock = clock
-        self._start = (clock(), iteration)
-
-    def start(self, event: events.Started) -> None:
-        self.target, self.iteration = event.target, event.iteration
-        self._start = (self._clock(), event.iteration)
-
-    @property
-    def elapsed(self) -> float:
-        return self._clock() - self._start[0]
-
-    @property
-    def rate(self) -> float | None:
-        """Iterations a second with validation and saving in it, so that the time left is honest."""
-        done, elapsed = self.iteration - self._start[1], self.elapsed
-        return done / elapsed if done > 0 and elapsed > 0 else None
-
-    @property
-    def left(self) -> float | None:
-        rate = self.rate
-        return None if rate is None else max(self.target - self.iteration, 0) / rate
-
-
 class _PlainLines:
     """One line for each event that matters."""
 
     def __init__(
         self,
         console: Console,
-        target: int,
-        iteration: int,
+        pace: Pace,
         curve: Iterable[LossPoint],
-        clock: Callable[[], float],
     ) -> None:
         self._console = console
-        self._progress = _Progress(target, iteration, clock)
+        self._pace = pace
         self._best = _best(curve)
 
     def show(self, event: events.Event) -> None:
+        self._pace.hear(event)
         match event:
-            case events.Step():
-                self._progress.iteration = event.iteration
-            case events.Started():
-                self._progress.start(event)
             case events.Report():
-                self._progress.iteration = event.iteration
-                self._print(event.iteration, _report_parts(event, self._progress.left))
+                self._print(event.iteration, _report_parts(event, self._pace.left))
             case events.Validation():
                 if self._best is None or event.loss < self._best[0]:
                     self._best = (event.loss, event.iteration)
@@ -148,7 +123,7 @@ class _PlainLines:
                 self._console.print(_noticed(event), soft_wrap=True)
 
     def _print(self, iteration: int, parts: Sequence[str]) -> None:
-        self._console.print("  ".join([f"iteration {iteration}/{self._progress.target}", *parts]), soft_wrap=True)
+        self._console.print("  ".join([f"iteration {iteration}/{self._pace.estimate.target}", *parts]), soft_wrap=True)
 
 
 class _State:
@@ -157,37 +132,41 @@ class _State:
     def __init__(
         self,
         run_name: str,
-        target: int,
-        iteration: int,
+        pace: Pace,
         curve: Iterable[LossPoint],
-        clock: Callable[[], float],
+        recent: Sequence[tuple[int, float]] = (),
+        seconds: float = 0.0,
     ) -> None:
         self.run_name = run_name
-        self.progress = _Progress(target, iteration, clock)
-        self.clock = clock
+        self.pace = pace
+        self.began = pace.clock() - seconds
         self.curve = list(curve)
+        self.reports = deque(recent, maxlen=WINDOW)
+        self.trend = trend(self.reports)
         self.version = 0
-        self.step_loss: float | None = None
         self.epoch: int | None = None
         self.metrics: dict[str, float] = {}
         self.validation: events.Validation | None = None
         self.best = _best(self.curve)
         self.saved: events.Saved | None = None
         self.doing = "starting"
+        self.is_stopping = self.is_over = False
         self.notices: list[tuple[str, str]] = []
         self.said = 0
 
     def show(self, event: events.Event) -> None:
+        self.pace.hear(event)
         match event:
             case events.Step():
-                self.progress.iteration = event.iteration
-                self.step_loss = event.loss
                 self.doing = "training"
             case events.Report():
                 self.epoch, self.metrics = event.epoch, event.metrics
-                self._add(_point(event.iteration, train_loss=event.metrics.get("train_loss", math.nan)))
+                loss = event.metrics.get("train_loss", math.nan)
+                if math.isfinite(loss):
+                    self.reports.append((event.iteration, loss))
+                    self.trend = trend(self.reports)
+                self._add(_point(event.iteration, train_loss=loss))
             case events.Started():
-                self.progress.start(event)
                 self.doing = "first step"
             case events.Validating():
                 self.doing = f"validating {event.done} of {event.total}"
@@ -200,10 +179,13 @@ class _State:
                 self.saved = event
             case events.Skipped():
                 self._say("warning", f"iteration {words.count(event.iteration)} {_skipped(event)}")
+            case events.Notice(kind="stopping"):
+                self.is_stopping = True
+                self._say(event.level, event.message)
             case events.Notice():
                 self._say(event.level, _noticed(event))
             case events.Stopped():
-                self.doing = _stopped(event)
+                self.doing, self.is_stopping, self.is_over = _stopped(event), False, True
 
     def _add(self, point: LossPoint) -> None:
         self.curve.append(point)
@@ -229,34 +211,40 @@ class _Drawing:
 
     def draw(self) -> Group:
         state, width, height = self._state, self._console.width, self._console.height
-        head = lines.line().append(words.visible(state.run_name), "bold").append(f"  {state.doing}")
+        head = lines.line().append(words.visible(state.run_name), "bold").append("  ")
+        if state.is_stopping:
+            head.append("stopping: ", "bold yellow")
+        head.append(state.doing)
         notices = [_notice_line(level, message) for level, message in state.notices]
         if state.said > len(notices):
             notices.append(lines.line(f"{state.said - len(notices):,} earlier: inv run.show {state.run_name}", "dim"))
         drawn = [head, self._bar(width), *lines.pairs(_facts(state), width)]
+        if height >= _HEIGHT_FOR_TREND:
+            drawn.append(pace.trend(state.trend, width))
         room = min(height - len(drawn) - len(notices) - 2, height // 2, 14)
         if room >= 8 and state.curve:
             drawn.extend(self._loss(width, room))
         return Group(*[*drawn, *notices][: height - 1])
 
     def _bar(self, width: int) -> Text:
-        progress = self._state.progress
-        fraction = progress.iteration / progress.target if progress.target else 1.0
-        after = f"  {words.count(progress.iteration)}/{words.count(progress.target)}  {words.percent(fraction):>5}"
-        if progress.rate is not None:
-            after += f"  {words.short(progress.rate)} it/s"
-            if progress.iteration < progress.target:
-                after += f"  {words.duration(progress.left)} left"
-        return lines.bar(fraction, max(width - 52, 10), unicode=self._unicode).append(after)
+        known = self._state.pace.estimate
+        return pace.bar(
+            known.iteration,
+            known.target,
+            width,
+            rate=known.iterations_per_second,
+            left=None if self._state.is_over else self._state.pace.left,
+            unicode=self._unicode,
+        )
 
     def _loss(self, width: int, height: int) -> list[Text]:
         wanted = (self._state.version, width, height)
         is_resized = self._chart_of is None or self._chart_of[1:] != wanted[1:]
-        if is_resized or (wanted != self._chart_of and self._state.clock() - self._chart_at >= _CHART_SECONDS):
+        if is_resized or (wanted != self._chart_of and self._state.pace.clock() - self._chart_at >= _CHART_SECONDS):
             curve = list(self._state.curve)
-            chart = charts.loss_chart(curve, min(width, 100), height, unicode=self._unicode, title="loss")
+            chart = charts.loss_chart(curve, width, height, unicode=self._unicode, title="loss")
             self._chart = list(chart.split("\n"))
-            self._chart_of, self._chart_at = wanted, self._state.clock()
+            self._chart_of, self._chart_at = wanted, self._state.pace.clock()
         return self._chart
 
 
@@ -267,21 +255,19 @@ def _best(curve: Iterable[LossPoint]) -> tuple[float, int] | None:
 
 
 def _facts(state: _State) -> list[tuple[str, str]]:
-    metrics, validation = state.metrics, state.validation
-    losses = [row["train_loss"] for row in state.curve[-12:] if row["train_loss"] is not None]
-    loss = metrics.get("train_loss", state.step_loss)
+    metrics, validation, known = state.metrics, state.validation, state.pace.estimate
     validated = best = words.NOTHING
     if validation is not None:
         validated = f"{words.number(validation.loss)} ± {words.number(validation.standard_error)}"
     if state.best is not None:
         best = f"{words.number(state.best[0])} at {words.count(state.best[1])}"
     return [
-        ("train", f"{words.number(loss)} {lines.trend(losses)}".rstrip()),
+        ("train", words.number(metrics.get("train_loss", known.step_loss))),
         ("validation", validated),
         ("best", best),
-        ("tokens/s", words.metric("tokens_per_second", metrics.get("tokens_per_second"))),
+        ("tokens/s", words.metric("tokens_per_second", metrics.get("tokens_per_second", known.tokens_per_second))),
         ("tokens", words.metric("trained_tokens", metrics.get("trained_tokens"))),
-        ("time", words.duration(state.progress.elapsed)),
+        ("time", words.duration(state.pace.clock() - state.began)),
         ("learning rate", words.metric("learning_rate", metrics.get("learning_rate"))),
         ("gradient", words.metric("gradient_norm", metrics.get("gradient_norm"))),
         ("memory", words.metric("peak_memory", metrics.get("peak_memory"))),
