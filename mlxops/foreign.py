@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from mlxops.errors import Failed, MlxopsError
+from mlxops.system import gpu
 
 _LONGEST = 300  # some libraries list everything they know
 
@@ -32,7 +33,7 @@ def foreign_code(error_for: Callable[[str, BaseException], Exception]) -> Iterat
     except (KeyboardInterrupt, GeneratorExit, MlxopsError):
         raise
     except BaseException as raised:
-        if _is_about_memory(raised):
+        if gpu.trouble(raised) == "memory":
             raise Failed(
                 f"there is not enough memory: {in_words(raised)}",
                 hint="close other programs, or take a smaller or quantized model",
@@ -76,9 +77,3 @@ def in_words(raised: BaseException, printed: str = "") -> str:
         words = f"{words[:_LONGEST]} …"
     # such as KeyError, whose words are only the key
     return words if " " in words else f"{name}: {words}"
-
-
-def _is_about_memory(raised: BaseException) -> bool:
-    return isinstance(raised, MemoryError) or (
-        isinstance(raised, RuntimeError) and any(mark in str(raised) for mark in ("[malloc]", "Insufficient Memory"))
-    )

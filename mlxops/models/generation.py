@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import BatchGenerator, generate_step, generation_stream, speculative_generate_step
-from mlx_lm.utils import maybe_set_recommended_wired_limit
 
 from mlxops.errors import BadRequest
 from mlxops.models.adapter_slot import AdapterSlot
@@ -31,6 +30,7 @@ from mlxops.models.sampling import (
     make_sampler,
 )
 from mlxops.models.text_stream import TextStream
+from mlxops.system import gpu
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -318,7 +318,7 @@ def _steps(stream: Stream, cache: PromptCache) -> Iterator[Iterator[tuple[int, b
             is_orderly = True
             yield iter(())
             return
-        with _wired():
+        with gpu.wired(generation_stream):
             steps = _mlx_lm_steps(stream, cache)
             try:
                 yield _noted(steps, seen, stream.watch)
@@ -377,15 +377,3 @@ def _prefill(stream: Stream, cache: PromptCache) -> bool:
             cache.tokens += tokens
             mx.clear_cache()
     return not stream.should_stop()
-
-
-@contextmanager
-def _wired() -> Iterator[None]:
-    """Keep the model's memory wired while it works, where Metal can."""
-    before = maybe_set_recommended_wired_limit()
-    try:
-        yield
-    finally:
-        if before is not None:
-            mx.synchronize(generation_stream)
-            mx.set_wired_limit(before)

@@ -34,6 +34,8 @@ PACKAGES = (
 )
 """What a result can depend on, down to the packages that carry MLX's code for one kind of device."""
 
+_FOR_A_GPU = ("mlx-metal", "mlx-cuda-13", "mlx-cuda-12")
+
 
 def facts() -> dict[str, Any]:
     """What this machine is. `boot_id` tells one boot from the next, None where the system has none."""
@@ -66,8 +68,22 @@ def version(package: str) -> str | None:
     return None
 
 
+def wheel() -> str | None:
+    """The package with MLX's code for a GPU, its version and what system it was built for; None without one.
+
+    Wheels of one version for different systems hold different kernels.
+    """
+    for package in _FOR_A_GPU:
+        with suppress(metadata.PackageNotFoundError):
+            found = metadata.distribution(package)
+            lines = (found.read_text("WHEEL") or "").splitlines()
+            built = [line.rpartition("-")[2] for line in lines if line.startswith("Tag:")]
+            return " ".join([package, found.version, *built])
+    return None
+
+
 def device() -> dict[str, Any]:
-    """The device MLX computes on: `kind` (cpu or gpu), `name`, and `recommended_memory` in bytes where it has one."""
+    """The device MLX computes on: `kind` (cpu or gpu), `name` and `architecture`."""
     import mlx.core as mx
 
     kind = "gpu" if mx.default_device() == mx.gpu else "cpu"
@@ -75,7 +91,7 @@ def device() -> dict[str, Any]:
     return {
         "kind": kind,
         "name": about.get("device_name") or host.cpu_model(),
-        "recommended_memory": about.get("max_recommended_working_set_size", about.get("total_memory")),
+        "architecture": about.get("architecture"),
     }
 
 

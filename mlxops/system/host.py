@@ -24,6 +24,12 @@ def boot_id() -> str | None:
     return system.sysctl("kern.bootsessionuuid")
 
 
+@cache
+def build() -> str | None:
+    """The build of macOS, which brings the code of Metal and Accelerate; None on another system."""
+    return system.sysctl("kern.osversion")
+
+
 def kernel() -> str:
     """The system and the release of its kernel."""
     about = os.uname()

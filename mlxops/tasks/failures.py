@@ -16,10 +16,10 @@ from pathlib import Path
 from invoke.exceptions import Exit
 
 import mlxops
-from mlxops import system
+from mlxops import foreign, system
 from mlxops.errors import BadRequest, Failed, InvalidData, MlxopsError, SettingsDiffer
 from mlxops.projects import entering
-from mlxops.system import terminal
+from mlxops.system import gpu, terminal
 
 # What a global installation leaves out, by the names of the modules.
 _HEAVY = {
@@ -128,6 +128,20 @@ def output_failed(error: BaseException) -> str | None:
         return None
     _write_to_nowhere()
     return f"the output cannot be written: {error.strerror}"
+
+
+def device_failed(error: BaseException) -> Failed | None:
+    """What a person is told where memory, or the time of a GPU, was not enough for what was computed; else None."""
+    lacks = gpu.trouble(error)
+    if lacks is None:
+        return None
+    if lacks == "memory":
+        hint = "close other programs, or take a smaller or quantized model or fewer rows at a time"
+        return Failed(f"there is not enough memory: {foreign.in_words(error)}", hint=hint)
+    hint = "give it again with fewer or shorter rows at a time, and with less at work on the GPU"
+    return Failed(
+        f"the system stopped the GPU, which was kept too long from other work: {foreign.in_words(error)}", hint=hint
+    )
 
 
 def open_streams() -> None:

@@ -271,6 +271,8 @@ def _leave(error: BaseException, task: Task) -> NoReturn:
         raise failures.exit_for(Failed(reason)) from error
     if isinstance(error, (Exit, Failure, ParseError, SystemExit, GeneratorExit)):
         raise error
+    if ended := failures.device_failed(error):
+        raise failures.exit_for(ended) from error
     raise _exit_for_a_bug(error) from error
 
 

@@ -6,6 +6,7 @@ from mlxops import registry, words
 from mlxops.errors import NotFound
 from mlxops.jobs.eval import loading
 from mlxops.jobs.eval.loading import ChosenModel
+from mlxops.jobs.train import memory as training
 from mlxops.models import memory
 from mlxops.models.folders import check_model
 from mlxops.projects import machine
@@ -23,8 +24,8 @@ def notes(invocation: Invocation, chosen: ChosenModel) -> tuple[str, ...]:
     tokens = min(_TOKENS, info.context_length or _TOKENS)
     shape = memory.shape_of(chosen.folder)
     needed = memory.generating(shape, tokens=tokens, dtype=dtype, keeps_scores=device["kind"] == "cpu").peak
-    free = machine.free_memory()
-    runs, to_come = _trainings(invocation)
+    free = training.room()
+    runs, to_come = _trainings(invocation, device["kind"])
     beside = f" beside the training of {words.listed(runs, 3)}" if runs else ""
     more = f", which takes up to {words.size(to_come)} more" if to_come else ""
     takes = f"the model takes about {words.size(needed)} of memory for {tokens:,} tokens"
@@ -34,8 +35,11 @@ def notes(invocation: Invocation, chosen: ChosenModel) -> tuple[str, ...]:
     return (f"{takes}; {there}",) if runs else ()
 
 
-def _trainings(invocation: Invocation) -> tuple[list[str], int]:
-    """The runs of this project that are being trained now, and the bytes that they took at most and have not now."""
+def _trainings(invocation: Invocation, device: str) -> tuple[list[str], int]:
+    """The runs of this project that are being trained now, and the bytes that they took at most and have not now.
+
+    On a GPU what they have now is no part of what the system says of a process, and may count as free.
+    """
     try:
         db = registry.open_read_only(invocation.project.registry_path)
     except NotFound:
@@ -48,5 +52,6 @@ def _trainings(invocation: Invocation) -> tuple[list[str], int]:
                 continue
             found.append(names[each["run_id"]])
             peak = last_points(db, each["run_id"], "peak_memory", 1)
-            to_come += max(0, int(peak[0][1]) - machine.process_memory(each["pid"])) if peak else 0
+            has_now = machine.process_memory(each["pid"]) if device == "cpu" else 0
+            to_come += max(0, int(peak[0][1]) - has_now) if peak else 0
     return found, to_come

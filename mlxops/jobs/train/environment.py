@@ -12,6 +12,7 @@ from mlxops.jobs.train.claim import Claim
 from mlxops.jobs.train.prepare import Prepared
 from mlxops.projects import blas, kernels, machine
 from mlxops.registry import JsonObject
+from mlxops.system import host
 from mlxops.training import ways
 
 
@@ -47,6 +48,7 @@ def set_up(prepared: Prepared, claim: Claim, *, cache: Path | None, blas_setting
         "blas_threads": loaded.threads,
         "core_type": loaded.core_type,
         "kernels": "fused" if kernels.are_compiled() or not system.ON_LINUX else "one by one",
+        **of_the_system(device["kind"], device["architecture"]),
         **ways.versions(chosen),
     }
     automatic = {
@@ -57,6 +59,14 @@ def set_up(prepared: Prepared, claim: Claim, *, cache: Path | None, blas_setting
     automatic |= {**wanted, **chosen}  # a way that no longer exists cannot be had
     notes = (loaded.note,) if loaded.note else ()
     return Environment(exact=exact, automatic=automatic, device=device["kind"], notes=notes)
+
+
+def of_the_system(device: str, architecture: str | None) -> dict[str, str | None]:
+    """What else computing on a GPU depends on, and on a Mac the processor, too: a Linux has all of it in its wheels."""
+    found = {"macos_build": host.build()} if system.ON_MACOS else {}
+    if device == "gpu":
+        found |= {"wheel": machine.wheel(), "architecture": architecture}
+    return found
 
 
 def dtype_of(config: LoraConfig, device: str) -> str | None:

@@ -18,6 +18,7 @@ from mlxops.analysis.pace import Pace
 from mlxops.config import LoraConfig
 from mlxops.errors import Diverged, Failed, Interrupted, MlxopsError
 from mlxops.events import Event, Listener, Notice, Report, Saved, Step, Stopped
+from mlxops.foreign import in_words
 from mlxops.jobs.train import adopt, first_checkpoint, fit, free_space, hidden_states, latest, memory, recover
 from mlxops.jobs.train.claim import Claim, stored_config
 from mlxops.jobs.train.environment import Environment, start_kind_of
@@ -30,7 +31,7 @@ from mlxops.projects.project import Project
 from mlxops.registry import JsonObject
 from mlxops.registry.away import Writer
 from mlxops.registry.recorder import Recorder, diverged_before
-from mlxops.system import host
+from mlxops.system import gpu, host
 from mlxops.training import lock, signals, ways
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def fine_tune(
             heartbeat,
             signals.listen(say_stopping, before_leaving) as stop,
             nullcontext() if prepared.config.allow_sleep else host.keep_awake(os.getpid()),
+            gpu.wired(),
         ):
             for note in prepared.notes if claim.decision.kind == "new" else ():
                 record(Notice(kind="note", message=note))  # the screen has said it at every start
@@ -169,6 +171,8 @@ def fine_tune(
         raise
     except Exception as failure:
         iteration, error = record.saved_at, f"{type(failure).__name__}: {failure}"
+        if lacks := gpu.trouble(failure):
+            raise _lacking(lacks, failure, iteration, prepared) from failure
         if stop.signal_number is None or not isinstance(failure, RuntimeError):
             raise
         # Ctrl-C in a terminal also ends the compiler that MLX makes its kernels with, and with it the step
@@ -207,6 +211,24 @@ def _progress(pace: Pace) -> registry.Progress | None:
         iterations_per_second=known.iterations_per_second,
         tokens_per_second=known.tokens_per_second,
         seconds_left=left,
+    )
+
+
+def _lacking(lacks: gpu.Trouble, failure: BaseException, saved_at: int, prepared: Prepared) -> Failed:
+    """The error of a step that there was no memory for, or that the system stopped, with where to resume."""
+    kept, again, smaller = "there is no checkpoint yet", "starts again", "a smaller `--batch-size`"
+    if saved_at:
+        kept = f"the newest checkpoint is that of iteration {saved_at:,} of {prepared.target:,}"
+        again, smaller = "resumes from there", "`--branch` with a smaller `--batch-size`"
+    if lacks == "memory":
+        return Failed(
+            f"there is not enough memory for a step: {in_words(failure)}; {kept}",
+            hint=f"close other programs, and the same command {again}; {smaller} or `--max-seq-length`, or with "
+            "`--grad-checkpoint`, takes less",
+        )
+    return Failed(
+        f"the system stopped the GPU, which a step kept too long from other work: {in_words(failure)}; {kept}",
+        hint=f"the same command {again}; {smaller} or `--max-seq-length` has shorter steps",
     )
 
 

@@ -41,6 +41,7 @@ def check_memory(prepared: Prepared, environment: Environment, emit: Listener) -
     found = memory.of_attempt(prepared, environment)
     free = memory.room() + memory.in_use()
     if found.peak > free:
-        taken = f"the largest batch takes about {words.size(found.peak)} of memory, and {words.size(free)} are free"
+        there = "are free" if environment.device == "cpu" else "are there for the GPU"
+        taken = f"the largest batch takes about {words.size(found.peak)} of memory, and {words.size(free)} {there}"
         hint = "a smaller --batch-size or --max-seq-length, or --grad-checkpoint, takes less"
         emit(Notice(kind="memory", message=f"{taken}: {hint}", level="warning"))

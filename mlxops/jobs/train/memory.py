@@ -9,6 +9,7 @@ from mlxops.config.train import layers_trained
 from mlxops.models import memory
 from mlxops.models.memory import TrainingMemory
 from mlxops.projects import machine
+from mlxops.system import gpu
 from mlxops.training import ways
 
 _MARGIN = 1.05
@@ -72,10 +73,9 @@ def trained_part(config: LoraConfig, layers: int) -> memory.Trained:
 
 
 def room() -> int:
-    """The bytes of memory that a training can still take here: what is free, and what the device recommends."""
-    recommended = machine.device()["recommended_memory"]
-    free = machine.free_memory()
-    return free if recommended is None else max(0, min(free, int(recommended) - in_use()))
+    """The bytes of memory that a training or a model can still take: of the GPU in use, else of the machine."""
+    found = gpu.room()
+    return machine.free_memory() if found is None else found
 
 
 def in_use() -> int:
