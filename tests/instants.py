@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -161,5 +161,5 @@ def _evaluations(project: Path) -> int | None:
 
     if not (project / "runs.db").exists():
         return None
-    with sqlite3.connect(project / "runs.db") as db:
+    with closing(sqlite3.connect(project / "runs.db")) as db, db:
         return int(db.execute("SELECT count(*) FROM evaluations WHERE kind = 'fuse'").fetchone()[0])

@@ -107,12 +107,18 @@ def end_attempt(
         connection.execute(
             """
             UPDATE attempts
-            SET ended_at = coalesce(?1, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-                heartbeat_at = coalesce(?1, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-                end_reason = ?2, to_iteration = ?3, error = ?4
-            WHERE id = ?5
+            SET ended_at = coalesce(:at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+                heartbeat_at = coalesce(:at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+                end_reason = :reason, to_iteration = :iteration, error = :error
+            WHERE id = :attempt
             """,
-            (times.stored_at(at), reason, iteration, error, attempt_id),
+            {
+                "at": times.stored_at(at),
+                "reason": reason,
+                "iteration": iteration,
+                "error": error,
+                "attempt": attempt_id,
+            },
         )
         connection.execute(
             """
@@ -135,11 +141,11 @@ def extend_lost(db: Registry, attempt_id: int, at: float) -> None:
         connection.execute(
             """
             UPDATE attempts
-            SET heartbeat_at = max(heartbeat_at, ?1), ended_at = max(ended_at, ?1),
+            SET heartbeat_at = max(heartbeat_at, :at), ended_at = max(ended_at, :at),
                 to_iteration = (SELECT iteration FROM runs WHERE id = run_id)
-            WHERE id = ?2 AND end_reason = 'lost'
+            WHERE id = :attempt AND end_reason = 'lost'
             """,
-            (times.stored_at(at), attempt_id),
+            {"at": times.stored_at(at), "attempt": attempt_id},
         )
 
 

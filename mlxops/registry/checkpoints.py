@@ -191,11 +191,11 @@ def mark_best(connection: sqlite3.Connection, run_id: int) -> None:
         SET is_best = id IS (
             SELECT id
             FROM checkpoints
-            WHERE run_id = ?1 AND status = 'whole' AND validation_loss IS NOT NULL
+            WHERE run_id = :run AND status = 'whole' AND validation_loss IS NOT NULL
             ORDER BY validation_loss, iteration
             LIMIT 1
         )
-        WHERE run_id = ?1
+        WHERE run_id = :run
         """,
-        (run_id,),
+        {"run": run_id},
     )

@@ -95,23 +95,23 @@ def record_evaluation(
             """
             INSERT INTO evaluations (run_id, checkpoint_id, base_evaluation_id, model, adapter_path, data, data_sha256,
                 kind, config, rows, seconds)
-            VALUES (?1, (SELECT id FROM checkpoints WHERE run_id = ?1 AND iteration = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9,
-                ?10, ?11)
+            VALUES (:run, (SELECT id FROM checkpoints WHERE run_id = :run AND iteration = :iteration), :base, :model,
+                :adapter_path, :data, :data_sha256, :kind, :config, :rows, :seconds)
             RETURNING id
             """,
-            (
-                run_id,
-                iteration,
-                base_evaluation_id,
-                model,
-                adapter_path,
-                data,
-                data_sha256,
-                kind,
-                json.dumps(dict(config), allow_nan=False),
-                len(answers) if rows is None else rows,
-                seconds,
-            ),
+            {
+                "run": run_id,
+                "iteration": iteration,
+                "base": base_evaluation_id,
+                "model": model,
+                "adapter_path": adapter_path,
+                "data": data,
+                "data_sha256": data_sha256,
+                "kind": kind,
+                "config": json.dumps(dict(config), allow_nan=False),
+                "rows": len(answers) if rows is None else rows,
+                "seconds": seconds,
+            },
         ).fetchall()
         connection.executemany(
             "INSERT INTO scores (evaluation_id, metric, value, standard_error) VALUES (?, ?, ?, ?)",
@@ -155,11 +155,12 @@ def answers_of(db: Registry, run: str, *, iteration: int, data_sha256: str | Non
         WHERE evaluation_id = (
             SELECT max(evaluation_id)
             FROM answer
-            WHERE run = ?1 AND iteration = ?2 AND (?3 IS NULL OR data_sha256 = ?3) AND kind = 'answers'
+            WHERE run = :run AND iteration = :iteration AND kind = 'answers'
+                AND (:data_sha256 IS NULL OR data_sha256 = :data_sha256)
         )
         ORDER BY row
         """,
-        (run, iteration, data_sha256),
+        {"run": run, "iteration": iteration, "data_sha256": data_sha256},
         of=AnswerView,
     )
 

@@ -345,10 +345,10 @@ def _put_checkpoints(
     connection.execute(
         """
         UPDATE runs
-        SET offered_checkpoint_id = (SELECT id FROM checkpoints WHERE run_id = ?1 AND iteration = ?2)
-        WHERE id = ?1
+        SET offered_checkpoint_id = (SELECT id FROM checkpoints WHERE run_id = :run AND iteration = :offered)
+        WHERE id = :run
         """,
-        (run_id, offered),
+        {"run": run_id, "offered": offered},
     )
     mark_best(connection, run_id)
     return int(max(put, 0) + gone)

@@ -18,8 +18,12 @@ _POINT = """
 
 # The WHERE leaves a curve alone when its point is not a new last one; the caller then reads that curve again.
 _SUMMARY = """
-    INSERT INTO series VALUES (?1, ?2, 1, ?4 IS NULL, ?3, ?3, ?4, ?5, ?4, iif(?4 IS NULL, NULL, ?3), ?4,
-        iif(?4 IS NULL, NULL, ?3))
+    INSERT INTO series
+    SELECT
+        run_id, name_id, 1, value IS NULL, iteration, iteration, value, elapsed_ms,
+        value, iif(value IS NULL, NULL, iteration), value, iif(value IS NULL, NULL, iteration)
+    FROM (SELECT ? AS run_id, ? AS name_id, ? AS iteration, ? AS value, ? AS elapsed_ms)
+    WHERE TRUE
     ON CONFLICT DO UPDATE SET
         count = count + 1,
         not_finite = not_finite + excluded.not_finite,
@@ -37,24 +41,25 @@ _REBUILD = """
     INSERT INTO series
     SELECT
         run_id, name_id, count(*), count(*) - count(value), min(iteration), max(iteration),
-        (SELECT value FROM metrics WHERE run_id = ?1 AND name_id = ?2 ORDER BY iteration DESC LIMIT 1),
-        (SELECT elapsed_ms FROM metrics WHERE run_id = ?1 AND name_id = ?2 ORDER BY iteration DESC LIMIT 1),
+        (SELECT value FROM metrics WHERE run_id = :run AND name_id = :name ORDER BY iteration DESC LIMIT 1),
+        (SELECT elapsed_ms FROM metrics WHERE run_id = :run AND name_id = :name ORDER BY iteration DESC LIMIT 1),
         min(value),
-        (SELECT iteration FROM metrics WHERE run_id = ?1 AND name_id = ?2 AND value IS NOT NULL
+        (SELECT iteration FROM metrics WHERE run_id = :run AND name_id = :name AND value IS NOT NULL
             ORDER BY value, iteration LIMIT 1),
         max(value),
-        (SELECT iteration FROM metrics WHERE run_id = ?1 AND name_id = ?2 AND value IS NOT NULL
+        (SELECT iteration FROM metrics WHERE run_id = :run AND name_id = :name AND value IS NOT NULL
             ORDER BY value DESC, iteration LIMIT 1)
     FROM metrics
-    WHERE run_id = ?1 AND name_id = ?2
+    WHERE run_id = :run AND name_id = :name
     GROUP BY run_id, name_id
 """
 
 _PROGRESS = """
     UPDATE runs
-    SET iteration = ?2, epoch = coalesce(?3, epoch), trained_tokens = coalesce(?4, trained_tokens),
+    SET iteration = :iteration, epoch = coalesce(:epoch, epoch),
+        trained_tokens = coalesce(:trained_tokens, trained_tokens),
         updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-    WHERE id = ?1 AND iteration <= ?2
+    WHERE id = :run AND iteration <= :iteration
 """
 
 _BEAT = """
@@ -66,9 +71,9 @@ _BEST = """
     SET (best_iteration, best_validation_loss) = (
         SELECT min_iteration, min_value
         FROM series
-        WHERE run_id = ?1 AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
+        WHERE run_id = runs.id AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
     )
-    WHERE id = ?1
+    WHERE id = ?
 """
 
 
@@ -89,7 +94,7 @@ def record_report(
     """
     with db.transaction() as connection:
         _add_points(db, run_id, iteration, metrics, at)
-        connection.execute(_PROGRESS, (run_id, iteration, epoch, trained_tokens))
+        record_progress(connection, run_id, iteration, epoch, trained_tokens)
         connection.execute(_BEAT, (attempt_id,))
 
 
@@ -109,7 +114,7 @@ def record_validation(
     with db.transaction() as connection:
         _add_points(db, run_id, iteration, {**metrics, **losses}, at)
         connection.execute(_BEST, (run_id,))
-        connection.execute(_PROGRESS, (run_id, iteration, None, None))
+        record_progress(connection, run_id, iteration, None, None)
         connection.execute(_BEAT, (attempt_id,))
 
 
@@ -117,7 +122,8 @@ def record_progress(
     connection: sqlite3.Connection, run_id: int, iteration: int, epoch: int | None, trained_tokens: int | None
 ) -> None:
     """Set how far a run is, within the caller's transaction; never backwards."""
-    connection.execute(_PROGRESS, (run_id, iteration, epoch, trained_tokens))
+    values = {"run": run_id, "iteration": iteration, "epoch": epoch, "trained_tokens": trained_tokens}
+    connection.execute(_PROGRESS, values)
 
 
 def record_best(connection: sqlite3.Connection, run_id: int) -> None:
@@ -190,6 +196,6 @@ def _elapsed_ms(db: Registry, run_id: int, at: float) -> int:
 
 def rebuild(connection: sqlite3.Connection, run_id: int, name_ids: Iterable[int]) -> None:
     """Read these curves of a run again for their summary rows, within the caller's transaction."""
-    keys = [(run_id, name_id) for name_id in name_ids]
-    connection.executemany("DELETE FROM series WHERE run_id = ? AND name_id = ?", keys)
+    keys = [{"run": run_id, "name": name_id} for name_id in name_ids]
+    connection.executemany("DELETE FROM series WHERE run_id = :run AND name_id = :name", keys)
     connection.executemany(_REBUILD, keys)

@@ -83,9 +83,9 @@ def check_renamable(db: Registry, run_id: int, name: str) -> None:
         SELECT run_summary.name
         FROM run_summary
         JOIN runs ON runs.id = run_summary.id
-        WHERE run_summary.status = 'running' AND (runs.id = ?1 OR runs.parent_id = ?1)
+        WHERE run_summary.status = 'running' AND (runs.id = :run OR runs.parent_id = :run)
         """,
-        (run_id,),
+        {"run": run_id},
     )
     if at_work:
         raise Busy(
@@ -95,4 +95,4 @@ def check_renamable(db: Registry, run_id: int, name: str) -> None:
 
 
 def _run_and_branches(db: Registry, run_id: int) -> list[RunRow]:
-    return db.rows("SELECT * FROM runs WHERE id = ?1 OR parent_id = ?1 ORDER BY id", (run_id,), of=RunRow)
+    return db.rows("SELECT * FROM runs WHERE ? IN (id, parent_id) ORDER BY id", (run_id,), of=RunRow)

@@ -157,7 +157,7 @@ def update_run(db: Registry, run_id: int, **columns: Any) -> None:
 def set_created(db: Registry, run_id: int, created_at: str) -> None:
     """Have a run whose row was made again count its time from when it was first created."""
     with db.transaction() as connection:
-        connection.execute("UPDATE runs SET created_at = ?1 WHERE id = ?2 AND created_at > ?1", (created_at, run_id))
+        connection.execute("UPDATE runs SET created_at = min(created_at, ?) WHERE id = ?", (created_at, run_id))
     db.created_ms.pop(run_id, None)
 
 

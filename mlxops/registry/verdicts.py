@@ -62,23 +62,23 @@ def record_verdict(
             """
             INSERT INTO verdicts (id, run_id, checkpoint_id, model, adapter_path, verdict, messages, prompt, answer,
                 config, note)
-            VALUES (?1, ?2, (SELECT id FROM checkpoints WHERE run_id = ?2 AND iteration = ?3), ?4, ?5, ?6, ?7, ?8, ?9,
-                ?10, ?11)
+            VALUES (:id, :run, (SELECT id FROM checkpoints WHERE run_id = :run AND iteration = :iteration), :model,
+                :adapter_path, :verdict, :messages, :prompt, :answer, :config, :note)
             ON CONFLICT (id) DO UPDATE SET verdict = excluded.verdict, note = excluded.note
             RETURNING id
             """,
-            (
-                verdict_id,
-                run_id,
-                iteration,
-                model,
-                adapter_path,
-                verdict,
-                json.dumps([dict(message) for message in messages], ensure_ascii=False),
-                prompt,
-                answer,
-                json.dumps(dict(config), allow_nan=False),
-                note,
-            ),
+            {
+                "id": verdict_id,
+                "run": run_id,
+                "iteration": iteration,
+                "model": model,
+                "adapter_path": adapter_path,
+                "verdict": verdict,
+                "messages": json.dumps([dict(message) for message in messages], ensure_ascii=False),
+                "prompt": prompt,
+                "answer": answer,
+                "config": json.dumps(dict(config), allow_nan=False),
+                "note": note,
+            },
         ).fetchall()
     return int(recorded)

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def objects(out: str) -> list[dict[str, Any]]:
 
 
 def verdicts(project: Path) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(project / "runs.db") as db:
+    with closing(sqlite3.connect(project / "runs.db")) as db, db:
         return db.execute("SELECT run, iteration, verdict, prompt, note, model FROM verdict ORDER BY id").fetchall()
 
 

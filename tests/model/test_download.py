@@ -7,6 +7,7 @@ import json
 import shutil
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def row() -> dict[str, Any]:
     """The one row of `models`."""
-    with sqlite3.connect("runs.db") as db:
+    with closing(sqlite3.connect("runs.db")) as db, db:
         db.row_factory = sqlite3.Row
         (found,) = db.execute("SELECT * FROM models").fetchall()
     return dict(found)

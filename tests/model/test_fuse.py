@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def fused(mlxops: Typed, words: str = "tuned") -> dict[str, Any]:
 
 
 def query(sql: str) -> list[tuple[Any, ...]]:
-    with sqlite3.connect("runs.db") as db:
+    with closing(sqlite3.connect("runs.db")) as db, db:
         return db.execute(sql).fetchall()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,10 @@ def test_a_download_is_verified_by_its_hashes_and_what_changed_is_named(
 ) -> None:
     there.add(ID, tiny_model)
     assert mlxops(f"download-model {ID}")[0] == 0
-    with sqlite3.connect("runs.db") as db:
+    with closing(sqlite3.connect("runs.db")) as db, db:
         db.execute("UPDATE models SET verified_at = '2026-01-01T00:00:00.000Z'")
     whole = verified(mlxops, "tiny")
-    with sqlite3.connect("runs.db") as db:
+    with closing(sqlite3.connect("runs.db")) as db, db:
         ((at,),) = db.execute("SELECT verified_at FROM models").fetchall()
     file = Path("models/tiny/model.safetensors")
     content = bytearray(file.read_bytes())
@@ -86,7 +87,7 @@ def test_what_was_converted_or_fused_is_recorded_with_what_it_was_made_of(tuned_
     for command in ("model.convert tiny --quantize 4", "model.fuse tuned --no-check", "model.fuse tuned --no-check"):
         code, _, err = mlxops(command)
         assert code == 0, err
-    with sqlite3.connect("runs.db") as db:
+    with closing(sqlite3.connect("runs.db")) as db, db:
         first = dict(db.execute("SELECT path, revision FROM models").fetchall())
         db.execute("DELETE FROM models WHERE path = 'models/tuned-fused'")  # as if killed before it was recorded
     assert mlxops("model.fuse tuned --no-check")[0] == 0
@@ -95,7 +96,7 @@ def test_what_was_converted_or_fused_is_recorded_with_what_it_was_made_of(tuned_
 
     found = {each["name"]: each for each in json.loads(mlxops("models --json")[1])}
     code, results = verified(mlxops, "--all")
-    with sqlite3.connect("runs.db") as db:
+    with closing(sqlite3.connect("runs.db")) as db, db:
         last = dict(db.execute("SELECT path, revision FROM models").fetchall())
 
     assert {name: each["source"] for name, each in found.items()} == {
@@ -165,7 +166,7 @@ def test_a_removed_download_is_no_longer_recorded(there: Hub, tiny_model: Path, 
 
     code, out, _ = mlxops("model.remove tiny --yes")
 
-    with sqlite3.connect("runs.db") as db:
+    with closing(sqlite3.connect("runs.db")) as db, db:
         assert db.execute("SELECT count(*) FROM models").fetchall() == [(0,)]
     assert (code, out.startswith("removed models/tiny: ")) == (0, True)
     assert list(Path("models").iterdir()) == []

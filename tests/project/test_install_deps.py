@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def install(source: Path | None, **options: bool | str) -> tuple[InstalledEnviro
 
 
 def recorded() -> list[tuple[str, str]]:
-    with sqlite3.connect("runs.db") as db:
+    with closing(sqlite3.connect("runs.db")) as db, db:
         return db.execute("SELECT backend, lock FROM environments ORDER BY id").fetchall()
 
 
@@ -166,7 +167,7 @@ def test_a_project_is_entered_from_below_whatever_is_activated(tmp_path: Path, m
     )
 
     assert trained.returncode == 0, trained.stderr
-    with sqlite3.connect(project / "runs.db") as db:
+    with closing(sqlite3.connect(project / "runs.db")) as db, db:
         assert db.execute("SELECT name, status FROM runs").fetchall() == [("entered", "completed")]
         (used,) = db.execute("SELECT json_extract(environment, '$.python') FROM attempts").fetchone()
     assert used == ".".join(map(str, sys.version_info[:3]))

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_quickstart_shows_losses_and_answers_before_and_after(tried, first_try: 
 
 
 def test_the_answers_are_rows_of_a_documented_view(tried) -> None:
-    with sqlite3.connect("quickstart/runs.db") as db:
+    with closing(sqlite3.connect("quickstart/runs.db")) as db, db:
         rows = db.execute(
             "SELECT prompt, base_answer, answer FROM answer WHERE run IS NOT NULL ORDER BY row"
         ).fetchall()

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,7 @@ def test_from_nothing_to_a_training_with_no_environment_activated_by_hand(instal
     assert made[0] == 0, made[2]
     assert "state     complete" in made[1]
     assert (by_inv[0], by_program[0]) == (0, 0), by_inv[2] + by_program[2]
-    with sqlite3.connect(project / "runs.db") as db:
+    with closing(sqlite3.connect(project / "runs.db")) as db, db:
         assert db.execute("SELECT name, status FROM runs ORDER BY name").fetchall() == [
             ("one", "completed"),
             ("two", "completed"),

@@ -43,6 +43,9 @@ class Pages:
     """Datasette over one database; `get` is what a browser would ask."""
 
     def __init__(self, path: Path) -> None:
+        # Datasette 0.65 leaves connections open, of which Python 3.13 warns
+        self._opened: list[sqlite3.Connection] = []
+        self._connect, sqlite3.connect = sqlite3.connect, self._keep
         with warnings.catch_warnings():
             # of what Datasette 0.65 is made of, not of ours
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -61,10 +64,15 @@ class Pages:
         found: list[dict[str, Any]] = json.loads(self.get(f"{path}.json", _shape="objects", **parameters))["rows"]
         return found
 
+    def _keep(self, *args: Any, **kwargs: Any) -> sqlite3.Connection:
+        # some of them are opened by other threads
+        self._opened.append(self._connect(*args, **{**kwargs, "check_same_thread": False}))
+        return self._opened[-1]
+
     def close(self) -> None:
-        for database in self._datasette.databases.values():
-            for connection in database._all_file_connections:
-                connection.close()
+        sqlite3.connect = self._connect
+        for connection in self._opened:
+            connection.close()
         self._loop.close()
 
 

@@ -255,12 +255,15 @@ def add_points(db: Registry, run_id: int, count: int) -> None:
         connection.execute(
             """
             INSERT INTO metrics
-            WITH RECURSIVE step (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM step WHERE number < ?2)
-            SELECT ?1, 1, number, 1.0 / number, number FROM step
+            WITH RECURSIVE step (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM step WHERE number < :count)
+            SELECT :run, 1, number, 1.0 / number, number FROM step
             """,
-            (run_id, count),
+            {"run": run_id, "count": count},
         )
-        connection.execute("INSERT INTO series VALUES (?1, 1, ?2, 0, 1, ?2, 0, 0, 0, 1, 1, 1)", (run_id, count))
+        connection.execute(
+            "INSERT INTO series VALUES (:run, 1, :count, 0, 1, :count, 0, 0, 0, 1, 1, 1)",
+            {"run": run_id, "count": count},
+        )
 
 
 @pytest.mark.slow

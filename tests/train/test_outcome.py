@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def answering(tuned_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def stored_answers(project: Path) -> list[tuple[str | None, ...]]:
     """Run, kind, prompt, expected and answer of all answers in the registry."""
-    with sqlite3.connect(project / "runs.db") as db:
+    with closing(sqlite3.connect(project / "runs.db")) as db, db:
         return db.execute(ANSWERED).fetchall()
 
 
@@ -208,7 +209,7 @@ def test_what_goes_wrong_while_answering_costs_the_answers_alone(
     assert (code, said in out) == (0, True), out + err
     assert out.startswith("tuned: finished at iteration 9 of 9\nvalidation loss ")
     assert stored_answers(answering) == []
-    with sqlite3.connect(answering / "runs.db") as db:
+    with closing(sqlite3.connect(answering / "runs.db")) as db, db:
         assert db.execute("SELECT status FROM runs").fetchall() == [("completed",)]
 
 
