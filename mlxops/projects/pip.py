@@ -236,7 +236,9 @@ def _for_uv(settings: Mapping[str, str]) -> list[str]:
         word for name, option in _FOR_UV.items() for value in settings.get(name, "").split() for word in (option, value)
     ]
     is_offline = settings.get("no-index", "0").lower() not in ("", "0", "false", "no", "off")
-    return [*options, *(["--no-index"] if is_offline else [])]
+    # pip takes the best of what all indexes have; uv by itself only what the first one with that name has
+    together = ["--index-strategy", "unsafe-best-match"] if "--index" in options else []
+    return [*options, *together, *(["--no-index"] if is_offline else [])]
 
 
 def _patience(settings: Mapping[str, str]) -> dict[str, str]:

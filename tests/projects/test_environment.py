@@ -251,6 +251,7 @@ def test_what_pip_says_becomes_a_sentence(line: str, environ: dict[str, str], wo
         ({"index-url": "u", "find-links": "a b"}, ["--default-index", "u", "--find-links", "a", "--find-links", "b"]),
         ({"no-index": "1", "constraint": "c.txt"}, ["--constraints", "c.txt", "--no-index"]),
         ({"no-index": "false", "timeout": "3"}, []),
+        ({"extra-index-url": "v"}, ["--index", "v", "--index-strategy", "unsafe-best-match"]),
     ],
 )
 def test_uv_is_told_what_a_person_has_set_for_pip(settings: dict[str, str], options: list[str]) -> None:
