@@ -51,6 +51,17 @@ def common_places(curves: Sequence[Curve], count: int, *, whole: bool) -> list[f
     return sorted({round(place) if whole else place for place in places})
 
 
+def spread(places: Sequence[int], count: int) -> list[int]:
+    """At most so many of the places, spread evenly over their list, the first and the last among them.
+
+    >>> spread([0, 20, 40, 60, 80, 100], 3), spread([5], 3)
+    ([0, 60, 100], [5])
+    """
+    if len(places) <= count:
+        return list(places)
+    return [places[-(-number * (len(places) - 1) // (count - 1))] for number in range(count)]
+
+
 def value_at(curve: Curve, place: float) -> float | None:
     """The curve's value at a place: a point's own, or on the straight line between its neighbours.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,13 +35,15 @@ def compared(mlxops: Typed, command: str) -> dict[str, Any]:
 
 def test_settings_that_differ_stand_side_by_side_and_with_all_the_others_too(mlxops: Typed, db: Registry) -> None:
     train(db, "heron", LINE)
-    train(db, "otter", LINE, config={"learning_rate": 1e-3, "lora_keys": ["q"]}, model="models/other")
+    other = {"model": "models/other", "model_identity": "n" * 64}
+    train(db, "otter", LINE, config={"learning_rate": 1e-3, "lora_keys": ["q"]}, **other)
 
     differing = compared(mlxops, "heron,otter")["settings"]
     every = {row["name"]: row for row in compared(mlxops, "heron,otter --all")["settings"]}
 
     assert {row["name"]: row["values"] for row in differing} == {
         "model": ["models/tiny", "models/other"],
+        "model_identity": ["m" * 64, "n" * 64],
         "learning_rate": [1e-5, 1e-3],
         "lora_keys": [[], ["q"]],
     }
@@ -83,6 +87,39 @@ def test_losses_at_equal_iterations_lie_on_the_line_between_points(mlxops: Typed
         27: [2.3, 4.0],
         29: [2.1, 2.0],
     }
+
+
+def test_validation_losses_are_measured_ones_at_iterations_that_runs_have_in_common(
+    mlxops: Typed, db: Registry
+) -> None:
+    train(db, "heron", LINE, [(10, 4.5, 0.1), (20, 3.5, 0.1), (30, 2.5, 0.1)])
+    train(db, "otter", LINE, [(0, 5.0, 0.1), (15, 4.0, 0.1), (20, 3.0, 0.1), (30, 2.0, 0.1)])
+    train(db, "wren", LINE, [(0, 5.0, 0.1), (20, 3.2, 0.1)])
+
+    by_tokens = compared(mlxops, "heron,otter,wren --by tokens")["places"]["validation_loss"]
+
+    assert {row["at"]: row["values"] for row in by_tokens} == {
+        0: [None, 5.0, 5.0],
+        20: [3.5, 3.0, 3.2],
+        30: [2.5, 2.0, None],
+    }
+    assert (
+        "iterations  A      B    \n────────────────────────\n20          3.500  3.000"
+        in mlxops("run.compare heron,otter --by tokens")[1]
+    )
+
+
+def test_settings_that_do_the_same_are_the_same(mlxops: Typed, db: Registry, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, "models/tiny")
+    shutil.copytree(tiny_model, "models/copy")
+    other = {"num_layers": 4, "optimizer_config": {"sgd": {"momentum": 0.9}}, "warmup_init": 1e-6, "epochs": 2}
+    train(db, "heron", LINE, config={"num_layers": -1, "lora_keys": ["a", "b"]})
+    train(db, "otter", LINE, config={**other, "lora_keys": ["b", "a"]}, model="models/copy")
+    train(db, "wren", LINE, config={"num_layers": 3, "lora_keys": ["a", "b"]})
+
+    assert compared(mlxops, "heron,otter")["settings"] == []
+    assert "the settings are the same in all of them" in mlxops("run.compare heron,otter")[1]
+    assert [row["name"] for row in compared(mlxops, "otter,wren")["settings"]] == ["num_layers"]
 
 
 def test_by_tokens_a_run_of_larger_batches_is_as_far_with_fewer_iterations(mlxops: Typed, db: Registry) -> None:
@@ -329,6 +366,24 @@ def test_scores_of_more_runs_than_fit_stand_below_each_other(mlxops: Typed, db: 
     assert "perplexity (test of data/test.jsonl)\nA  4.000 ± 0.100\nB  5.000 ± 0.100\n" in drawn
 
 
+def test_few_settings_of_many_runs_are_columns(mlxops: Typed, db: Registry) -> None:
+    for number in range(8):
+        train(
+            db,
+            f"run-{number}",
+            LINE,
+            config={"optimizer": "adafactor-with-a-name" if number else "adam", "seed": number},
+        )
+
+    lines = [
+        line.rstrip()
+        for line in mlxops(f"run.compare {','.join(f'run-{number}' for number in range(8))}")[1].splitlines()
+    ]
+
+    assert "run  optimizer*             seed*" in lines
+    assert "B    adafactor-with-a-name  1" in lines
+
+
 def test_both_curves_are_drawn_in_one_frame_with_their_letters(mlxops: Typed, db: Registry) -> None:
     train(db, "heron", [(step, 4 - step / 50) for step in range(1, 100)])
     train(db, "otter", [(step, 3 - step / 50) for step in range(1, 100)])
@@ -342,7 +397,8 @@ def test_both_curves_are_drawn_in_one_frame_with_their_letters(mlxops: Typed, db
 
 def test_eight_runs_fit_eighty_columns_and_runs_without_a_loss_are_compared(mlxops: Typed, db: Registry) -> None:
     for number in range(7):
-        config = {"seed": number, "lora_keys": ["self_attn.q_proj"] * (number % 2)}
+        keys = [f"self_attn.{each}_proj" for each in "qkvo"] * (number % 2)
+        config = {"seed": number, "lora_keys": keys}
         train(db, f"a-run-with-a-long-name-{number}", LINE, [(30, 2.0 + number, 0.1)], config=config)
     new_run(db, "wren")
     names = ",".join(row["name"] for row in registry.list_runs(db))
@@ -352,7 +408,8 @@ def test_eight_runs_fit_eighty_columns_and_runs_without_a_loss_are_compared(mlxo
     assert code == 0
     assert "seed* 0 (A, H), 6 (B), 5 (C), 4 (D), 3 (E), 2 (F), 1 (G)\n" in drawn
     assert "mlx" not in drawn
-    assert max(len(line.rstrip()) for line in drawn.splitlines() if "take care" not in line) <= 80
+    whole = [line for line in drawn.splitlines() if not line.startswith(("take care", "lora_keys"))]
+    assert max(len(line.rstrip()) for line in whole) <= 80
 
 
 @pytest.mark.slow

@@ -320,6 +320,7 @@ def test_how_it_went_is_said_in_a_sentence(db: Registry, change: str, said: str)
 def test_a_run_at_work_is_said_to_be(db: Registry) -> None:
     run = new_run(db, "heron")
     report(db, run, begin(db, run), [(10, 3.0), (20, 2.5)])
+    db.connection.execute("UPDATE attempts SET expected_end_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+1 hour')")
 
     assert re.search(
         r"Still running, as of 20\d\d-.* UTC: iteration 20 of 100, .* left; train loss",

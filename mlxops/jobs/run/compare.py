@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
 from mlxops import registry
-from mlxops.analysis.align import Curve, axis, common_places, value_at
+from mlxops.analysis.align import Curve, axis, common_places, spread, value_at
 from mlxops.analysis.significance import Difference, above_lowest
 from mlxops.config import CompareConfig, LoraConfig
 from mlxops.errors import BadRequest
 from mlxops.jobs import commands
+from mlxops.jobs.run import effect
 from mlxops.jobs.run.comparison import (
     LOSSES,
     AttemptSpeed,
@@ -62,12 +64,14 @@ class _Run:
 
     row: FoundRun
     config: JsonObject
+    in_effect: JsonObject
     summary: RunSummaryView
     attempts: Sequence[AttemptRow]
     evaluations: Sequence[ScoredEvaluation]
     benchmarks: Sequence[BenchmarkSummaryView]
     series: Mapping[str, NamedSeries]
     curves: Mapping[Loss, Curve]
+    validations: Sequence[MetricPoint]
     speeds: Curve
     errors: Mapping[int, float | None]
 
@@ -91,7 +95,8 @@ def compare(invocation: Invocation, config: CompareConfig) -> Comparison:
             raise BadRequest(
                 f"{' and '.join(names)} are not different runs", hint="`inv runs` shows the runs there are"
             )
-        runs = [_read(db, row, config.by) for row in found]
+        layers = effect.layers_of(invocation.project, found)
+        runs = [_read(db, row, config.by, layers) for row in found]
     rows = _settings(runs)
     return Comparison(
         runs=[_losses(run) for run in runs],
@@ -102,7 +107,7 @@ def compare(invocation: Invocation, config: CompareConfig) -> Comparison:
         settings=[row for row in rows if config.all or row.differs],
         differences=_differences(runs),
         curves=[_thinned(run) for run in runs],
-        places=_side_by_side(runs, whole=config.by != "time"),
+        places={"train_loss": _side_by_side(runs, whole=config.by != "time"), "validation_loss": _validations(runs)},
         evaluations=_evaluations(runs),
         benchmarks=_benchmarks(runs),
         speed=[_speed(run) for run in runs],
@@ -110,7 +115,7 @@ def compare(invocation: Invocation, config: CompareConfig) -> Comparison:
     )
 
 
-def _read(db: Registry, row: FoundRun, by: str) -> _Run:
+def _read(db: Registry, row: FoundRun, by: str, layers: int | None) -> _Run:
     def points(name: str) -> list[MetricPoint]:
         return registry.metric_series(db, row["id"], name)
 
@@ -119,15 +124,18 @@ def _read(db: Registry, row: FoundRun, by: str) -> _Run:
     is_ours = row["imported_from"] is None
     spans = attempts if is_ours else ()
     place = axis(by, points("trained_tokens") if by == "tokens" else (), spans, row["created_at"])
+    config = complete(row["config"]) if is_ours else row["config"]
     return _Run(
         row=row,
-        config=complete(row["config"]) if is_ours else row["config"],
+        config=config,
+        in_effect=effect.in_effect(config, layers),
         summary=registry.summary_of(db, row["id"]),
         attempts=attempts,
         evaluations=registry.evaluations_of(db, row["id"]),
         benchmarks=registry.speeds_of(db, row["id"]),
         series=registry.curve_summary(db, row["id"]),
         curves={name: [(place(point), point["value"]) for point in points(name)] for name in LOSSES},
+        validations=points("validation_loss"),
         speeds=[(point["iteration"], point["value"]) for point in points("tokens_per_second")],
         errors={point["iteration"]: point["value"] for point in points("validation_standard_error")},
     )
@@ -137,7 +145,7 @@ def _read(db: Registry, row: FoundRun, by: str) -> _Run:
 
 
 def _settings(runs: Sequence[_Run]) -> list[ComparedSetting]:
-    """Every setting and what else the weights depend on: its value in each run, and whether they differ."""
+    """Every setting and what else the weights depend on: its value in each run, and whether they differ in effect."""
     options = [each for each in options_of(LoraConfig) if each.role and each.name not in _LEFT_OUT]
     options.sort(key=lambda each: each.role != "weights")
     table: dict[str, list[Any]] = {
@@ -162,11 +170,20 @@ def _settings(runs: Sequence[_Run]) -> list[ComparedSetting]:
             name=name,
             kind="environment" if name in environment else "setting",
             values=values,
-            differs=_differ(values, name in environment),
+            differs=_differ(_in_effect(runs, name, values), name in environment),
         )
         for name, values in (table | environment).items()
         if any(value is not None for value in values)
     ]
+
+
+def _in_effect(runs: Sequence[_Run], name: str, values: Sequence[Any]) -> Sequence[Any]:
+    """The values of a setting by what they do: of model and data, what is in them."""
+    if name == "model":
+        return [run.row["model_identity"] for run in runs]
+    if name == "data":
+        return [run.row["data_identity"] for run in runs]
+    return [run.in_effect.get(name, value) for run, value in zip(runs, values, strict=True)]
 
 
 def _beginning(config: JsonObject) -> str | None:
@@ -238,14 +255,19 @@ def _differences(runs: Sequence[_Run]) -> list[LossDifference]:
     ]
 
 
-def _side_by_side(runs: Sequence[_Run], *, whole: bool) -> dict[Loss, list[LossesAt]]:
-    """Both losses of all runs at common places, between two points on the straight line from the one to the other."""
-    table = {}
-    for name in LOSSES:
-        curves = [run.curves[name] for run in runs]
-        places = common_places(curves, _PLACES, whole=whole)
-        table[name] = [LossesAt(at=place, values=[value_at(curve, place) for curve in curves]) for place in places]
-    return table
+def _side_by_side(runs: Sequence[_Run], *, whole: bool) -> list[LossesAt]:
+    """The train losses of all runs at common places: a report is a mean, and between two lies a straight line."""
+    curves = [run.curves["train_loss"] for run in runs]
+    places = common_places(curves, _PLACES, whole=whole)
+    return [LossesAt(at=place, values=[value_at(curve, place) for curve in curves]) for place in places]
+
+
+def _validations(runs: Sequence[_Run]) -> list[LossesAt]:
+    """The validation losses that were measured at iterations which several runs have in common."""
+    measured = [{point["iteration"]: point["value"] for point in run.validations} for run in runs]
+    counts = Counter(iteration for each in measured for iteration in each)
+    common = spread([iteration for iteration in sorted(counts) if counts[iteration] > 1], _PLACES)
+    return [LossesAt(at=iteration, values=[each.get(iteration) for each in measured]) for iteration in common]
 
 
 def _have_same_losses(runs: Sequence[_Run]) -> bool:

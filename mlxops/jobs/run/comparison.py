@@ -132,7 +132,11 @@ class RunMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two to eight runs side by side, in the order in which they were named."""
+    """Two to eight runs side by side, in the order in which they were named.
+
+    In `places`, train losses are by what the comparison is by, and validation losses at the iterations they were
+    measured at.
+    """
 
     runs: Sequence[RunLosses]
     by: Literal["iterations", "tokens", "time"]

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         ComparedEvaluation,
         ComparedSetting,
         Comparison,
+        Loss,
         LossDifference,
+        LossesAt,
         RunLosses,
         RunMemory,
         RunSpeed,
@@ -79,14 +81,17 @@ def _chart(found: Comparison, by: str) -> JsonObject:
     return {
         "by": UNITS[by],
         "drawings": drawings,
-        "places": [
-            {
-                "loss": name.replace("_", " "),
-                "rows": [(_place(row.at, by), *map(words.number, row.values)) for row in rows],
-            }
-            for name, rows in found.places.items()
-            if rows
-        ],
+        "places": [_side_by_side(name, rows, by) for name, rows in found.places.items() if rows],
+    }
+
+
+def _side_by_side(name: Loss, rows: Sequence[LossesAt], by: str) -> JsonObject:
+    """Losses of all runs in a table; validations are measured at iterations, whatever the chart is by."""
+    axis = by if name == "train_loss" else "iterations"
+    return {
+        "loss": name.replace("_", " "),
+        "by": UNITS[axis],
+        "rows": [(_place(row.at, axis), *map(words.number, row.values)) for row in rows],
     }
 
 

@@ -45,7 +45,7 @@ def comparison(found: Comparison, console: Console) -> None:
         progress = f"{row.status}, {words.progress(row.iteration, row.target_iterations)}"
         console.print(Text(f"{letter}  {words.visible(name)}  ({progress})"), soft_wrap=True)
     for sentence in _sentences(found):
-        console.print(sentence, soft_wrap=True)
+        console.print(sentence, soft_wrap=not console.is_terminal)
     if found.settings:
         _settings(found.settings, letters, console)
     _losses(found, letters, console)
@@ -67,19 +67,24 @@ def _sentences(found: Comparison) -> list[str]:
 
 
 def _settings(settings: Sequence[ComparedSetting], letters: str, console: Console) -> None:
-    """A column a run, or where that is too wide each value with the runs that have it."""
+    """A column for each run, else one for each setting, else each value with the runs that have it."""
     _heading("settings (* differs)", console)
     rows = [[row.name + ("*" if row.differs else ""), *map(_value, row.values)] for row in settings]
     columns = ("setting", *letters)
     if _fits(columns, rows, console):
         tables.table(columns, rows, console)
         return
+    names, *of_runs = zip(*rows, strict=True)
+    turned = [[letter, *values] for letter, values in zip(letters, of_runs, strict=True)]
+    if _fits(("run", *names), turned, console):
+        tables.table(("run", *names), turned, console)
+        return
     for name, *values in rows:
         groups = [
             f"{value} ({', '.join(letter for letter, each in zip(letters, values, strict=True) if each == value)})"
             for value in dict.fromkeys(values)
         ]
-        console.print(Text(f"{name} ", "dim").append(", ".join(groups), "none"), soft_wrap=True)
+        console.print(Text(f"{name} ", "dim").append(", ".join(groups), "none"), soft_wrap=not console.is_terminal)
 
 
 def _losses(found: Comparison, letters: str, console: Console) -> None:
@@ -177,8 +182,10 @@ def _curves(found: Comparison, letters: str, console: Console) -> None:
             console.print(line, soft_wrap=True)
         places = found.places[name]
         if places:
-            rows = [[_place(row.at, found.by), *map(words.number, row.values)] for row in places]
-            tables.table((unit, *letters), rows, console)
+            # validations are measured at iterations, whatever the comparison is by
+            by = found.by if name == "train_loss" else "iterations"
+            rows = [[_place(row.at, by), *map(words.number, row.values)] for row in places]
+            tables.table((_UNITS[by], *letters), rows, console)
 
 
 def _speed(found: Comparison, letters: str, console: Console) -> None:
