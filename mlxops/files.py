@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlxops.errors import BadRequest
-from mlxops.system import disk
+from mlxops.system import disk, locks
 
 Heard = Callable[[int], object]
 _PIECE = 1 << 20  # bytes read at once
@@ -132,11 +131,21 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Hold a folder while the block runs; False where another process holds it."""
-    lock = _locked(folder, wait=False)
+def locked(folder: Path, *, without_locks: bool = False) -> Iterator[bool]:
+    """Hold a folder while the block runs; False where another process holds it, or it cannot be opened.
+
+    `without_locks` is what is said on a file system that knows none.
+    """
+    lock = None
     try:
-        yield lock is not None
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            is_ours = locks.take(lock)
+        except locks.CannotLock:
+            is_ours = without_locks
+        except OSError:
+            is_ours = False
+        yield is_ours
     finally:
         _close(lock)
 
@@ -155,11 +164,13 @@ def _locked(folder: Path, *, wait: bool) -> int | None:
     descriptor = None
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        is_ours = locks.take(descriptor, wait=wait)
     except OSError:
-        _close(descriptor)
-        return None
-    return descriptor
+        is_ours = False
+    if is_ours:
+        return descriptor
+    _close(descriptor)
+    return None
 
 
 def _close(descriptor: int | None) -> None:

@@ -60,6 +60,7 @@ class Mac:
         made.say("host", "ibis.local")
         made.say("clock", "0")
         made.say("fullfsync", "ENOTSUP")
+        made.say("locks", "works")
         made.say("developer", "/Library/Developer/CommandLineTools")
         made.answer("kern.bootsessionuuid", BOOT)
         made.answer("kern.osversion", "24B83")
@@ -73,7 +74,8 @@ class Mac:
         return self.folder / "programs" / name
 
     def say(self, name: str, text: str) -> None:
-        """Set one of `host`, `clock` (seconds it was set forward), `fullfsync` (an error, or `works`), `developer`."""
+        """Set one of `host`, `clock` (seconds it was set forward), `fullfsync` and `locks`
+        (`works`, or an error), `developer`."""
         (self.folder / name).write_text(text + "\n")
 
     def said(self, name: str) -> str:
@@ -135,6 +137,7 @@ def emulate(mac: Mac, patch: Patching | None = None) -> None:
     patch.setattr(os, "uname", lambda: _uname(mac))
     patch.setattr(fcntl, "F_FULLFSYNC", F_FULLFSYNC, raising=False)
     patch.setattr(fcntl, "fcntl", _fcntl(mac, fcntl.fcntl))
+    patch.setattr(fcntl, "flock", _flock(mac, fcntl.flock))
     patch.setattr(select, "poll", _Poll)
     patch.setattr(os, "chflags", lambda path, flags: _set_flags(mac, path, flags), raising=False)
     patch.setattr(os, "lstat", _lstat(mac, os.lstat))
@@ -159,6 +162,17 @@ def _fcntl(mac: Mac, real: Callable[..., Any]) -> Callable[..., Any]:
             raise OSError(number, os.strerror(number))
         os.fsync(file)
         return 0
+
+    return wrapped
+
+
+def _flock(mac: Mac, real: Callable[..., Any]) -> Callable[..., Any]:
+    """`flock`, that locks or says why it does not."""
+
+    def wrapped(file: Any, operation: int) -> Any:
+        if (says := mac.said("locks")) != "works":
+            raise OSError(getattr(errno, says), os.strerror(getattr(errno, says)))
+        return real(file, operation)
 
     return wrapped
 

@@ -118,7 +118,7 @@ def staged(target: Path, repository_id: str) -> Iterator[Staged]:
     folder = around / f"models--{name}" / repository_id.rpartition("/")[2]
     with disk_errors():
         folder.mkdir(parents=True, exist_ok=True)
-    with files.locked(folder.parent) as is_ours:
+    with files.locked(folder.parent, without_locks=True) as is_ours:
         if not is_ours:
             raise Busy(
                 f"another process downloads {repository_id!r} to {str(target.parent)!r}",

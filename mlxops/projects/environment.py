@@ -6,7 +6,6 @@ Standard library only: `install.sh` runs this with whatever Python there is and 
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from mlxops import files
 from mlxops.errors import BadRequest, Failed, MlxopsError, Refused
 from mlxops.projects import pip
 from mlxops.projects.environment_plan import NAME, Found, Wanted, decide, normal, steps
+from mlxops.system import locks
 
 Log = Callable[[str], None]
 
@@ -305,11 +305,9 @@ def _lock(folder: Path, log: Log) -> Iterator[int | None]:
 def take(descriptor: int, log: Log) -> bool:
     """Lock an open file, having waited for whoever has it; false and a word where that is not possible."""
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locks.take(descriptor):
             log("another installation is at work here; waiting for it")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            locks.take(descriptor, wait=True)
     except OSError as error:
         log(f"files cannot be locked here ({error.strerror}), so run one installation at a time")
         return False

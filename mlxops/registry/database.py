@@ -170,9 +170,7 @@ def _connect_for_writing(path: Path, sql: Path, patience: float) -> sqlite3.Conn
         check_version(connection, path, sql)
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        # only macOS has it: there an fsync alone stops at the drive's cache
-        connection.execute("PRAGMA fullfsync=ON")
+        sync_as_promised(connection)
         # after a reader has held the log open, give its space back
         connection.execute("PRAGMA journal_size_limit=67108864")
         bring_up_to_date(connection, path, sql)
@@ -181,6 +179,13 @@ def _connect_for_writing(path: Path, sql: Path, patience: float) -> sqlite3.Conn
         connection.close()
         raise
     return connection
+
+
+def sync_as_promised(connection: sqlite3.Connection) -> None:
+    """Have a connection sync as each that writes must: any of them can be the one that brings the log into the file."""
+    connection.execute("PRAGMA synchronous=NORMAL")
+    # only macOS has it: there an fsync alone stops at the drive's cache
+    connection.execute("PRAGMA fullfsync=ON")
 
 
 def open_read_only(path: Path, *, patience: float = PATIENCE, is_foreign: bool = False) -> Registry:

@@ -15,6 +15,7 @@ from types import TracebackType
 from mlxops import times
 from mlxops.registry import same_file
 from mlxops.registry.away import Place
+from mlxops.registry.database import sync_as_promised
 
 _PATIENCE = 1.0  # seconds, which an end that comes meanwhile waits for
 _GAP = 1.0  # seconds between two beats: each makes monitors read their rows again
@@ -105,7 +106,7 @@ class Heartbeat:
             # connecting opens the file, and the first statement the log beside it, which may be another file's
             if not place.file.size():
                 return False
-            connection.execute("PRAGMA synchronous=NORMAL")
+            sync_as_promised(connection)
             told = self._progress()
             connection.execute(
                 _BEAT if told is None else _BEAT_WITH_PROGRESS,

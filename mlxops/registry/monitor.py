@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from mlxops.errors import Failed
 from mlxops.registry.attempts import close_dead_attempts
-from mlxops.registry.database import Registry
+from mlxops.registry.database import Registry, sync_as_promised
 from mlxops.registry.processes import is_proven_dead, is_this_machine, process_start
 from mlxops.registry.rows import AttemptRow
 from mlxops.registry.views import RunSummaryView
@@ -72,7 +72,7 @@ def try_to_close_dead_attempts(path: Path, patience: float) -> bool:
     try:
         address = path.resolve().as_uri() + "?mode=rw"  # none is made where it has just been moved away
         with closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=patience)) as connection:
-            connection.execute("PRAGMA synchronous=NORMAL")
+            sync_as_promised(connection)
             close_dead_attempts(Registry(path, connection))
     except (Failed, sqlite3.OperationalError):
         return False

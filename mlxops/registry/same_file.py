@@ -6,7 +6,6 @@ which damages it. So a training compares device and inode, and takes its own log
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sqlite3
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from mlxops.system import locks
 
 _BESIDE = ("-wal", "-shm")
 
@@ -46,8 +47,8 @@ def changing_over(folder: Path) -> Iterator[None]:
     """Keep other trainings that lost the same registry from taking a log away or opening a file meanwhile."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(locks.CannotLock):
+            locks.take(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxops.errors import Busy, Failed
+from mlxops.system import locks
 
 NAME = ".lock"
 
@@ -24,14 +24,14 @@ def hold(path: Path, holder: Mapping[str, Any], *, what: str, wait: bool = False
     """Hold the lock file at `path` and say in it who does.
 
     Raises `Busy` naming the holder where another live process has it, unless told to wait, and `Failed` where the
-    file cannot be written.
+    file cannot be written, or not be locked.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise Failed(f"the lock {str(path)!r} cannot be written: {error.strerror}") from error
     try:
-        if not _take(descriptor, wait=wait):
+        if not _take(descriptor, path, wait=wait):
             raise busy(path, what)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(dict(holder)).encode(), 0)
@@ -40,33 +40,32 @@ def hold(path: Path, holder: Mapping[str, Any], *, what: str, wait: bool = False
         os.close(descriptor)
 
 
-def _take(descriptor: int, *, wait: bool) -> bool:
-    if wait:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return True
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+def _take(descriptor: int, path: Path, *, wait: bool) -> bool:
+    try:
+        for _ in range(_TRIES):
+            if locks.take(descriptor, wait=wait):
+                return True
             time.sleep(_BETWEEN_TRIES)
-        else:
-            return True
+    except locks.CannotLock as error:
+        where = f"{str(path.parent)!r} is on a file system without locks ({error.strerror})"
+        raise Failed(
+            f"{where}, so two trainings could write there at once", hint="train in a folder on a disk of this machine"
+        ) from error
     return False
 
 
 def is_held(path: Path) -> bool:
-    """Whether a live process holds the lock file at `path`."""
+    """Whether a live process holds the lock file at `path`; none does where files cannot be locked."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not locks.take(descriptor, shared=True)
+    except locks.CannotLock:
+        return False
     finally:
         os.close(descriptor)
-    return False
 
 
 def holder_of(path: Path) -> dict[str, Any]:

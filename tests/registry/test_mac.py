@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mac
 import pytest
@@ -14,7 +16,7 @@ from registry_rows import age_heartbeats, new_attempt, new_run
 
 from mlxops import registry
 from mlxops.registry import Registry
-from mlxops.registry.monitor import process_of
+from mlxops.registry.monitor import process_of, try_to_close_dead_attempts
 from mlxops.system import host
 
 
@@ -76,3 +78,25 @@ def test_a_clock_that_is_set_kills_nothing(db: Registry, a_mac: mac.Mac) -> None
 
     assert is_alive(db)
     assert registry.close_dead_attempts(db) == 0
+
+
+def test_every_connection_that_writes_syncs_past_the_cache_of_the_drive(
+    db: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, said = sqlite3.connect, []
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        said.append([])
+        connection.set_trace_callback(said[-1].append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    with registry.Heartbeat(tmp_path / "runs.db", 1, every=0.001) as heart:
+        assert heart.beaten.wait(60)
+    try_to_close_dead_attempts(tmp_path / "runs.db", patience=1)
+    with registry.open_registry(tmp_path / "runs.db"):
+        pass
+
+    assert len(said) >= 3
+    assert all("PRAGMA fullfsync=ON" in each for each in said if each)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
+
+from mlxops.system import locks
 
 _SEATS = 64
 
@@ -59,7 +60,6 @@ class Seats:
 
 def _is_free(file: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return locks.take(file)
+    except locks.CannotLock:  # the others cannot be known
+        return True
