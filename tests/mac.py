@@ -39,6 +39,10 @@ exec tail --pid="$3" -f /dev/null
 _XCODE_SELECT = """#!/bin/sh
 [ -e "{folder}/developer" ] && cat "{folder}/developer"
 """
+_IOREG = """#!/bin/sh
+echo '  "PerformanceStatistics" = {{"In use system memory (driver)"=0,"Alloc system memory"=9000000000,"Tiler \
+Utilization %"=2,"Device Utilization %"=37,"In use system memory"=6000000000}}'
+"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Mac:
         """A Mac with Apple silicon and the developer tools, on a disk that refuses `F_FULLFSYNC`."""
         (folder / "sysctl").mkdir(parents=True)
         made = cls(folder)
-        for name, text in (("sysctl", _PROGRAM), ("caffeinate", _CAFFEINATE), ("xcode-select", _XCODE_SELECT)):
+        scripts = {"sysctl": _PROGRAM, "caffeinate": _CAFFEINATE, "xcode-select": _XCODE_SELECT, "ioreg": _IOREG}
+        for name, text in scripts.items():
             program = made.program(name)
             program.parent.mkdir(exist_ok=True)
             program.write_text(text.format(folder=folder))
@@ -129,7 +134,7 @@ def emulate(mac: Mac, patch: Patching | None = None) -> None:
     patch.setattr(system, "NAME", "darwin")
     patch.setattr(system, "ON_MACOS", True)
     patch.setattr(system, "ON_LINUX", False)
-    for name in ("sysctl", "caffeinate", "xcode-select"):
+    for name in ("sysctl", "caffeinate", "xcode-select", "ioreg"):
         patch.setattr(system, name.upper().replace("-", "_"), str(mac.program(name)))
     patch.setattr(platform, "mac_ver", lambda *_, **__: ("15.1", ("", "", ""), "arm64"))
     for owner, name in ((os, "sched_getaffinity"), (os, "pidfd_open"), (signal, "pidfd_send_signal")):

@@ -5,6 +5,7 @@ Read from what the system says, without MLX.
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mlxops.system import host
 _SECONDS = 5.0  # a driver that hangs must not keep a screen waiting
 _ASKED = "name,memory.total,memory.used,utilization.gpu,driver_version"
 _MIB = 1 << 20
+_OF_IOREG = ("-r", "-d", "1", "-w", "0", "-c", "IOAccelerator")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,9 @@ class Accelerator:
 def find() -> tuple[Accelerator, ...]:
     """The GPUs of this machine; none is an empty tuple. Asking NVIDIA's driver can take a second."""
     if system.ON_MACOS:
-        return of_apple(host.cpu_model(), system.sysctl("hw.memsize"), system.sysctl("iogpu.wired_limit_mb"))
+        statistics = system.output([system.IOREG, *_OF_IOREG], timeout=_SECONDS)
+        memory, limit = system.sysctl("hw.memsize"), system.sysctl("iogpu.wired_limit_mb")
+        return of_apple(host.cpu_model(), memory, limit, statistics)
     program = shutil.which("nvidia-smi")
     said = program and system.output(
         [program, f"--query-gpu={_ASKED}", "--format=csv,noheader,nounits"], timeout=_SECONDS
@@ -45,8 +49,12 @@ def find() -> tuple[Accelerator, ...]:
     return of_nvidia(said) if said else of_driver(Path(system.NVIDIA_DRIVER))
 
 
-def of_apple(chip: str, memory: str | None, limit: str | None) -> tuple[Accelerator, ...]:
+def of_apple(
+    chip: str, memory: str | None, limit: str | None, statistics: str | None = None
+) -> tuple[Accelerator, ...]:
     """The GPU of a Mac, whose chip has it inside; an Intel Mac has none that MLX computes on.
+
+    `statistics` are those of its driver, as ioreg writes them: with what all programs hold for it, and how busy it is.
 
     >>> of_apple("Apple M3 Max", "68719476736", "0")[0].name
     'Apple M3 Max'
@@ -55,7 +63,22 @@ def of_apple(chip: str, memory: str | None, limit: str | None) -> tuple[Accelera
         return ()
     set_limit = int(limit) * _MIB if limit is not None and limit.isdecimal() and int(limit) else None
     total = int(memory) if memory is not None and memory.isdecimal() else None
-    return (Accelerator(kind="apple", name=chip, memory=total, limit=set_limit),)
+    used, busy = (_of_driver(name, statistics or "") for name in ("In use system memory", "Device Utilization %"))
+    return (
+        Accelerator(
+            kind="apple",
+            name=chip,
+            memory=total,
+            memory_used=used,
+            busy_percent=None if busy is None else float(busy),
+            limit=set_limit,
+        ),
+    )
+
+
+def _of_driver(name: str, statistics: str) -> int | None:
+    found = re.search(rf'"{name}"=(\d+)', statistics)
+    return int(found[1]) if found else None
 
 
 def of_nvidia(said: str) -> tuple[Accelerator, ...]:

@@ -16,6 +16,7 @@ ON_LINUX = NAME == "linux"
 SYSCTL = "/usr/sbin/sysctl"
 CAFFEINATE = "/usr/bin/caffeinate"
 XCODE_SELECT = "/usr/bin/xcode-select"
+IOREG = "/usr/sbin/ioreg"
 
 NVIDIA_DRIVER = "/proc/driver/nvidia/gpus"
 """Where the kernel driver of NVIDIA lists its GPUs, on Linux."""

@@ -95,6 +95,22 @@ def test_a_registry_that_cannot_be_read_is_told_and_all_else_is_shown(mlxops, pr
     assert "tiny" in out
 
 
+def test_a_run_on_a_gpu_says_what_it_has_there(mlxops, project: Path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    with registry.open_registry(project / "runs.db") as db:
+        run = registry.find_run(db, "otter")
+        report(db, run["id"], None, 50, active_memory=6.5e9)
+        before = mlxops("status")[1]
+        db.connection.execute("UPDATE attempts SET device = 'gpu'")
+
+    _, out, _ = mlxops("status")
+    found = json.loads(mlxops("status --json")[1])
+
+    assert "on the GPU" not in before
+    assert "6.5 GB on the GPU" in next(line for line in out.splitlines() if "otter" in line)
+    assert found["runs"]["gpu_memory"] == {"otter": 6.5e9}
+
+
 def test_without_a_project_it_says_what_starts_one(mlxops) -> None:
     code, out, _ = mlxops("status")
 
@@ -130,6 +146,14 @@ def test_a_look_sees_what_was_written_since_and_what_has_died(project: Path) -> 
 
 
 # the drawing ---------------------------------------------------------------------------------------------------------
+
+
+# as ioreg writes it, without what else it says
+IOREG = """
+    "PerformanceStatistics" = {"In use system memory (driver)"=0,"Alloc system memory"=3571924992,\
+"Device Utilization %"=41,"In use system memory"=2000000000}
+    "IOReportLegend" = ({"IOReportChannels"=((1,2,"In use system memory")),"IOReportGroupName"="GPU"})
+"""
 
 
 def state(**changes: object) -> Status:
@@ -214,6 +238,10 @@ def test_it_reads_without_colour_and_without_unicode() -> None:
     [
         ({"accelerators": ()}, "gpu          none"),
         ({"accelerators": accelerator.of_apple("Apple M1", "8000000000", "0")}, "Apple M1, shares the memory"),
+        (
+            {"accelerators": accelerator.of_apple("Apple M1", "8000000000", "0", IOREG)},
+            " 25 %   2.0 GB of 8.0 GB, 41 % busy",
+        ),
         ({"accelerators": accelerator.of_nvidia("NVIDIA H200, 143771, 71886, 55, 570.1")}, "75.4 GB of 150.8 GB, 55 %"),
         ({"accelerators": (Accelerator(kind="nvidia", name="NVIDIA T4"),)}, "gpu          NVIDIA T4"),
         ({"models": []}, "models       none"),
@@ -231,7 +259,17 @@ def test_it_reads_without_colour_and_without_unicode() -> None:
             "otter  lost, process alive",
         ),
     ],
-    ids=["no gpu", "apple", "nvidia", "driver alone", "no models", "spoilt model", "no runs", "alive"],
+    ids=[
+        "no gpu",
+        "apple",
+        "apple that says what it holds",
+        "nvidia",
+        "driver alone",
+        "no models",
+        "spoilt model",
+        "no runs",
+        "alive",
+    ],
 )
 def test_what_is_there_is_said(changes: dict[str, object], said: str) -> None:
     assert said in "\n".join(drawn(state(**changes), 80))

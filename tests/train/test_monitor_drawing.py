@@ -48,6 +48,7 @@ def attempt(number=1, begun=0, **values):
         "end_reason": None,
         "error": None,
         "step_loss": None,
+        "device": "cpu",
         **values,
     }
 
@@ -189,6 +190,15 @@ def test_without_a_process_to_look_at_the_last_report_speaks():
     assert "71 %" in text
     assert "88 %" in text
     assert "57 %" not in text
+
+
+def test_on_a_gpu_what_the_process_has_there_is_said_beside_it():
+    latest = {"active_memory": 6.5e9}
+    on_gpu = frame(snapshot(latest=latest, attempts=[attempt(device="gpu")]), machine=MACHINE)
+    on_processor = frame(snapshot(latest=latest), machine=MACHINE)
+
+    assert "GPU memory  6.5 GB" in " ".join(on_gpu[4:7])
+    assert "GPU memory" not in "".join(on_processor)
 
 
 def test_until_there_are_rates_the_last_report_tells_of_the_processor():

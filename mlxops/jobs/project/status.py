@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from threading import get_ident
 
 from mlxops import registry
@@ -50,7 +50,8 @@ class RunsNow:
     """What the registry has: the runs at work, the newest others, how many there are of each status, the disk's share.
 
     `alive` are the runs that are shown as lost while a process still trains them and cannot write to the registry.
-    `problem` is why the registry cannot be read.
+    `gpu_memory` is what runs at work had on a GPU at their last report, in bytes by their names. `problem` is why the
+    registry cannot be read.
     """
 
     at_work: Sequence[RunSummaryView] = ()
@@ -58,6 +59,7 @@ class RunsNow:
     counts: Mapping[str, int]
     disk: DiskTotal
     alive: Sequence[str] = ()
+    gpu_memory: Mapping[str, float] = field(default_factory=dict)
     problem: str | None = None
 
 
@@ -171,6 +173,7 @@ class Observer:
             others = [run for run in runs if run["status"] != "running"][:RECENT]
             recent = [registry.summary_of(db, run["id"]) for run in others]
             disk = registry.disk_total(db)
+            gpu_memory = dict(_gpu_memory(db, at_work))
         for row, run in zip(recent, others, strict=True):
             row["status"] = run["status"]
         lost = (run for run in recent if run["status"] == "lost")
@@ -179,10 +182,18 @@ class Observer:
             recent=recent,
             counts=dict(Counter(run["status"] for run in runs)),
             disk=disk,
+            gpu_memory=gpu_memory,
             alive=[
                 run["name"] for run in lost if lock.is_held(self._project.from_root(run["adapter_path"]) / lock.NAME)
             ],
         )
+
+
+def _gpu_memory(db: Registry, runs: Sequence[RunSummaryView]) -> Iterator[tuple[str, float]]:
+    for run in runs:
+        memory = registry.latest_metrics(db, run["id"]).get("active_memory")
+        if memory is not None and registry.attempts_of(db, run["id"])[-1]["device"] == "gpu":
+            yield run["name"], memory
 
 
 def machine_facts() -> MachineFacts:

@@ -202,7 +202,7 @@ def _runs(runs: RunsNow, width: int, now: datetime, unicode: bool, most: int, mo
     shown, recent = runs.at_work[:most], runs.recent[:most_recent]
     names = [words.visible(run["name"]) for run in (*shown, *recent)]
     name_width = min(max(map(cell_len, names), default=0), max(width // 3, 16))
-    drawn += [_at_work(run, name_width, width, unicode) for run in shown]
+    drawn += [_at_work(run, runs.gpu_memory.get(run["name"]), name_width, width, unicode) for run in shown]
     if len(runs.at_work) > len(shown):
         drawn.append(_row("", f"and {len(runs.at_work) - len(shown):,} more at work", "green"))
     drawn += _ended(recent, name_width, width, now, runs.alive)
@@ -213,7 +213,7 @@ def _runs(runs: RunsNow, width: int, now: datetime, unicode: bool, most: int, mo
     return drawn
 
 
-def _at_work(run: RunSummaryView, name_width: int, width: int, unicode: bool) -> Text:
+def _at_work(run: RunSummaryView, gpu_memory: float | None, name_width: int, width: int, unicode: bool) -> Text:
     """One run at work, with as much behind its bar as fits."""
     text = _row("", _cut(words.visible(run["name"]), name_width)).append("  ")
     target = run["target_iterations"] if run["is_target_known"] else None
@@ -222,6 +222,7 @@ def _at_work(run: RunSummaryView, name_width: int, width: int, unicode: bool) ->
         f"{words.duration(run['eta_seconds'])} left" if run["eta_seconds"] is not None else "",
         f"loss {words.number(run['train_loss'])}" if run["train_loss"] is not None else "starting",
         f"{words.count(run['tokens_per_second'])} tokens/s" if run["tokens_per_second"] is not None else "",
+        f"{words.metric('active_memory', gpu_memory)} on the GPU" if gpu_memory is not None else "",
     ]
     room = width - cell_len(text.plain) - 8
     for part in filter(None, more):

@@ -220,6 +220,9 @@ def _facts(snapshot: Snapshot, machine: MachineLoad | None, clock: _Clock) -> li
     measured = [("peak_memory", "peak memory")]
     if machine is not None and machine.process_memory is not None:
         facts.append(("process", f"{words.size(machine.process_memory)}{_percent(machine.process_cpu_percent)}"))
+        # what a process holds for a GPU is no part of what the system says that it takes
+        if _is_on_a_gpu(snapshot) and latest.get("active_memory") is not None:
+            facts.append(("GPU memory", words.metric("active_memory", latest["active_memory"])))
         # a first look has no rates yet
         busy = latest.get("cpu_percent") if machine.cpu_percent is None else machine.cpu_percent
         facts.append(("machine", f"{machine.memory_percent:.0f} % memory{_percent(busy)}"))
@@ -233,6 +236,10 @@ def _facts(snapshot: Snapshot, machine: MachineLoad | None, clock: _Clock) -> li
     ]
     facts += [(label, words.metric(name, latest[name])) for name, label in measured if latest.get(name) is not None]
     return [*facts, ("best train", words.number(run["best_train_loss"]))]
+
+
+def _is_on_a_gpu(snapshot: Snapshot) -> bool:
+    return bool(snapshot.attempts) and snapshot.attempts[-1]["device"] == "gpu"
 
 
 def _events(rows: Sequence[EventView], clock: _Clock) -> list[Text]:
