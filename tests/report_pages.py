@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 from known_runs import settings
 
-from mlxops.config import LoraConfig, ReportConfig
+from mlxops.config import ReportConfig
 from mlxops.jobs.run import report as material
 from mlxops.jobs.run.report import ReportContent
 from mlxops.ui.report import page
@@ -59,7 +59,7 @@ class Page(HTMLParser):
 
 def gathered(*runs: str) -> ReportContent:
     """What a report on these runs of the current folder tells."""
-    return material.gather(settings(), ReportConfig(runs=list(runs), yes=True), LoraConfig())
+    return material.gather(settings(), ReportConfig(runs=list(runs), yes=True))
 
 
 def drawn(*runs: str, png: bool = False, by: tuple[str, ...] = ("iterations",)) -> dict[str, bytes]:

@@ -187,6 +187,9 @@ class LoraConfig:
         at_least=2,
         at_most=10_000,
     )
+    ignore_invoke_yaml: bool = option(
+        False, "take no setting of a training from the project's invoke.yaml", role="command"
+    )
     detach: bool = option(False, "train in the background, with a log in the run's folder", role="command")
     preview: bool = option(False, "show what would happen, and start nothing", role="command")
 

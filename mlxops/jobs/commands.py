@@ -108,11 +108,11 @@ def adopting(
 
 
 def again(project: Project, run: RunRow, defaults: JsonObject, program: str = "inv") -> str | None:
-    """What to type to train a run again as a new one: only what differs from `defaults`, quoted for a shell.
+    """What to type to train a run again as a new one, in this project or another: what differs from `defaults`.
 
-    Settings that no option takes go in as a recipe, through bash's or zsh's
-    `<(…)`. A branch begins at the same checkpoint, an adapter taken over is taken over again. None for an imported run
-    whose model or data is not known.
+    The settings of a project's invoke.yaml are left aside. Settings that no option takes go in as a recipe, through
+    bash's or zsh's `<(…)`. A branch begins at the same checkpoint, an adapter taken over is taken over again. None for
+    an imported run whose model or data is not known.
     """
     config = dict(run["config"])
     if "imported" in config:
@@ -139,7 +139,7 @@ def again(project: Project, run: RunRow, defaults: JsonObject, program: str = "i
             recipe[name] = config[name]
         else:
             words += typed
-    line = shlex.join([program, "lora", "--new", *words])
+    line = shlex.join([program, "lora", "--new", "--ignore-invoke-yaml", *words])
     return f"{line} --config <(printf %s {shlex.quote(json.dumps(recipe))})" if recipe else line
 
 

@@ -149,7 +149,7 @@ def settle(c: Context, config_class: type, given: Values) -> Any:
     cwd = Path.cwd()
     root = project.find(cwd).root
     names = {option.name for option in options_of(config_class)}
-    weaker = _layers_of_the_project(c, config_class, root)
+    weaker = [] if given.get("ignore_invoke_yaml") else _layers_of_the_project(c, config_class, root)
     recipe: list[tuple[str, Values]] = []
     if "config" in names:
         below = {name: value for _, layer in weaker for name, value in layer.items()}

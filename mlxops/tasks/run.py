@@ -51,7 +51,7 @@ def show(c: Context, config: RunConfig) -> None:
     from mlxops.ui.run import show as drawing
     from mlxops.ui.terminal import console, tables
 
-    details = job.run(house.invocation(c), config.name, house.settle(c, LoraConfig, {}))
+    details = job.run(house.invocation(c), config.name)
     if config.json:
         tables.json_out(details, console.make())
     else:
@@ -190,7 +190,7 @@ def report(c: Context, config: ReportConfig) -> None:
 
     invocation = house.invocation(c)
     report.check(config)
-    found = report.gather(invocation, config, house.settle(c, LoraConfig, {}))
+    found = report.gather(invocation, config)
     drawn = page.draw(found.run, found.comparisons, times.now(), png=config.png is not None)
     files = report.write(invocation, config, found.names, drawn)
     return tables.json_out(files, console.make()) if config.json else page.written(files, console.make())

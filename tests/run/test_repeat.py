@@ -52,14 +52,14 @@ def command(defaults: dict[str, Any] = DEFAULTS, **config: Any) -> str:
     ],
 )
 def test_it_names_the_settings_that_differ_and_not_where_the_run_stood(config: dict[str, Any], typed: str) -> None:
-    assert command(**config) == f"inv lora --new --model models/tiny{typed}"
+    assert command(**config) == f"inv lora --new --ignore-invoke-yaml --model models/tiny{typed}"
 
 
 def test_paths_are_quoted_for_the_shell() -> None:
     row = {"model": "models/my model", "data": "it's/data", "config": asdict(LoraConfig())}
 
     assert shlex.split(commands.again(here(), row, DEFAULTS)) == [
-        *("inv", "lora", "--new", "--model", "models/my model", "--data", "it's/data"),
+        *("inv", "lora", "--new", "--ignore-invoke-yaml", "--model", "models/my model", "--data", "it's/data"),
     ]
 
 
@@ -76,31 +76,32 @@ def test_a_path_that_means_another_place_in_this_folder_is_named_in_full(monkeyp
     typed = commands.again(project, row, DEFAULTS)
     going_on, _ = commands.going_on(settings(), project, run, folder="f", target=5)
 
-    assert shlex.split(typed)[3:] == ["--model", "models/tiny", "--data", str(root / "data")]
+    assert shlex.split(typed)[4:] == ["--model", "models/tiny", "--data", str(root / "data")]
     assert shlex.split(going_on)[4:8] == ["--model", "models/tiny", "--data", str(root / "data")]
 
 
-def test_a_setting_that_the_project_changes_is_named_even_where_it_is_mlxops_own_default() -> None:
-    project = DEFAULTS | {"learning_rate": 1e-3, "grad_checkpoint": True}
+def test_a_setting_that_cannot_be_typed_off_goes_in_as_a_recipe() -> None:
+    of_a_parent = DEFAULTS | {"learning_rate": 1e-3, "grad_checkpoint": True}
 
-    assert command(project) == (
-        "inv lora --new --model models/tiny --learning-rate 1e-05 --config <(printf %s '{\"grad_checkpoint\": false}')"
+    assert command(of_a_parent) == (
+        "inv lora --new --ignore-invoke-yaml --model models/tiny --learning-rate 1e-05"
+        " --config <(printf %s '{\"grad_checkpoint\": false}')"
     )
 
 
 def test_a_run_recorded_before_a_setting_existed_is_repeated_without_it() -> None:
     row = {"model": "models/tiny", "data": "data", "config": {"iters": 5}}
 
-    assert commands.again(here(), row, DEFAULTS) == "inv lora --new --model models/tiny --iters 5"
+    assert commands.again(here(), row, DEFAULTS) == "inv lora --new --ignore-invoke-yaml --model models/tiny --iters 5"
 
 
-def test_the_page_of_a_run_has_the_command_for_the_program_in_use_and_the_projects_settings(mlxops: Typed) -> None:
+def test_the_page_of_a_run_has_the_command_for_the_program_in_use_whatever_invoke_yaml_says(mlxops: Typed) -> None:
     Path("invoke.yaml").write_text("mlxops:\n  lora:\n    iters: 50\n")
     with registry.open_registry(settings().project.registry_path) as db:
         new_run(db, "heron", config={"iters": 50, "seed": 3})
 
     assert mlxops("run.show heron")[1].endswith(
-        "to train it once more\nmlx-toolkit lora --new --model models/tiny --seed 3\n"
+        "to train it once more\nmlx-toolkit lora --new --ignore-invoke-yaml --model models/tiny --iters 50 --seed 3\n"
     )
 
 
@@ -173,20 +174,24 @@ def test_a_run_that_began_with_other_weights_begins_with_them_again() -> None:
     adopted = {**places, "config": asdict(LoraConfig(adopt="x")) | {"origin": {**origin, "kind": "warm"}}}
 
     assert commands.again(here(), branch, DEFAULTS) == (
-        "inv lora --new --branch --branch-from heron:40 --model m --iters 50"
+        "inv lora --new --ignore-invoke-yaml --branch --branch-from heron:40 --model m --iters 50"
     )
-    assert commands.again(here(), adopted, DEFAULTS) == "inv lora --new --adopt adapters/heron --model m"
+    assert (
+        commands.again(here(), adopted, DEFAULTS)
+        == "inv lora --new --ignore-invoke-yaml --adopt adapters/heron --model m"
+    )
 
 
 @pytest.mark.slow
 def test_the_command_of_a_branch_makes_its_twin(tmp_path: Path, tiny_model: Path) -> None:
     project = training_runs.make_project(tmp_path, tiny_model)
     parent = training_runs.lora(project, *training_runs.RUN, "--iters", "6", "--save-every", "3")
-    child = ("--name", "child", "--branch", "--from", "run:3", "--learning-rate", "2e-4", "--iters", "6")
+    # the parent's learning rate is another, and this one mlxops's own
+    child = ("--name", "child", "--branch", "--from", "run:3", "--learning-rate", "1e-5", "--iters", "6")
     first = training_runs.lora(project, *training_runs.RUN, *child)
     there = Invocation(project=Project.at(project), command="inv run.show")
 
-    typed = shlex.split(show.run(there, "child", LoraConfig()).command)
+    typed = shlex.split(show.run(there, "child").command)
     second = training_runs.lora(project, *typed[2:])
 
     with registry.open_read_only(project / "runs.db") as db:
@@ -198,30 +203,53 @@ def test_the_command_of_a_branch_makes_its_twin(tmp_path: Path, tiny_model: Path
 
 
 @pytest.mark.slow
-def test_the_command_works_when_typed_and_trains_the_same(tmp_path: Path, tiny_model: Path, programs: Path) -> None:
-    project = training_runs.make_project(tmp_path / "prö j'x", tiny_model)
-    (project / "tasks.py").write_text("from mlxops.tasks import namespace\n")
-    (project / "recipe.yaml").write_text("optimizer_config: {adamw: {weight_decay: 0.2}}\nwarmup_init: 1e-6\n")
-    first = training_runs.lora(
-        project, *training_runs.RUN, "--config", "recipe.yaml", "--optimizer", "adamw", "--warmup", "4", "--iters", "8"
+def test_the_command_trains_the_same_in_another_project(tmp_path: Path, tiny_model: Path, programs: Path) -> None:
+    first, second = (training_runs.make_project(tmp_path / name, tiny_model) for name in ("one", "prö j'x"))
+    for project in (first, second):
+        (project / "tasks.py").write_text("from mlxops.tasks import namespace\n")
+    (first / "invoke.yaml").write_text("mlxops:\n  lora:\n    lora_rank: 4\n    learning_rate: 1e-3\n")
+    (second / "invoke.yaml").write_text(
+        "mlxops:\n  lora:\n    lora_scale: 3.0\n    seed: 7\n    grad_checkpoint: true\n    config: none.yaml\n"
     )
-    root = project.resolve()
-    there = Invocation(project=Project.at(root), command="inv run.show run")
-    typed = show.run(there, "run", LoraConfig()).command
+    (first / "recipe.yaml").write_text("optimizer_config: {adamw: {weight_decay: 0.2}}\nwarmup_init: 1e-6\n")
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
 
-    repeated = subprocess.run(
-        ["bash", "-c", typed],
-        cwd=project / "data",
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-    )
+    def type_in(folder: Path, line: str) -> None:
+        typed = ["bash", "-c", line]
+        ended = subprocess.run(typed, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
 
+    type_in(first, shlex.join(["inv", "lora", *RECIPE_RUN]))
+    there = Invocation(project=Project.at(first.resolve()), command="inv run.show run")
+    type_in(second / "data", str(show.run(there, "run").command))
+
+    twins = [_twin(project) for project in (first, second)]
+    assert twins[0] == twins[1]
+    assert len(twins[0][1]) > 2
+
+
+RECIPE_RUN = (
+    *(
+        "--model",
+        "tiny",
+        "--name",
+        "run",
+        "--iters",
+        "8",
+        "--num-layers",
+        "1",
+        "--batch-size",
+        "2",
+        "--save-every",
+        "4",
+    ),
+    *("--steps-per-report", "3", "--config", "recipe.yaml", "--optimizer", "adamw", "--warmup", "4"),
+)
+
+
+def _twin(project: Path) -> tuple[str, list[registry.LossPoint], bytes]:
+    """The fingerprint, the losses and the finished adapter of a project's only run."""
     with registry.open_read_only(project / "runs.db") as db:
-        newest, oldest = registry.list_runs(db)
-        curves = [registry.loss_curve(db, row["id"]) for row in (oldest, newest)]
-    assert (first.code, repeated.returncode) == (0, 0), repeated.stderr
-    assert newest["fingerprint"] == oldest["fingerprint"]
-    assert curves[0] == curves[1]
-    assert len(curves[0]) > 2
+        (run,) = registry.list_runs(db)
+        curve = registry.loss_curve(db, run["id"])
+    return run["fingerprint"], curve, (project / run["adapter_path"] / "adapters.safetensors").read_bytes()

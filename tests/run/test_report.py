@@ -166,7 +166,7 @@ def test_the_page_of_a_run_tells_all_of_it() -> None:
         "64 prompt tokens, 32 made tokens/s made 3 90.000 ± 0.000 90.000 90.000",
         "base model I do not know.",
         "swift from iteration 50, interrupted at 60 of 100",
-        "inv lora --new --model models/small",
+        "inv lora --new --ignore-invoke-yaml --model models/small",
         "iters 100 1000",
         "M4",
         "2 exact 50 100 2026-03-01 10:02:20 UTC",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlxops import files, registry
-from mlxops.config import CompareConfig, LoraConfig, ReportConfig
+from mlxops.config import CompareConfig, ReportConfig
 from mlxops.errors import BadRequest, Failed, Refused
 from mlxops.jobs import commands
 from mlxops.jobs.run import show
@@ -82,14 +82,13 @@ def check(config: ReportConfig) -> None:
             )
 
 
-def gather(invocation: Invocation, config: ReportConfig, defaults: LoraConfig) -> ReportContent:
+def gather(invocation: Invocation, config: ReportConfig) -> ReportContent:
     """What the report on these runs tells; several are compared as `run.compare` does it.
 
-    `defaults` are as for `history.run`. Raises `NotFound` for a run that is not there, and `Refused` where a file of
-    the report's name is.
+    Raises `NotFound` for a run that is not there, and `Refused` where a file of the report's name is.
     """
     if len(config.runs) == 1:
-        found = _of_one(invocation, config.runs[0], defaults)
+        found = _of_one(invocation, config.runs[0])
         _refuse_existing(invocation, config, found.names)
         return found
     compared: dict[str, Comparison] = {
@@ -100,8 +99,8 @@ def gather(invocation: Invocation, config: ReportConfig, defaults: LoraConfig) -
     return ReportContent(names=names, comparisons=compared)
 
 
-def _of_one(invocation: Invocation, name: str, defaults: LoraConfig) -> ReportContent:
-    details = show.run(invocation, name, defaults)
+def _of_one(invocation: Invocation, name: str) -> ReportContent:
+    details = show.run(invocation, name)
     name = details.run["name"]
     with opening.reading(invocation.project.registry_path) as db:
         row = registry.find_run(db, name)

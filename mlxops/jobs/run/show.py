@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field
 
 from mlxops import registry
 from mlxops.config import LoraConfig
+from mlxops.errors import NotFound
 from mlxops.jobs import commands
+from mlxops.jobs.train.resume import INHERITED
 from mlxops.projects.invocation import Invocation
 from mlxops.registry import (
     AttemptRow,
@@ -15,15 +17,19 @@ from mlxops.registry import (
     CheckpointRow,
     EventView,
     FamilyMember,
+    FoundRun,
     GivenAnswer,
     GivenVerdict,
     JsonObject,
     LossPoint,
     PartOfTime,
+    Registry,
     RunSummaryView,
     ScoredEvaluation,
 )
 from mlxops.registry.opening import reading
+from mlxops.training.fingerprint import complete
+from mlxops.training.origin import origin_of
 
 _POINTS = 400  # of a curve, more than a terminal has columns
 _ANSWERS = 5
@@ -50,19 +56,15 @@ class RunDetails:
     events: Sequence[EventView] = ()
 
 
-def run(invocation: Invocation, name: str, defaults: LoraConfig) -> RunDetails:
-    """One run in full; `latest` is the newest.
-
-    `defaults` are the settings of a training without options, as the project has them: the command to repeat the run
-    leaves them out.
-    """
+def run(invocation: Invocation, name: str) -> RunDetails:
+    """One run in full; `latest` is the newest."""
     with reading(invocation.project.registry_path) as db:
         found = registry.find_run(db, name)
         return RunDetails(
             run=registry.summary_of(db, found["id"]),
             config=found["config"],
             defaults=asdict(LoraConfig()),
-            command=commands.again(invocation.project, found, asdict(defaults), commands.program(invocation)),
+            command=commands.again(invocation.project, found, _defaults(db, found), commands.program(invocation)),
             evaluations=registry.evaluations_of(db, found["id"]),
             answers=registry.last_answers(db, found["id"], _ANSWERS),
             verdicts=registry.verdicts_of(db, found["id"]),
@@ -74,3 +76,17 @@ def run(invocation: Invocation, name: str, defaults: LoraConfig) -> RunDetails:
             curve=registry.loss_curve(db, found["id"], buckets=_POINTS),
             events=registry.events_of(db, found["id"], last=_EVENTS),
         )
+
+
+def _defaults(db: Registry, run: FoundRun) -> JsonObject:
+    """What a command takes for settings that it does not give: the toolkit's, and for a branch those of its parent."""
+    usual = asdict(LoraConfig())
+    origin = origin_of(run["config"])
+    if origin is None or origin.run is None:
+        return usual
+    try:
+        parent = complete(registry.find_run(db, origin.run)["config"])
+    except NotFound:
+        return usual
+    # model and data are always named: the parent may have found them in another place
+    return usual | {name: parent[name] for name in INHERITED if name in parent and name not in ("model", "data")}
