@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mlxops import layout
 from mlxops.errors import BadRequest
 
 LONGEST_NAME = 200
@@ -26,7 +27,7 @@ class NameRule:
     """What a kind of name may be: `without` are the characters it has not, `not_first` those it does not begin with.
 
     `is_word` is for a name that begins with a letter or digit. `reserved` are names with a meaning of their own, each
-    with its reason.
+    with its reason, in any spelling that some system takes for the same.
     """
 
     kind: str
@@ -74,7 +75,7 @@ def why_unfit(name: str, rule: NameRule) -> str | None:
         return f"it has {' and '.join(map(repr, there))}"
     if name[0] in rule.not_first or (rule.is_word and not name[0].isalnum()):
         return f"it begins with {name[0]!r}"
-    return rule.reserved.get(name)
+    return rule.reserved.get(layout.folded(name))
 
 
 def check_text(text: str, what: str, *, hint: str | None = None) -> str:

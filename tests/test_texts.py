@@ -33,6 +33,7 @@ LATIN = "caf\udce9"  # what Python makes of the byte E9, which is no UTF-8
         ("a\u202eb", RUN, "it has the character \\u202e, which cannot be shown"),
         (".hidden", RUN, "it begins with '.'"),
         ("latest", RUN, "it stands for the newest run"),
+        ("Latest", RUN, "it stands for the newest run"),
         ("latest", TAG, None),
         ("a,b", TAG, "it has ','"),
         ("sample", MODEL, "it stands for the sample model"),

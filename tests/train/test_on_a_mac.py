@@ -114,6 +114,8 @@ def test_one_that_trains_is_stopped_after_another_network(
 
     seen = mlxops("monitor --once")
     code, out, _ = mlxops("train.stop long --json")
+    if code:  # nothing else ends it
+        command.kill()
     ended = command.wait()
 
     assert (code, json.loads(out)["state"], ended.code) == (0, "stopped", 143)
