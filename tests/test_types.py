@@ -12,6 +12,8 @@ PACKAGES = ("registry", "jobs", "ui")
 
 ALIAS = "JsonObject"
 EDGES = {
+    "facts": "what a command that the self-test runs prints with --json",
+    "printed": "the same, judged",
     "_with_decay": "arguments of an optimizer",
     "paths_here": "settings of a run as the registry has them",
     "renamed_config": "settings of a run as the registry has them",

@@ -67,9 +67,12 @@ class StatusConfig:
 class DoctorConfig:
     """Settings of the checks of machine and project."""
 
-    EXAMPLES: ClassVar = ("doctor", "doctor --fix")
+    EXAMPLES: ClassVar = ("doctor", "doctor --fix", "doctor --self-test")
 
     fix: bool = option(False, "do the cures that are safe, and say so; without it nothing is written")
+    self_test: bool = option(
+        False, "train, kill, resume and stop in a temporary project: ten checks in about a minute, for a bug report"
+    )
     json: bool = option(False, "as JSON")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from invoke import Context
 
 from mlxops.config import (
@@ -14,6 +16,7 @@ from mlxops.config import (
     StatusConfig,
     UpdateConfig,
 )
+from mlxops.projects.invocation import Invocation
 from mlxops.tasks import house
 from mlxops.tasks.house import task
 from mlxops.tasks.train import work
@@ -121,7 +124,8 @@ def doctor(c: Context, config: DoctorConfig) -> None:
 
     Each check has a verdict and what helps. It ends with 1 where something is broken; warnings do not count. `--fix`
     does the cures that are safe: it migrates the registry after a copy, closes runs whose process is dead, records
-    damaged checkpoints, and shows files again that macOS hides.
+    damaged checkpoints, and shows files again that macOS hides. `--self-test` tries out in a temporary project whether
+    training, killing, resuming and stopping work here: the first thing to run on a Mac.
     """
     from dataclasses import asdict
 
@@ -130,6 +134,8 @@ def doctor(c: Context, config: DoctorConfig) -> None:
     from mlxops.ui.terminal import console, progress, tables
 
     invocation = house.invocation(c)
+    if config.self_test:
+        return _self_test(invocation, config)
     with progress.bars(console.make(stderr=True)) as advance:
         found = job.diagnose(invocation, advance)
         if config.fix:
@@ -138,6 +144,25 @@ def doctor(c: Context, config: DoctorConfig) -> None:
         tables.json_out(asdict(found), console.make())
     else:
         drawing.findings(found, console.make())
+    return job.check(found)
+
+
+def _self_test(invocation: Invocation, config: DoctorConfig) -> None:
+    """Show each verdict of the self-test as it is found, or all of them as JSON."""
+    from dataclasses import asdict
+
+    from mlxops.jobs.project import self_test as job
+    from mlxops.ui.project import doctor as drawing
+    from mlxops.ui.terminal import console, progress, tables
+
+    job.check_alone(fix=config.fix)
+    out, screen = console.make(), console.make(stderr=True)
+    show = drawing.listener(out, is_shown=not config.json)
+    found = job.self_test(invocation, show, partial(progress.waiting, screen))
+    if config.json:
+        tables.json_out(asdict(found), out)
+    else:
+        drawing.tried(found, out)
     job.check(found)
 
 

@@ -89,7 +89,7 @@ def start(training: Training, waiting: Callable[[str], AbstractContextManager[No
             process.wait()
             raise
         if len(heard) == 2:
-            process.returncode = 0  # it resumesout this one, which would else be warned that it does
+            process.returncode = 0  # it outlives this one, which would else be warned of it
             return _facts(training, process.pid, program, heard[0])
         code = process.wait()
         if code == 0:

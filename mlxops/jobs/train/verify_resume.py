@@ -13,17 +13,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxops import registry
 from mlxops.config import LoraConfig
-from mlxops.errors import BadRequest, Failed, Interrupted, MlxopsError
+from mlxops.errors import BadRequest, Failed, MlxopsError
 from mlxops.events import OF_THE_CLOCK, Event, Started, Step
 from mlxops.jobs import commands
+from mlxops.jobs.ending import ending_by_exceptions
 from mlxops.jobs.train import session, verdicts
 from mlxops.jobs.train.prepare import Progress
 from mlxops.jobs.train.session import Training
@@ -106,13 +106,16 @@ def verify(training: Training, progress: Progress) -> Verdict:
     """Train so many iterations without a stop, and again with a SIGKILL in the middle, and compare bit for bit.
 
     Nothing of the project is touched but the history of the run with these settings, which gets the verdict (`run`,
-    None while there is none). The temporary folder is resumed return, whatever ends this.
+    None while there is none). The temporary folder is removed, whatever ends this.
     """
     if training.prepared.config.detach:
         raise BadRequest("--verify-resume shows what it finds, and --detach leaves nobody to see it")
     steps = training.prepared.config.verify_resume or 2
     after, begun = steps // 2, time.perf_counter()
-    with _ending_by_exceptions(), tempfile.TemporaryDirectory(prefix="mlxops-verify-") as made:
+    with (
+        ending_by_exceptions("stopped; nothing was found out and nothing is left"),
+        tempfile.TemporaryDirectory(prefix="mlxops-verify-") as made,
+    ):
         whole, cut, control = (_trial(training, Path(made) / name) for name in ("whole", "cut", "control"))
         _run(whole, "without a stop", progress)
         _run(cut, f"killed after {after}", progress, kill_after=after)
@@ -234,22 +237,6 @@ def _run(trial: _Trial, what: str, progress: Progress, *, kill_after: int | None
     if code != (0 if kill_after is None else -signal.SIGKILL):
         words = failed or "".join(last) or f"exit code {code}"
         raise Failed(f"the training {what!r} ended before its time: {words}")
-
-
-@contextmanager
-def _ending_by_exceptions() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the block as Ctrl-C does, so that what it made is removed."""
-
-    def end(number: int, frame: object) -> None:
-        raise Interrupted(number, "stopped; nothing was found out and nothing is left")
-
-    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _main() -> int:
