@@ -139,7 +139,7 @@ def test_only_tasks_and_the_program_know_invoke() -> None:
 
 _OF_A_SYSTEM = (
     *("sys.platform", "platform.system", "platform.node", "platform.mac_ver", "platform.release", "os.uname().sysname"),
-    *("os.pidfd_open", "signal.pidfd_send_signal", "os.sched_getaffinity", "fcntl.F_FULLFSYNC", "termios.VDSUSP"),
+    *("os.pidfd_open", "signal.pidfd_send_signal", "os.sched_getaffinity", "fcntl.F_FULLFSYNC", "fcntl.flock"),
 )
 _PLACES = (
     "/proc/",

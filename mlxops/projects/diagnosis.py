@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mlxops import words
+from mlxops import system, words
 from mlxops.projects import interpreter, packages
 from mlxops.projects.accelerator import Accelerator
 from mlxops.projects.facts import (
@@ -125,7 +125,9 @@ def path_line(shell: str, folder: str) -> str:
     """
     if shell == "fish":
         return f"fish_add_path {folder}"
-    profile = {"zsh": "~/.zshrc", "bash": "~/.bashrc"}.get(shell, "~/.profile")
+    # the terminals of a Mac start login shells, and bash then reads this one alone
+    of_bash = "~/.bash_profile" if system.ON_MACOS else "~/.bashrc"
+    profile = {"zsh": "~/.zshrc", "bash": of_bash}.get(shell, "~/.profile")
     return f'add to {profile}: export PATH="{folder}:$PATH"'
 
 

@@ -84,8 +84,8 @@ def judge(found: FileSystemFacts, place: PlaceFacts) -> Finding:
     if (around := check_place(place)).level != "ok":
         return _finding(around.level, around.said, around.cure)
     if not found.has_locks:
-        said = f"{kind} has no locks: two trainings of one run could work at the same time, and damage it"
-        return _finding("warning", said, f"start each run once, or {moved}")
+        said = f"{kind} has no locks: no training starts there, as two of one run could damage each other's files"
+        return _finding("broken", said, moved)
     if not found.has_links:
         return _finding("warning", f"{kind} has no symbolic links: `adapters/latest` cannot be there", moved)
     if not found.is_full_sync:

@@ -50,7 +50,7 @@ def test_what_a_file_system_lacks_is_said_with_what_helps() -> None:
         "all": (file_system.judge(ALL, HERE), "ok", "apfs: syncs, locks, has links, tells all spellings"),
         "folded": (file_system.judge(replace(ALL, ignores_case=True), HERE), "ok", "ignores case in names"),
         "broken": (file_system.judge(FileSystemFacts(problem="I/O error"), HERE), "broken", "renamed: I/O error"),
-        "locks": (file_system.judge(replace(ALL, has_locks=False), HERE), "warning", "start each run once"),
+        "locks": (file_system.judge(replace(ALL, has_locks=False), HERE), "broken", "no training starts there"),
         "links": (file_system.judge(replace(ALL, has_links=False), HERE), "warning", "`adapters/latest` cannot"),
         "sync": (file_system.judge(replace(ALL, is_full_sync=False), HERE), "warning", "a power cut can cost"),
         "cloud": (file_system.judge(ALL, replace(HERE, synced_by="iCloud")), "warning", "iCloud syncs /p"),

@@ -9,6 +9,7 @@ import pytest
 
 from mlxops.errors import BadRequest
 from mlxops.projects import shells
+from mlxops.projects.diagnosis import path_line
 
 
 def test_the_line_reads_a_script_in_any_folder_and_nothing_where_it_is_gone(tmp_path: Path) -> None:
@@ -55,3 +56,15 @@ def test_another_shell_is_named_with_those_that_have_a_script(monkeypatch: pytes
     monkeypatch.setenv("SHELL", "/bin/tcsh")
     with pytest.raises(BadRequest, match="bash, zsh and fish, and SHELL is '/bin/tcsh'"):
         shells.of_person()
+
+
+def test_the_line_for_path_goes_where_a_shell_of_this_system_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {}
+    for is_mac in (False, True):
+        monkeypatch.setattr("mlxops.system.ON_MACOS", is_mac)
+        said[is_mac] = [path_line(shell, "/b").split(":")[0] for shell in ("bash", "zsh")]
+
+    assert said == {
+        False: ["add to ~/.bashrc", "add to ~/.zshrc"],
+        True: ["add to ~/.bash_profile", "add to ~/.zshrc"],
+    }
