@@ -35,7 +35,7 @@ def foreign_code(error_for: Callable[[str, BaseException], Exception]) -> Iterat
     except BaseException as raised:
         if gpu.trouble(raised) == "memory":
             raise Failed(
-                f"there is not enough memory: {in_words(raised)}",
+                f"{gpu.SENTENCES['memory']}: {in_words(raised)}",
                 hint="close other programs, or take a smaller or quantized model",
             ) from raised
         raise error_for(in_words(raised, printed.getvalue()), raised) from raised

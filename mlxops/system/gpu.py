@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
 Trouble = Literal["memory", "time"]
+
+SENTENCES: Mapping[Trouble, str] = {
+    "memory": "there is not enough memory",
+    "time": "the system stopped the GPU, which was kept too long from other work",
+}
+"""What a person is told of it, before what MLX said."""
 
 # Of the allocators of a processor, Metal and CUDA, and of a command buffer of Metal: its words and its code.
 _OF_MEMORY = (

@@ -135,13 +135,10 @@ def device_failed(error: BaseException) -> Failed | None:
     lacks = gpu.trouble(error)
     if lacks is None:
         return None
-    if lacks == "memory":
-        hint = "close other programs, or take a smaller or quantized model or fewer rows at a time"
-        return Failed(f"there is not enough memory: {foreign.in_words(error)}", hint=hint)
-    hint = "give it again with fewer or shorter rows at a time, and with less at work on the GPU"
-    return Failed(
-        f"the system stopped the GPU, which was kept too long from other work: {foreign.in_words(error)}", hint=hint
-    )
+    hint = "close other programs, or take a smaller or quantized model or fewer rows at a time"
+    if lacks == "time":
+        hint = "give it again with fewer or shorter rows at a time, and with less at work on the GPU"
+    return Failed(f"{gpu.SENTENCES[lacks]}: {foreign.in_words(error)}", hint=hint)
 
 
 def open_streams() -> None:

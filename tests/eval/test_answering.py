@@ -55,10 +55,13 @@ class Models:
 
 
 class Broken(Models):
-    """Something that nobody foresaw."""
+    """Something that is raised while a request is answered."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
 
     def find(self, name: str | None) -> tuple[str, None]:
-        raise ZeroDivisionError("a bug")
+        raise self._error
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +154,17 @@ def test_the_template_is_told_what_a_request_says(loaded: LoadedModel) -> None:
     assert (error.status, error.message) == (400, "the model's chat template refuses the conversation: told calm")
 
 
+def test_a_gpu_without_memory_costs_one_answer_and_is_no_bug(loaded: LoadedModel) -> None:
+    broken = Broken(RuntimeError("[METAL] Command buffer execution failed: Insufficient Memory (8)."))
+
+    (event,), bugs = answers(loaded, "never said", models=broken)
+
+    assert (event.status, event.code, bugs) == (503, "unavailable", [])
+    assert event.message.startswith("there is not enough memory: [METAL]")
+
+
 def test_a_bug_costs_one_answer_and_is_kept(loaded: LoadedModel) -> None:
-    (event,), bugs = answers(loaded, "never said", models=Broken())
+    (event,), bugs = answers(loaded, "never said", models=Broken(ZeroDivisionError("a bug")))
 
     assert (event.status, event.code) == (500, "internal_error")
     assert bugs == ["a bug"]

@@ -50,9 +50,9 @@ def test_a_gpu_that_fails_is_a_sentence_and_costs_what_came_after_the_checkpoint
     with registry.open_read_only(project / "runs.db") as db:
         attempts = registry.attempts_of(db, 1)
     assert [said[at][0] for at in said] == [1, 1, 1]
-    assert "there is not enough memory for a step: [METAL] Command buffer" in said[1][2]
+    assert "there is not enough memory: [METAL] Command buffer" in said[1][2]
     assert "; there is no checkpoint yet\nhint: close other programs, and the same command starts again" in said[1][2]
-    assert "the system stopped the GPU, which a step kept too long from other work: [METAL]" in said[3][2]
+    assert "the system stopped the GPU, which was kept too long from other work: [METAL]" in said[3][2]
     assert (
         "; the newest checkpoint is that of iteration 2 of 4\nhint: the same command resumes from there" in said[3][2]
     )

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from mlxops.chat.events import Piece
 from mlxops.errors import BadRequest, MlxopsError
+from mlxops.foreign import in_words
 from mlxops.jobs.eval import loading, speaking
 from mlxops.jobs.eval.loading import ChosenAdapter
 from mlxops.jobs.eval.served_models import ServedModels
 from mlxops.serving.requests import Request
 from mlxops.serving.shapes import ApiError, Delta, Finished, FinishReason, Started, ToolCall, internal_error
 from mlxops.serving.tickets import Ticket, Tickets
+from mlxops.system import gpu
 
 if TYPE_CHECKING:
     from mlxops.models.generation import LoadedModel
@@ -59,9 +61,12 @@ class Answerer:
                 ticket.put(error)
             except MlxopsError as error:
                 ticket.put(ApiError(400, error.message, code="invalid_request"))
-            except Exception as error:  # a bug costs one answer, and is kept
-                failed(error)
-                ticket.put(internal_error())
+            except Exception as error:  # costs one answer; a bug is kept
+                if lacks := gpu.trouble(error):
+                    ticket.put(ApiError(503, f"{gpu.SENTENCES[lacks]}: {in_words(error)}", code="unavailable"))
+                else:
+                    failed(error)
+                    ticket.put(internal_error())
             mx.clear_cache()
             tickets.seconds_each += 0.3 * (time.monotonic() - started - tickets.seconds_each)
 

@@ -220,16 +220,13 @@ def _lacking(lacks: gpu.Trouble, failure: BaseException, saved_at: int, prepared
     if saved_at:
         kept = f"the newest checkpoint is that of iteration {saved_at:,} of {prepared.target:,}"
         again, smaller = "resumes from there", "`--branch` with a smaller `--batch-size`"
+    hint = f"the same command {again}; {smaller} or `--max-seq-length` has shorter steps"
     if lacks == "memory":
-        return Failed(
-            f"there is not enough memory for a step: {in_words(failure)}; {kept}",
-            hint=f"close other programs, and the same command {again}; {smaller} or `--max-seq-length`, or with "
-            "`--grad-checkpoint`, takes less",
+        hint = (
+            f"close other programs, and the same command {again}; {smaller} or `--max-seq-length`, or with "
+            "`--grad-checkpoint`, takes less"
         )
-    return Failed(
-        f"the system stopped the GPU, which a step kept too long from other work: {in_words(failure)}; {kept}",
-        hint=f"the same command {again}; {smaller} or `--max-seq-length` has shorter steps",
-    )
+    return Failed(f"{gpu.SENTENCES[lacks]}: {in_words(failure)}; {kept}", hint=hint)
 
 
 def _to_forget(claim: Claim, prepared: Prepared) -> list[str]:
