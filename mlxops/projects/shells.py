@@ -21,9 +21,25 @@ _BASH = """\
 # mlx-toolkit for bash: its folder in PATH, completion of tasks and options
 case ":$PATH:" in *:{folder}:*) ;; *) PATH={folder}:$PATH; export PATH ;; esac
 _mlx_toolkit() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}}
+    # bash ends words at @, = and : too: what stands together in the line is one word again
+    local word=${{COMP_WORDS[COMP_CWORD]}} rest=${{COMP_LINE:0:COMP_POINT}} after number
+    local -a typed=()
+    for ((number = 0; number <= COMP_CWORD; number++)); do
+        after=${{rest#"${{rest%%[![:space:]]*}}"}}
+        if [ "$after" != "$rest" ] || [ "$number" -eq 0 ]; then
+            typed[${{#typed[@]}}]=${{COMP_WORDS[number]}}
+        else
+            typed[${{#typed[@]}} - 1]+=${{COMP_WORDS[number]}}
+        fi
+        rest=${{after#"${{COMP_WORDS[number]}}"}}
+    done
+    local whole=${{typed[${{#typed[@]}} - 1]}}
+    local before=${{whole%"$word"}}
+    case "$word" in = | :) before=$whole ;; esac
+    before=${{before%@}}  # of which it replaces an @ alone
     local IFS=$' \\n'
-    COMPREPLY=($(compgen -W "$("${{COMP_WORDS[0]}}" --complete -- "${{COMP_WORDS[@]}}" 2>/dev/null)" -- "$word"))
+    COMPREPLY=($(compgen -W "$("${{COMP_WORDS[0]}}" --complete -- "${{typed[@]}}" 2>/dev/null)" -- "$whole"))
+    COMPREPLY=("${{COMPREPLY[@]#"$before"}}")
 }}
 complete -o default -F _mlx_toolkit {names}
 """
@@ -35,7 +51,7 @@ if [[ -o interactive ]]; then
     (( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit -i -D }}
     _mlx_toolkit() {{
         local -a found
-        found=(${{(f)"$("${{words[1]}}" --complete -- "${{words[@]}}" 2>/dev/null)"}})
+        found=(${{(f)"$("${{words[1]}}" --complete -- "${{(@)words[1,CURRENT]}}" 2>/dev/null)"}})
         (( $#found )) && compadd -a found || _files
     }}
     compdef _mlx_toolkit {names}

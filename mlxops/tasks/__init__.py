@@ -5,6 +5,8 @@ A project's `tasks.py` takes it with `from mlxops.tasks import namespace` and ma
 
 from __future__ import annotations
 
+import sys
+
 from invoke import Collection
 
 from mlxops.tasks import checkpoints, data, eval, model, project, run, train
@@ -20,3 +22,9 @@ for module in (project, model, data, train, checkpoints, eval, run):
         # default=False: a task that is its collection's default would else become the root's
         namespace.add_task(task, name, default=False)
 namespace.add_task(help_page, default=True)
+
+if "--complete" in sys.argv[1:2]:
+    # a shell asks, through whichever program: Invoke's own knows no values
+    from mlxops.tasks import completion
+
+    completion.answer(sys.argv, namespace)

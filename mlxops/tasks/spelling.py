@@ -164,5 +164,18 @@ def _flags(task: Any) -> dict[str, Option]:
     return found
 
 
+def flags_of(task: Any, name: str) -> dict[str, Option]:
+    """The options of a task by everything that they can be typed as."""
+    found = _flags(task)
+    others = SPELLINGS.get(name, Spelling()).flags
+    return found | {typed: found[flag] for typed, flag in others.items() if flag in found}
+
+
+def positionals_of(name: str, options: Sequence[Option]) -> list[Option]:
+    """The options that the older toolkit took as bare words, in their order."""
+    named = {option.name: option for option in options}
+    return [named[each] for each in SPELLINGS.get(name, Spelling()).positionals if each in named]
+
+
 def _is_task(word: str, namespace: Collection) -> bool:
     return not word.startswith("-") and word in namespace.task_names

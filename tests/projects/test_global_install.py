@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 from commands import CACHE, ROOT
+from known_runs import new_run
 from linked_wheels import write_linked_wheels
 from shared_folders import Shared
 from small_checkouts import UV, shell_or_skip
 
+from mlxops import registry
 from mlxops.models.tiny import make_tiny
 from mlxops.projects import environment, shells
 
@@ -295,28 +297,35 @@ def type_keys(home: Home, program: list[str], keys: str, cwd: Path, **more: str)
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh"])
-def test_a_tab_completes_tasks_and_options(installed: Home, name: str, tmp_path: Path) -> None:
+def test_a_tab_completes_tasks_options_and_values(installed: Home, name: str, tmp_path: Path) -> None:
     shell = shell_or_skip(name)
     line = shells.line(name, installed.folder / ".mlx-toolkit" / "shell")
     (tmp_path / "tasks.py").write_text("from mlxops.tasks import namespace\n")
     (tmp_path / ".zshrc").write_text(f"{line}\n")
     (tmp_path / "bashrc").write_text(f"{line}\n")
     options = ["--rcfile", str(tmp_path / "bashrc")] if name == "bash" else []
-    keys = "mlx-toolkit list-t\t--js\t> templates\rinv run.li\t--js\t> runs\rexit\r"
+    with registry.open_registry(tmp_path / "runs.db") as db:
+        new_run(db, "heron")
+    keys = "mlx-toolkit list-t\t--js\t> templates\rinv run.sh\the\t--js\t> shown\r"
+    keys += "mlx-toolkit sql @endi\t> endings\rinv runs --status=c\tr\t--js\t> runs\rexit\r"
 
     said = type_keys(installed, [shell, *options, "-i"], keys, tmp_path, ZDOTDIR=str(tmp_path))
 
     assert (tmp_path / "templates").exists(), said
     assert {each["name"] for each in json.loads((tmp_path / "templates").read_text())} >= {"basic", "advanced"}
-    assert (tmp_path / "runs").read_text() == "[]\n"
+    assert "heron" in (tmp_path / "shown").read_text(), said
+    assert json.loads((tmp_path / "shown").read_text())["run"]["name"] == "heron"
+    assert (tmp_path / "endings").read_text().startswith("end_reason")
+    assert [each["name"] for each in json.loads((tmp_path / "runs").read_text())] == ["heron"]
 
 
-def test_fish_completes_tasks_options_and_files(installed: Home, tmp_path: Path) -> None:
+def test_fish_completes_tasks_options_values_and_files(installed: Home, tmp_path: Path) -> None:
     fish = shell_or_skip("fish")
     script = shells.line("fish", installed.folder / ".mlx-toolkit" / "shell")
     (tmp_path / "a file").write_text("")
 
     asked = ["mlx-toolkit list-t", "mlx-toolkit lora --grad-c", f"mlx-toolkit lora --model {tmp_path}/a"]
+    asked += ["mlx-toolkit sql @endi", "mlx-toolkit lora --optimizer=adaf"]
     answers = [
         installed.run(fish, "-c", f"{script}; complete -C {words!r}")[1].split("\t")[0].strip() for words in asked
     ]
@@ -324,6 +333,7 @@ def test_fish_completes_tasks_options_and_files(installed: Home, tmp_path: Path)
     assert answers[0] == "list-templates"
     assert answers[1] == "--grad-checkpoint"
     assert answers[2].endswith("a file") or answers[2].endswith("a\\ file")
+    assert answers[3:] == ["@endings", "--optimizer=adafactor"]
 
 
 def test_completion_imports_nothing_heavy(installed: Home) -> None:
