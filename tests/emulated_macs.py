@@ -9,8 +9,6 @@ from pathlib import Path
 import mac
 import pytest
 
-from mlxops.system import host
-
 
 @pytest.fixture
 def a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[mac.Mac]:
@@ -24,6 +22,6 @@ def a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[mac.Mac]:
     with monkeypatch.context() as patch:
         mac.emulate(made, patch)
         yield made
-    host.boot_id.cache_clear()
+    mac.forget()
     if compiles is not None:
         compiles.enable_compile()

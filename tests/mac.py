@@ -43,6 +43,9 @@ _IOREG = """#!/bin/sh
 echo '  "PerformanceStatistics" = {{"In use system memory (driver)"=0,"Alloc system memory"=9000000000,"Tiler \
 Utilization %"=2,"Device Utilization %"=37,"In use system memory"=6000000000}}'
 """
+_SCUTIL = """#!/bin/sh
+[ -e "{folder}/announced" ] && cat "{folder}/announced"
+"""
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,15 @@ class Mac:
         """A Mac with Apple silicon and the developer tools, on a disk that refuses `F_FULLFSYNC`."""
         (folder / "sysctl").mkdir(parents=True)
         made = cls(folder)
-        scripts = {"sysctl": _PROGRAM, "caffeinate": _CAFFEINATE, "xcode-select": _XCODE_SELECT, "ioreg": _IOREG}
+        scripts = {"sysctl": _PROGRAM, "caffeinate": _CAFFEINATE, "xcode-select": _XCODE_SELECT}
+        scripts |= {"ioreg": _IOREG, "scutil": _SCUTIL}
         for name, text in scripts.items():
             program = made.program(name)
             program.parent.mkdir(exist_ok=True)
             program.write_text(text.format(folder=folder))
             program.chmod(0o755)
         made.say("host", "ibis.local")
+        made.say("announced", "ibis")
         made.say("clock", "0")
         made.say("fullfsync", "ENOTSUP")
         made.say("locks", "works")
@@ -79,8 +84,8 @@ class Mac:
         return self.folder / "programs" / name
 
     def say(self, name: str, text: str) -> None:
-        """Set one of `host`, `clock` (seconds it was set forward), `fullfsync` and `locks`
-        (`works`, or an error), `developer`."""
+        """Set one of `host` (the network's name for it), `announced` (its own), `clock` (seconds it was set forward),
+        `fullfsync` and `locks` (`works`, or an error), `developer`."""
         (self.folder / name).write_text(text + "\n")
 
     def said(self, name: str) -> str:
@@ -130,11 +135,11 @@ def emulate(mac: Mac, patch: Patching | None = None) -> None:
     """Have this process be one on the Mac, for good or as long as `patch` has it."""
     patch = patch or _Lasting()
     platform.uname()  # what other packages ask stays what it is
-    host.boot_id.cache_clear()
+    forget()
     patch.setattr(system, "NAME", "darwin")
     patch.setattr(system, "ON_MACOS", True)
     patch.setattr(system, "ON_LINUX", False)
-    for name in ("sysctl", "caffeinate", "xcode-select", "ioreg"):
+    for name in ("sysctl", "caffeinate", "xcode-select", "ioreg", "scutil"):
         patch.setattr(system, name.upper().replace("-", "_"), str(mac.program(name)))
     patch.setattr(platform, "mac_ver", lambda *_, **__: ("15.1", ("", "", ""), "arm64"))
     for owner, name in ((os, "sched_getaffinity"), (os, "pidfd_open"), (signal, "pidfd_send_signal")):
@@ -150,6 +155,12 @@ def emulate(mac: Mac, patch: Patching | None = None) -> None:
     for name in ("stat", "open", "readlink", "iterdir", "exists", "is_dir", "is_file"):
         patch.setattr(Path, name, _without_proc(getattr(Path, name), answers=name in ("exists", "is_dir", "is_file")))
     _move_clocks(mac, patch)
+
+
+def forget() -> None:
+    """Have this process ask again for what it keeps as long as it runs."""
+    for each in (host._announced_name, host.boot_id, host.build):
+        each.cache_clear()
 
 
 def _uname(mac: Mac) -> os.uname_result:

@@ -19,8 +19,8 @@ __all__ = ["boot_id", "is_proven_alive", "is_proven_dead", "is_this_machine", "p
 def is_this_machine(host: str, boot: str | None) -> bool:
     """Whether what has this name and this start is the machine at work here.
 
-    The name of a Mac follows the network (`ibis.local`, `ibis.fritz.box`), while no other machine has its start. On
-    Linux the containers of a machine share its start, and are told apart by their names.
+    A Mac may have been called otherwise when that was written, by its owner or by the network, while no other machine
+    has its start. On Linux the containers of a machine share its start, and are told apart by their names.
     """
     return host == this_host() or (system.ON_MACOS and boot is not None and boot == boot_id())
 

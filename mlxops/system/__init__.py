@@ -17,6 +17,7 @@ SYSCTL = "/usr/sbin/sysctl"
 CAFFEINATE = "/usr/bin/caffeinate"
 XCODE_SELECT = "/usr/bin/xcode-select"
 IOREG = "/usr/sbin/ioreg"
+SCUTIL = "/usr/sbin/scutil"
 
 NVIDIA_DRIVER = "/proc/driver/nvidia/gpus"
 """Where the kernel driver of NVIDIA lists its GPUs, on Linux."""

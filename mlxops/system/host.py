@@ -12,8 +12,17 @@ from mlxops import system
 
 
 def name() -> str:
-    """The name of this machine or container; that of a Mac can change with the network."""
-    return os.uname().nodename
+    """The name of this machine or container.
+
+    Of a Mac it is the one that it announces, which a person sets: what it is called otherwise is given by the network.
+    """
+    own = _announced_name() if system.ON_MACOS else None
+    return f"{own}.local" if own else os.uname().nodename
+
+
+@cache
+def _announced_name() -> str | None:
+    return system.output([system.SCUTIL, "--get", "LocalHostName"])
 
 
 @cache

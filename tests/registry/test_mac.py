@@ -17,7 +17,6 @@ from registry_rows import age_heartbeats, new_attempt, new_run
 from mlxops import registry
 from mlxops.registry import Registry
 from mlxops.registry.monitor import process_of, try_to_close_dead_attempts
-from mlxops.system import host
 
 
 @pytest.fixture
@@ -37,8 +36,15 @@ def is_alive(db: Registry) -> bool:
     return registry.is_proven_alive(row["host"], row["boot_id"], row["pid"], row["process_started"])
 
 
-def test_another_network_makes_no_other_machine(db: Registry, a_mac: mac.Mac) -> None:
-    a_mac.say("host", "ibis.fritz.box")
+def call(a_mac: mac.Mac, name: str) -> None:
+    """Give the Mac another name, of which this process hears."""
+    a_mac.say("announced", name)
+    mac.forget()
+    assert registry.this_host() == f"{name}.local"
+
+
+def test_another_name_makes_no_other_machine(db: Registry, a_mac: mac.Mac) -> None:
+    call(a_mac, "heron")
 
     assert attempt(db)["host"] == "ibis.local"
     assert is_alive(db)
@@ -46,19 +52,19 @@ def test_another_network_makes_no_other_machine(db: Registry, a_mac: mac.Mac) ->
     assert registry.close_dead_attempts(db) == 0
 
 
-def test_after_another_network_what_died_is_closed(db: Registry, a_mac: mac.Mac) -> None:
+def test_after_another_name_what_died_is_closed(db: Registry, a_mac: mac.Mac) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     db.connection.execute("UPDATE attempts SET pid = ?", (gone.pid,))
-    a_mac.say("host", "ibis.fritz.box")
+    call(a_mac, "heron")
 
     assert registry.close_dead_attempts(db) == 1
 
 
 def test_another_name_and_another_start_prove_nothing(db: Registry, a_mac: mac.Mac) -> None:
-    a_mac.say("host", "heron.local")
+    a_mac.say("announced", "heron")
     a_mac.answer("kern.bootsessionuuid", "another")
-    host.boot_id.cache_clear()
+    mac.forget()
     age_heartbeats(db, 3600)
 
     assert not is_alive(db)

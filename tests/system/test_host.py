@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import mac
 import pytest
 
 from mlxops import registry, system
@@ -20,9 +21,9 @@ def on_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(system, "ON_MACOS", True)
     monkeypatch.setattr(system, "ON_LINUX", False)
     monkeypatch.setattr(system, "SYSCTL", str(program))
-    host.boot_id.cache_clear()
+    mac.forget()
     yield tmp_path
-    host.boot_id.cache_clear()
+    mac.forget()
 
 
 def test_a_mac_names_its_boot_whatever_the_path(on_a_mac: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +32,17 @@ def test_a_mac_names_its_boot_whatever_the_path(on_a_mac: Path, monkeypatch: pyt
 
     assert registry.boot_id() == host.boot_id() == "6F1B"
     assert system.sysctl("kern.no_such_name") is None
+
+
+def test_a_mac_has_its_name_whatever_the_network_calls_it(a_mac: mac.Mac) -> None:
+    names = [host.name()]
+    a_mac.say("host", "dhcp-17.example.org")
+    mac.forget()
+    names.append(host.name())
+    (a_mac.folder / "announced").unlink()
+    mac.forget()
+
+    assert [*names, host.name()] == ["ibis.local", "ibis.local", "dhcp-17.example.org"]
 
 
 def test_without_its_program_a_mac_says_nothing(on_a_mac: Path) -> None:

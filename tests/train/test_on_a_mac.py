@@ -39,10 +39,11 @@ def the_mac(tmp_path_factory: pytest.TempPathFactory) -> mac.Mac:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, the_mac: mac.Mac) -> Path:
-    """A project with a run that was killed at step 8 and resumed, after another network and with the clock set."""
+    """A project with a run that was killed at step 8 and resumed, after another name, and with the clock set."""
     project = training_runs.make_project(tmp_path_factory.mktemp("trained") / "project", tiny_model)
     killed = lora(project, *RUN, first=partial(killed_on, the_mac, 8))
     the_mac.say("host", "ibis.fritz.box")
+    the_mac.say("announced", "heron")
     the_mac.say("clock", "-3600")
     resumed = lora(project, *RUN, first=partial(mac.emulate, the_mac))
     assert (killed.code, resumed.code) == (-signal.SIGKILL, 0), resumed.said
@@ -65,7 +66,7 @@ def test_a_run_that_is_killed_resumes_bit_for_bit(trained: Path, tmp_path: Path,
 
     training_runs.assert_exact(trained, training_runs.result(straight, "run"))
     assert (first["end_reason"], first["host"], first["boot_id"]) == ("lost", "ibis.local", mac.BOOT)
-    assert (second["start_kind"], second["host"], second["from_iteration"]) == ("exact", "ibis.fritz.box", 5)
+    assert (second["start_kind"], second["host"], second["from_iteration"]) == ("exact", "heron.local", 5)
     assert second["environment"]["macos_build"] == "24B83"
     assert second["environment"]["blas"] == "accelerate"
 
@@ -110,7 +111,9 @@ def test_one_that_trains_is_stopped_after_another_network(
     command = Command(project, options, first=partial(mac.emulate, a_mac))
     command.wait_for_training()
     a_mac.say("host", "dhcp-17.example.org")
+    (a_mac.folder / "announced").unlink()
     a_mac.say("clock", "7200")
+    mac.forget()
 
     seen = mlxops("monitor --once")
     code, out, _ = mlxops("train.stop long --json")
