@@ -13,6 +13,7 @@ ROWS = [
     {
         "errors",
         "foreign",
+        "hints",
         "resources",
         "system",
         "options",

@@ -407,3 +407,9 @@ def test_a_task_that_is_planned_is_answered_with_what_does_its_work(mlxops: Type
     assert name not in namespace.task_names, "it is there now: take it out of the table"
     for task in re.findall(r"`inv ([\w.-]+)", PLANNED[name]):
         assert task in namespace.task_names
+
+
+def test_outside_a_project_what_is_said_names_the_program_that_works_there(mlxops: Typed) -> None:
+    said = {task: "".join(mlxops(task)[1:]) for task in ("runs", "checkpoints", "monitor --once", "debug-checkpoints")}
+
+    assert {task: text for task, text in said.items() if "`mlx-toolkit lora " not in text or "inv " in text} == {}

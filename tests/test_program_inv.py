@@ -69,9 +69,9 @@ def test_it_works_below_the_folder_of_tasks_py(inv: Inv, monkeypatch: pytest.Mon
             2,
             "--iters takes a whole number, not 'abc'\nhint: `inv lora --help` explains its options\n",
         ),
-        ("lora --itres 3", 1, "lora has no option --itres\nhint: did you mean `--iters`?\n"),
-        ("lroa", 1, "there is no task 'lroa'\nhint: did you mean 'lora'?\n"),
-        ("run.show", 1, "run.show needs NAME\nhint: `inv run.show --help` explains it\n"),
+        ("lora --itres 3", 2, "lora has no option --itres\nhint: did you mean `--iters`?\n"),
+        ("lroa", 2, "there is no task 'lroa'\nhint: did you mean 'lora'?\n"),
+        ("run.show", 2, "run.show needs NAME\nhint: `inv run.show --help` explains it\n"),
         ("sql .nope", 2, "'.nope' is not known\nhint: `inv sql .queries` and `inv sql .schema` list what there is\n"),
     ],
 )

@@ -164,7 +164,9 @@ def _explain(machine: Any, message: str) -> None:
         if all(isinstance(each, OptionArgument) and not each.option.required for each in missing):
             return
         message = _explain_missing(machine.context.name, missing)
-    _report(machine, message)
+    if "--complete" in sys.argv[1:2]:
+        _report(machine, message)  # Invoke completes with what it has understood by then
+    raise Exit(message, code=2)  # of its own error it would make 1
 
 
 def _explain_unknown(machine: Any, word: str) -> str:

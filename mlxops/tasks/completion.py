@@ -13,11 +13,12 @@ from typing import Any
 from invoke import Collection, Context
 from invoke.config import Config
 
+from mlxops import hints
 from mlxops.errors import MlxopsError
 from mlxops.options import Option
 from mlxops.projects import project
 from mlxops.projects.invocation import Invocation
-from mlxops.tasks import failures, house, spelling
+from mlxops.tasks import house, spelling
 
 Source = Callable[[Invocation, str], Iterable[str]]
 
@@ -75,7 +76,7 @@ def _option_of(words: Sequence[str], namespace: Collection) -> tuple[str, Option
         if not word.startswith("-") and not (place and _takes_value(flags.get(rest[place - 1])))
     ]
     positional = [option for option in options if option.positional]
-    if failures.program() != "inv":
+    if hints.program() != "inv":
         positional += spelling.positionals_of(name, options)
     if len(bare) >= len(positional) or path == "help":
         return None

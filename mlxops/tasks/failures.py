@@ -18,6 +18,7 @@ from invoke.exceptions import Exit
 import mlxops
 from mlxops import foreign, system
 from mlxops.errors import BadRequest, Failed, InvalidData, MlxopsError, SettingsDiffer
+from mlxops.hints import for_program, program
 from mlxops.projects import entering
 from mlxops.system import gpu, terminal
 
@@ -49,22 +50,8 @@ def in_words(error: MlxopsError, task: str | None = None) -> str:
     if error.hint is None and task and isinstance(error, BadRequest) and not isinstance(error, InvalidData):
         lines.append(f"hint: `{program()} {task} --help` explains its options")
     if error.hint:
-        lines.append(f"hint: {_with_this_program(error.hint)}")
+        lines.append(f"hint: {for_program(error.hint)}")
     return "\n".join(lines)
-
-
-def program() -> str:
-    """The program that was typed: `mlx-toolkit`, else `inv`."""
-    started = Path(sys.argv[0])
-    is_toolkit = started.name == "mlx-toolkit" or (started.name == "__main__.py" and started.parent.name == "mlxops")
-    return "mlx-toolkit" if is_toolkit else "inv"
-
-
-def _with_this_program(hint: str) -> str:
-    if started_as := os.environ.get("MLXOPS_STARTED_AS"):
-        hint = hint.replace("inv quickstart", f"{started_as} quickstart")
-    words = hint.split(" ")
-    return " ".join(word.replace("inv", program()) if word in ("inv", "`inv") else word for word in words)
 
 
 def left_out(error: BaseException, root: Path) -> MlxopsError | None:

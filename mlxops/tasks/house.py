@@ -28,7 +28,7 @@ from invoke.exceptions import Exit, Failure, ParseError
 from invoke.parser import Argument
 
 from mlxops import config as configs
-from mlxops import files
+from mlxops import files, hints
 from mlxops.errors import BadRequest, Failed, MlxopsError
 from mlxops.options import Option, nearest, options_of, resolve
 from mlxops.projects import entering, project
@@ -61,7 +61,7 @@ def invocation(c: Context) -> Invocation:
         blas=os.environ.get("MLXOPS_BLAS"),
         cache=files.expanded(cache).absolute() if cache else None,
         api_key=os.environ.get("MLXOPS_API_KEY") or None,
-        command=shlex.join([failures.program(), *sys.argv[1:]]),
+        command=shlex.join([hints.program(), *sys.argv[1:]]),
         background=int(background) if background.isdecimal() else None,
     )
 
@@ -259,7 +259,7 @@ def _leave(error: BaseException, task: Task) -> NoReturn:
         # a tasks.py that only imports the namespace runs in the environment of whatever `inv` was started
         python = entering.python_of(root)
         if python is not None:
-            entering.enter(python, "mlxops" if failures.program() == "mlx-toolkit" else "invoke")
+            entering.enter(python, "mlxops" if hints.program() == "mlx-toolkit" else "invoke")
         raise failures.exit_for(lacking) from error
     if isinstance(error, MlxopsError):
         raise failures.exit_for(error, task.shown_name()) from error

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mlxops
+from mlxops.hints import program
 from mlxops.options import Option
-from mlxops.tasks.failures import program
 
 if TYPE_CHECKING:
     from invoke import Collection

@@ -205,8 +205,8 @@ def list_templates(c: Context, config: ListTemplatesConfig) -> None:
     """
     from dataclasses import asdict
 
+    from mlxops.hints import program
     from mlxops.projects import templates
-    from mlxops.tasks.failures import program
     from mlxops.ui.terminal import console, tables
 
     found = templates.available()

@@ -58,7 +58,7 @@ def drawn(*groups: CheckpointFolder, width: int = 80, show_all: bool = False, un
 
 
 def test_no_checkpoints_say_what_makes_them() -> None:
-    assert drawn() == "no checkpoints yet: inv lora --model MODEL --data DATA makes them\n"
+    assert drawn() == "no checkpoints yet: `inv lora --model MODEL --data DATA` makes them\n"
 
 
 def test_one_checkpoint_is_a_block() -> None:
@@ -136,4 +136,4 @@ def test_no_folders_explained_say_what_makes_one() -> None:
 
     explain.explanations([], console.make(file=stream))
 
-    assert stream.getvalue() == "no adapter folder here: inv lora --model MODEL --data DATA makes one\n"
+    assert stream.getvalue() == "no adapter folder here: `inv lora --model MODEL --data DATA` makes one\n"

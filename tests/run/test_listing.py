@@ -96,7 +96,7 @@ def test_a_column_that_is_none_is_named_with_the_nearest(mlxops: Typed, runs: No
 
 
 def test_a_list_narrowed_to_nothing_does_not_say_that_there_are_no_runs(mlxops: Typed, runs: None) -> None:
-    assert mlxops("runs --tag bad")[1] == "no run is like that: inv runs shows all\n"
+    assert mlxops("runs --tag bad")[1] == "no run is like that: `mlx-toolkit runs` shows all\n"
 
 
 @pytest.mark.parametrize(

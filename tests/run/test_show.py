@@ -24,7 +24,7 @@ def printed(draw, *arguments, width=80, **options):
 
 
 def test_no_runs_is_a_sentence_that_says_what_to_type():
-    assert printed(listing.runs, [], now=NOW) == "no runs yet: inv lora --model MODEL --data DATA starts one\n"
+    assert printed(listing.runs, [], now=NOW) == "no runs yet: `inv lora --model MODEL --data DATA` starts one\n"
 
 
 def test_one_run_is_a_table_at_eighty_columns():

@@ -208,7 +208,7 @@ def test_until_there_are_rates_the_last_report_tells_of_the_processor():
 
 
 def test_no_run_is_a_sentence():
-    assert frame(None)[0] == "no runs yet: inv lora --model MODEL --data DATA starts one"
+    assert frame(None)[0] == "no runs yet: `inv lora --model MODEL --data DATA` starts one"
 
 
 def test_a_run_that_has_not_trained_yet_has_a_frame():

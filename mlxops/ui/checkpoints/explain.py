@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from mlxops import words
+from mlxops import hints, words
 
 if TYPE_CHECKING:
     from mlxops.jobs.checkpoints.explain import Explanation, File
@@ -21,7 +21,9 @@ _STYLES = {"info": "", "warning": "yellow", "error": "red"}
 def explanations(found: Sequence[Explanation], console: Console) -> None:
     """Folders explained, one after the other."""
     if not found:
-        console.print("no adapter folder here: inv lora --model MODEL --data DATA makes one", soft_wrap=True)
+        console.print(
+            hints.for_program("no adapter folder here: `inv lora --model MODEL --data DATA` makes one"), soft_wrap=True
+        )
     for place, each in enumerate(found):
         if place:
             console.print()

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from mlxops import times, words
+from mlxops import hints, times, words
 
 if TYPE_CHECKING:
     from mlxops.jobs.checkpoints.listing import CheckpointFolder, ListedCheckpoint, Listing
@@ -29,7 +29,9 @@ def listing(found: Listing, console: Console, now: datetime, *, show_all: bool) 
     groups = [_shown(group, show_all=show_all) for group in found.groups]
     groups = [group for group in groups if group.items or group.problem or show_all]
     if not groups:
-        console.print("no checkpoints yet: inv lora --model MODEL --data DATA makes them", soft_wrap=True)
+        console.print(
+            hints.for_program("no checkpoints yet: `inv lora --model MODEL --data DATA` makes them"), soft_wrap=True
+        )
     tables = [[_cells(item, group, now) for item in group.items] for group in groups]
     widths = _widths([cells for table in tables for cells in table], console.width)
     for place, (group, table) in enumerate(zip(groups, tables, strict=True)):

@@ -9,7 +9,7 @@ from rich.cells import set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from mlxops import words
+from mlxops import hints, words
 from mlxops.ui.terminal import lines
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def _finding(each: Finding, console: Console) -> None:
     head.append(set_cell_size(each.check, _CHECK), "bold" if each.level != "ok" else "")
     _folded(head, words.visible(each.said), "", console)
     if each.cure is not None and each.level != "ok":
-        _folded(Text(" " * (_LEVEL + _CHECK)), f"hint: {words.visible(each.cure)}", "dim", console)
+        _folded(
+            Text(" " * (_LEVEL + _CHECK)), f"hint: {words.visible(hints.quoted_for_program(each.cure))}", "dim", console
+        )
 
 
 def _folded(head: Text, said: str, style: str, console: Console, indent: int = _LEVEL + _CHECK) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mlxops import words
+from mlxops.hints import program
 from mlxops.ui.terminal import tables
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def imported(facts: ImportResult | OwnRun, console: Console, *, as_json: bool) -
         tables.json_out(facts, console)
         return
     name = words.visible(facts.name)
-    commands = [f"inv run.show {shlex.quote(name)} shows it"]
+    commands = [f"{program()} run.show {shlex.quote(name)} shows it"]
     if facts.is_own:
         text = f"{words.visible(facts.source)} is of the run {name}, which is in the registry: nothing was imported"
         tables.facts(text, [], commands, console)

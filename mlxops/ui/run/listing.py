@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from mlxops import words
+from mlxops import hints, words
 from mlxops.ui.terminal import lines
 from mlxops.ui.terminal.tables import SPACE, add_column, make_table, print_table, shortened
 
@@ -34,8 +34,10 @@ def runs(
     `is_narrowed` says that not all runs were asked for.
     """
     if not rows:
-        nothing = "no runs yet: inv lora --model MODEL --data DATA starts one"
-        console.print("no run is like that: inv runs shows all" if is_narrowed else nothing, soft_wrap=True)
+        nothing = "no runs yet: `inv lora --model MODEL --data DATA` starts one"
+        console.print(
+            hints.for_program("no run is like that: `inv runs` shows all" if is_narrowed else nothing), soft_wrap=True
+        )
         return
     if columns:
         chosen: list[Mapping[str, object]] = [*rows]

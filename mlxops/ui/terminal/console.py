@@ -8,6 +8,8 @@ from typing import Any, TextIO, cast
 
 from rich.console import Console
 
+from mlxops.hints import quoted_for_program
+
 _PLAIN = str.maketrans("…·×±–—━─│┌┐└┘╴╶→", "~.x~--=-|++++--" + ">")
 
 
@@ -23,9 +25,16 @@ def make(*, stderr: bool = False, file: TextIO | None = None, width: int | None 
         stream = cast("TextIO", _Ascii(stream))
     if stderr:
         stream = cast("TextIO", _Progress(stream))
-    return Console(
+    return _HouseConsole(
         file=stream, width=width, force_terminal=is_terminal, markup=False, emoji=False, highlight=False, stderr=stderr
     )
+
+
+class _HouseConsole(Console):
+    """A Console whose sentences name the program that was typed; a Text, which may be a person's, stays as it is."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(quoted_for_program(each) if isinstance(each, str) else each for each in objects), **options)
 
 
 def is_unicode(console: Console) -> bool:

@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Group
 from rich.text import Text
 
-from mlxops import times, words
+from mlxops import hints, times, words
 from mlxops.ui.charts import losses
 from mlxops.ui.terminal import lines
 from mlxops.ui.train import pace
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlxops.jobs.train.monitor import MachineLoad, Snapshot
     from mlxops.registry import CheckpointRow, EventView, RunSummaryView
 
-_NO_RUN = "no runs yet: inv lora --model MODEL --data DATA starts one"
+_NO_RUN = "no runs yet: `inv lora --model MODEL --data DATA` starts one"
 _KEYS = "q quit   ? help   n next   p previous   space pause   l log   s smooth   + - zoom   o overlay"
 _HELP = (
     ("n, right", "the next run, from new to old"),
@@ -85,7 +85,7 @@ def render(
     if view.help:
         drawn = [lines.line("keys", "bold"), *(lines.line(f"{key:<10} {what}") for key, what in _HELP)]
     elif snapshot is None:
-        drawn = [lines.line(_NO_RUN)]
+        drawn = [lines.line(hints.for_program(_NO_RUN))]
     else:
         drawn = _body(snapshot, machine, view, width, room, clock, unicode, kept)
     drawn = drawn[: max(room, 0)]

@@ -18,6 +18,7 @@ from rich.text import Text
 from mlxops import events, words
 from mlxops.analysis.pace import Pace
 from mlxops.analysis.trend import WINDOW, trend
+from mlxops.hints import program
 from mlxops.ui.charts import losses as charts
 from mlxops.ui.terminal import lines
 from mlxops.ui.terminal.console import is_unicode
@@ -217,7 +218,9 @@ class _Drawing:
         head.append(state.doing)
         notices = [_notice_line(level, message) for level, message in state.notices]
         if state.said > len(notices):
-            notices.append(lines.line(f"{state.said - len(notices):,} earlier: inv run.show {state.run_name}", "dim"))
+            notices.append(
+                lines.line(f"{state.said - len(notices):,} earlier: `{program()} run.show {state.run_name}`", "dim")
+            )
         drawn = [head, self._bar(width), *lines.pairs(_facts(state), width)]
         if height >= _HEIGHT_FOR_TREND:
             drawn.append(pace.trend(state.trend, width))
