@@ -7,7 +7,7 @@ Without --model the sample model is imported from its GGUF file, as `inv quickst
 in the type of the file, ours in float32 on a processor. Both programs run as they are, in processes of their own with
 the same fast BLAS, and load the model once; each waits before every request until the other's has ended, so that what
 else the machine does reaches both alike. Printed are the medians of the trials and the fastest, which other work on the
-machine disturbed least, and the processor time of a request, which that lengthens little.
+machine disturbed least, the median of the ratios of each turn, and the processor time of a request.
 """
 
 from __future__ import annotations
@@ -132,6 +132,8 @@ def main() -> None:
         for name, of in (("median", statistics.median), ("fastest", max)):
             mine, other = map(of, values)
             print(f"{what}: {name} {mine:.1f} against {other:.1f} tokens/s, ratio {mine / other:.3f}")
+        ratio = statistics.median(mine / other for mine, other in zip(*values, strict=True))
+        print(f"{what}: median of the ratios of each turn {ratio:.3f}")
     mine, other = (statistics.median(each) for each in seconds)
     print(f"processor time of a request: median {mine:.2f} against {other:.2f} s, ratio {mine / other:.3f}")
 
