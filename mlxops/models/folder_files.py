@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mlxops.errors import BadRequest
 
@@ -44,16 +44,31 @@ def check_file(file: Path) -> None:
     That is a link that leads nowhere, a pointer of Git LFS or git-annex, a web page, a folder, or a file that may not
     be read.
     """
-    with readable(file):
-        if file.is_symlink() and not file.exists():
-            raise BadRequest(
-                f"{file} is a link that leads nowhere ({file.readlink()})",
-                hint="get the model again: the file that it leads to was removed, or never downloaded",
-            )
-        if not stat.S_ISREG(file.stat().st_mode):  # reading a pipe would wait for ever
-            raise BadRequest(f"{file} is not a file", hint="get the model again")
-        with file.open("rb") as stream:
-            head = stream.read(_HEAD)
+    with readable(file), _regular(file) as stream:
+        head = stream.read(_HEAD)
+    _check_head(file, head)
+
+
+@contextmanager
+def _regular(file: Path) -> Iterator[BinaryIO]:
+    """The file, open; raises `BadRequest` where it is none."""
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        if not file.is_symlink() or file.exists():
+            raise
+        raise BadRequest(
+            f"{file} is a link that leads nowhere ({file.readlink()})",
+            hint="get the model again: the file that it leads to was removed, or never downloaded",
+        ) from None
+    if not stat.S_ISREG(mode):  # reading a pipe would wait for ever
+        raise BadRequest(f"{file} is not a file", hint="get the model again")
+    with file.open("rb") as stream:
+        yield stream
+
+
+def _check_head(file: Path, head: bytes) -> None:
+    """Refuse what stands in for a file, by its first bytes."""
     for pattern, what, command in _POINTERS:
         if pattern.match(head):
             folder = shlex.quote(str(file.parent))
@@ -76,10 +91,11 @@ def is_pickle(file: Path) -> bool:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON file with an object in it, or `BadRequest` with the line."""
-    check_file(file)
+    with readable(file), _regular(file) as stream:
+        text = stream.read()
+    _check_head(file, text[:_HEAD])
     try:
-        with readable(file):
-            content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(text.decode())
     except json.JSONDecodeError as error:
         raise BadRequest(f"{file}:{error.lineno}: not JSON: {error.msg}", hint=AGAIN) from None
     except UnicodeDecodeError:
@@ -93,10 +109,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def check_object(file: Path) -> None:
     """Raise `BadRequest` where a JSON file, however large, does not begin and end as an object does."""
-    check_file(file)
-    with readable(file), file.open("rb") as stream:
+    with readable(file), _regular(file) as stream:
         head = stream.read(_HEAD)
         stream.seek(-min(_HEAD, stream.seek(0, os.SEEK_END)), os.SEEK_END)
         tail = stream.read()
+    _check_head(file, head)
     if not head.lstrip().startswith(b"{") or not tail.rstrip().endswith(b"}"):
         raise BadRequest(f"{file} holds no whole JSON object", hint=AGAIN)

@@ -17,6 +17,7 @@ The factors were measured on a processor; `benchmarks/memory_estimate.py` prints
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -159,15 +160,13 @@ def shape(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape:
         if dtype not in _FLOATS and (scales := tensors.get(f"{name.rpartition('.')[0]}.scales")):
             packed += 4 * size
             size = 0
-        found = _LAYER.search(name)
-        if found:
-            number, module, last = found.groups()
+        number, module, last = _place(name)
+        if number is None:
+            matrices, own_sizes = others, sizes
+        else:
             if (layer := layers.get(number)) is None:
                 layer = layers[number] = ([], [])
             matrices, own_sizes = layer
-        else:
-            module, _, last = name.rpartition(".")
-            matrices, own_sizes = others, sizes
         own_sizes.append(size)
         if last == "weight" and 2 <= len(shape) <= 3:
             key = (module, tensor, scales)
@@ -272,6 +271,15 @@ def comparing(
     scores = model.heads * tokens if keeps_scores else 0
     row = tokens * (size * (2 * outputs + scores) + 4 * _COMPARED * model.vocabulary)
     return int(held * (1 + share)) + row
+
+
+@functools.lru_cache(maxsize=8192)  # models of one kind call their arrays the same, and a list reads many models
+def _place(name: str) -> tuple[str | None, str, str]:
+    """The number of the layer an array is in (None outside the layers), its module there, and what it is of that."""
+    if found := _LAYER.search(name):
+        return found[1], found[2], found[3]
+    module, _, last = name.rpartition(".")
+    return None, module, last
 
 
 def _numbers(matrix: Matrix) -> int:

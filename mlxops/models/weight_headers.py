@@ -98,7 +98,7 @@ def count_layers(tensors: Tensors) -> int:
 def count_parameters(tensors: Tensors, quantization: Mapping[str, Any]) -> int:
     """The numbers the model computes with: of a packed matrix its unpacked ones, without scales and biases."""
     if not any(name.endswith(".scales") for name in tensors):
-        return sum(tensor.size for tensor in tensors.values())
+        return sum(number * tensor.size for tensor, number in Counter(tensors.values()).items())
     count = 0
     for name, tensor in tensors.items():
         stem = name.rpartition(".")[0]
@@ -115,9 +115,9 @@ def count_parameters(tensors: Tensors, quantization: Mapping[str, Any]) -> int:
 def main_dtype(tensors: Tensors) -> str:
     """The type of most of the unpacked numbers."""
     sizes: Counter[str] = Counter()
-    for tensor in tensors.values():
+    for tensor, number in Counter(tensors.values()).items():  # most arrays of a model are as others of it
         if dtype := _FLOATS.get(tensor.dtype):
-            sizes[dtype] += tensor.size
+            sizes[dtype] += number * tensor.size
     return sizes.most_common(1)[0][0] if sizes else "unknown"
 
 
