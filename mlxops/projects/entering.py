@@ -26,6 +26,12 @@ def python_of(root: Path) -> Path | None:
 
 def enter(python: Path, module: str) -> NoReturn:
     """Become the same command in an environment; `module` is that of the program, mlxops or invoke."""
+    from contextlib import suppress
+
+    from mlxops.projects import environment  # not for those who are in it already
+
+    with suppress(OSError):  # another user's: then it is for Python to say what it misses
+        environment.show_hidden(python.parents[1])
     sys.stdout.flush()
     os.environ[_HANDED_OVER] = str(python.parents[1])
     # -P: the files of the current folder are no modules

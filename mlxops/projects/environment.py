@@ -20,7 +20,7 @@ from mlxops import files
 from mlxops.errors import BadRequest, Failed, MlxopsError, Refused
 from mlxops.projects import pip
 from mlxops.projects.environment_plan import NAME, Found, Wanted, decide, normal, steps
-from mlxops.system import locks
+from mlxops.system import flags, locks
 
 Log = Callable[[str], None]
 
@@ -75,7 +75,7 @@ def make(wanted: Wanted, *, log: Log, fill: bool = True) -> None:
 
 def is_ready(wanted: Wanted) -> bool:
     """Whether `make` would do nothing."""
-    if _read_stamp(wanted.folder).get("state") != "complete":
+    if _read_stamp(wanted.folder).get("state") != "complete" or hidden_files(wanted.folder):
         return False
     return decide(_look(wanted), wanted, _definition(wanted)).action == "nothing"
 
@@ -94,6 +94,19 @@ def lock_of(folder: Path) -> str:
 def stamp_of(folder: Path) -> dict[str, Any]:
     """What mlxops wrote down of an environment that it made or filled, empty for one that it did not."""
     return _read_stamp(folder)
+
+
+def hidden_files(folder: Path) -> list[Path]:
+    """The `.pth` files of an environment that macOS hides, as it does in folders that it syncs: Python skips them."""
+    return [each for each in folder.glob("lib/python*/site-packages/*.pth") if flags.is_hidden(each)]
+
+
+def show_hidden(folder: Path) -> list[Path]:
+    """Show those files again, so that Python reads them; which they were."""
+    found = hidden_files(folder)
+    for each in found:
+        flags.show(each)
+    return found
 
 
 def is_damaged(folder: Path) -> bool:
@@ -190,6 +203,8 @@ def _definition(wanted: Wanted) -> str:
 
 def _make_locked(wanted: Wanted, lock: int | None, log: Log, *, fill: bool) -> None:
     folder = wanted.folder
+    if shown := show_hidden(folder):
+        log(f"macOS had hidden {', '.join(each.name for each in shown)} of {folder.name}")
     found = _look(wanted)
     decision = decide(found, wanted, _definition(wanted))
     if decision.action == "nothing":
@@ -268,6 +283,7 @@ def _fill(wanted: Wanted, extras: Collection[str], lock: int | None, log: Log) -
         if before.get("state") == "complete" and _distributions(folder) == distributions:
             _write_stamp(folder, before)
         raise
+    show_hidden(folder)
     packages = sorted({_name(each) for each in _distributions(folder)})
     if NAME not in packages:
         raise Failed(

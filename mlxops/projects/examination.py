@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -159,7 +158,7 @@ def environment_facts(root: Path, installed: Installed) -> EnvironmentFacts:
         made_in=_moved_from(stamp, folder),
         versions=installed.versions,
         backends=installed.backends,
-        hidden=tuple(each.name for each in hidden_files(folder)),
+        hidden=tuple(each.name for each in environment.hidden_files(folder)),
     )
     # one that is shared with other programs, or that was made without MLX, is not as pip would have it
     is_for_mlx = installed.is_own or ((folder / "pyvenv.cfg").is_file() and "mlx" in installed.versions)
@@ -172,13 +171,6 @@ def environment_facts(root: Path, installed: Installed) -> EnvironmentFacts:
         differences=differences,
         conflicts=_conflicts(python),
     )
-
-
-def hidden_files(folder: Path) -> list[Path]:
-    """The `.pth` files of an environment that macOS hides, as it does in folders that it syncs."""
-    flag = getattr(stat, "UF_HIDDEN", 0)
-    files = folder.glob("lib/python*/site-packages/*.pth")
-    return [each for each in files if getattr(each.lstat(), "st_flags", 0) & flag]
 
 
 def _python_of(installed: Installed) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -321,12 +320,3 @@ def test_a_folder_that_others_copy_is_known_by_its_place(tmp_path: Path) -> None
     assert (by("Documents/haiku"), by("Desktop/haiku"), by("Library/Mobile Documents/x")) == ("iCloud", None, "iCloud")
     assert (by("Library/CloudStorage/OneDrive-Work/x"), by("Dropbox/x"), by("x")) == ("OneDrive", "Dropbox", None)
     assert not examination.place_facts(tmp_path / "not yet" / "there", tmp_path).is_remote
-
-
-def test_files_that_macos_hides_are_found_by_their_flag(tmp_path: Path) -> None:
-    site = tmp_path / "lib" / "python3.13" / "site-packages"
-    site.mkdir(parents=True)
-    (site / "_mlxops.pth").touch()
-
-    assert getattr((site / "_mlxops.pth").lstat(), "st_flags", 0) & stat.UF_HIDDEN == 0
-    assert examination.hidden_files(tmp_path) == []

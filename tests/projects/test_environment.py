@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mac
 import pytest
 from commands import ROOT
 
 from mlxops.errors import Failed, Refused
-from mlxops.projects import environment, environment_plan, interpreter, pip
+from mlxops.projects import entering, environment, environment_plan, interpreter, pip
 from mlxops.projects.environment_plan import Found, Wanted
 
 HERE = {"prefix": "/usr", "version": "3.11.2", "minor": "3.11", "platform": "linux-x86_64", "is_old": False}
@@ -140,6 +141,40 @@ def test_a_stamp_that_lacks_something_makes_no_environment_ours(state: Any, tmp_
 
     with pytest.raises(Refused, match="was not made here"):
         environment.make(Wanted(folder=folder, source=ROOT), log=lambda _: None)
+
+
+@pytest.fixture
+def hidden(a_mac: mac.Mac, tmp_path: Path) -> Path:
+    """A complete environment of a clone whose `.pth` file macOS hides."""
+    site = tmp_path / ".venv" / "lib" / "python3.13" / "site-packages"
+    (site / "mlxops-0.2.0.dist-info").mkdir(parents=True)
+    (site / "_mlxops.pth").write_text(str(ROOT))
+    (tmp_path / ".venv" / ".mlxops.json").write_text(json.dumps({"form": 1, **STAMP}))
+    a_mac.hide(site / "_mlxops.pth")
+    return tmp_path / ".venv"
+
+
+def test_an_environment_whose_pth_files_macos_hides_is_not_ready_and_is_mended(
+    hidden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "decide", lambda *_: environment_plan.Decision(action="nothing"))
+    wanted, said = Wanted(folder=hidden, source=ROOT), list[str]()
+
+    before = environment.is_ready(wanted)
+    environment.make(wanted, log=said.append)
+
+    assert (before, environment.is_ready(wanted)) == (False, True)
+    assert said == ["macOS had hidden _mlxops.pth of .venv"]
+
+
+def test_an_environment_that_is_entered_has_no_hidden_pth_files(hidden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[Path]] = []
+    monkeypatch.setattr(os, "execv", lambda *_: seen.append(environment.hidden_files(hidden)))
+    monkeypatch.setenv("MLXOPS_HANDED_OVER_TO", "")
+
+    entering.enter(hidden / "bin" / "python", "mlxops")
+
+    assert seen == [[]]
 
 
 def test_a_stamp_that_was_cut_off_is_nobodys_loss(tmp_path: Path) -> None:

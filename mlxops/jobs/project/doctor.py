@@ -5,9 +5,7 @@ Gathered, judged, shown; with `--fix` cured, and then looked at again. Without i
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from mlxops.config import CheckpointsConfig
 from mlxops.errors import Failed, MlxopsError
 from mlxops.jobs.checkpoints import verify
 from mlxops.jobs.checkpoints.listing import CheckpointFolder, ListedCheckpoint, listing
-from mlxops.projects import diagnosis, examination, packages
+from mlxops.projects import diagnosis, environment, examination, packages
 from mlxops.projects.diagnosis import Finding
 from mlxops.projects.invocation import Invocation
 from mlxops.registry import RegistryHealth
@@ -252,10 +250,7 @@ def _record_damage(invocation: Invocation, progress: Progress) -> str:
 
 def _show_hidden(invocation: Invocation, progress: Progress) -> str:
     folder = Path(packages.installed(invocation.project.root, invocation.blas).folder)
-    shown: Sequence[Path] = examination.hidden_files(folder)
-    for each in shown:
-        # both are there on macOS alone
-        os.chflags(each, each.lstat().st_flags & ~stat.UF_HIDDEN)  # type: ignore[attr-defined]
+    shown = environment.show_hidden(folder)
     return f"{words.plural(len(shown), 'hidden file')} of the environment shown again"
 
 
