@@ -38,10 +38,12 @@ HEAD = """# Asking the registry
 Everything mlxops knows of your runs is in `runs.db`, and SQL asks it:
 
     inv sql "select name, best_validation_loss from run_summary order by 2"
-    inv sql @best_runs                              # a saved query
-    inv sql @attempts --param run=heron             # with a parameter; latest is the newest run
-    inv sql .queries                                # the saved queries there are
-    inv sql .schema                                 # tables, views and their columns
+| command | what it does |
+|---|---|
+| `inv sql @best_runs` | a saved query |
+| `inv sql @attempts --param run=heron` | with a parameter; latest is the newest run |
+| `inv sql .queries` | the saved queries there are |
+| `inv sql .schema` | tables, views and their columns |
 
 `mlx-toolkit sql` takes `--query NAME`, `--list` and `--schema` for the last four as well.
 

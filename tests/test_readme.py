@@ -36,6 +36,23 @@ def test_the_picture_of_the_readme_is_there() -> None:
     assert "<svg" in (ROOT / pictures[0]).read_text(encoding="utf-8")
 
 
+def test_no_command_of_a_page_has_a_comment_behind_it() -> None:
+    """zsh, the shell of macOS, hands `# words` on to the command where one types or pastes it."""
+    pages = [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "db").glob("*.md"),
+        *ROOT.glob("templates/**/*.md*"),
+    ]
+    command = re.compile(
+        r"^(?:    )?(?:inv|mlx-toolkit|python|mlx_lm|\./install\.sh|\.venv/bin)[^#`]*\s# .*$", re.MULTILINE
+    )
+
+    found = {page.name: command.findall(page.read_text(encoding="utf-8")) for page in pages}
+
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
 @pytest.mark.slow
 def test_every_other_command_of_the_readme_does_its_work(tiny_model: Path, smollm2_gguf: Path, tmp_path: Path) -> None:
     place = sample.SMOLLM2.place(Path(os.environ["MLXOPS_CACHE"]))
