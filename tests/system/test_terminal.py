@@ -1,9 +1,11 @@
-"""Whether the reader of our output is still there."""
+"""Whether the reader of our output is still there, and which keys suspend."""
 
 from __future__ import annotations
 
 import os
+import pty
 import select
+import termios
 from pathlib import Path
 
 import mac
@@ -37,3 +39,24 @@ def test_a_pipe_that_is_full_still_has_its_reader(a_mac: mac.Mac) -> None:
     os.close(reading)
     assert terminal.reader_has_gone(writing)
     os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("system", "none", "characters"), [("linux", 0, [termios.VSUSP]), ("darwin", 255, [termios.VSUSP, 11])]
+)
+def test_no_key_suspends_and_no_other_key_changes(
+    system: str, none: int, characters: list[int], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if system == "darwin":
+        request.getfixturevalue("a_mac")
+    monkeypatch.setattr(os, "fpathconf", lambda descriptor, name: {"PC_VDISABLE": none}[name])
+    leader, follower = pty.openpty()
+    before = termios.tcgetattr(follower)
+    after = terminal.without_suspending(before, follower)
+    os.close(leader)
+    os.close(follower)
+
+    changed = [place for place, (was, now) in enumerate(zip(before[6], after[6], strict=True)) if was != now]
+    assert {*changed} | {11} & {*characters} == {*characters}
+    assert {after[6][place] for place in characters} == {bytes([none])}
+    assert after[:6] == before[:6]

@@ -11,6 +11,8 @@ import tty
 from types import TracebackType
 from typing import Any
 
+from mlxops.system import terminal
+
 # What one key sends: a letter, or an escape sequence as a whole, whose letters would else be keys of their own.
 _KEY = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO.|.", re.DOTALL)
 _ARROWS = {b"\x1b[C": "right", b"\x1b[D": "left", b"\x1bOC": "right", b"\x1bOD": "left"}
@@ -29,8 +31,7 @@ class Keyboard:
             self._before = termios.tcgetattr(self._file)
             tty.setcbreak(self._file)
             # Stopped by Ctrl-Z, the shell would be left with the other screen and without an echo.
-            settings = termios.tcgetattr(self._file)
-            settings[6][termios.VSUSP] = b"\x00"
+            settings = terminal.without_suspending(termios.tcgetattr(self._file), self._file)
             termios.tcsetattr(self._file, termios.TCSADRAIN, settings)
         return self
 
