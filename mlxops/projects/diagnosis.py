@@ -72,6 +72,9 @@ def check_system(facts: SystemFacts) -> Finding:
     """Whether MLX has wheels for this Python on this system."""
     python = facts.python
     is_intel = python.system == "darwin" and python.machine == "x86_64"
+    if is_intel and python.is_started_wrongly:
+        said = f"{python.path} has code for Apple silicon, and this shell has Rosetta run that for Intel processors"
+        return Finding(check="python", level="broken", said=said, cure=interpreter.WITHOUT_ROSETTA)
     if is_intel and (facts.is_translated or facts.has_apple_silicon):
         said = f"{python.path} is made for Intel processors and runs under Rosetta, though this Mac has Apple silicon"
         return Finding(check="python", level="broken", said=said, cure=f"a Python of its own kind: {_ARM_PYTHON}")

@@ -11,6 +11,7 @@ import platform
 import shutil
 import struct
 import sys
+import sysconfig
 from dataclasses import dataclass
 
 from mlxops import system
@@ -23,12 +24,17 @@ _MACOS, _GLIBC, _LINUX_MACHINES = (14,), (2, 35), ("x86_64", "aarch64")
 # Without these there is no environment, no registry, no BLAS and no download; Debian and home-made Pythons lack some.
 _MODULES = {"venv": "venv", "ensurepip": "ensurepip", "_sqlite3": "sqlite3", "_ctypes": "ctypes", "_ssl": "ssl"}
 
+WITHOUT_ROSETTA = "arch -arm64 zsh starts a shell without Rosetta; there, give the same command again"
+
 _MACOS_PYTHON = "brew install python@3.13, or https://www.python.org/downloads/macos/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interpreter:
-    """A Python and the machine under it. `glibc` is None for another C library, `lacks` names missing modules."""
+    """A Python and the machine under it. `glibc` is None for another C library, `lacks` names missing modules.
+
+    `is_universal` says that it has code for both kinds of Mac, `is_translated` that Rosetta runs that for Intel.
+    """
 
     path: str
     version: tuple[int, int]
@@ -39,6 +45,13 @@ class Interpreter:
     macos: tuple[int, ...] = ()
     glibc: tuple[int, ...] | None = None
     lacks: tuple[str, ...] = ()
+    is_universal: bool = False
+    is_translated: bool = False
+
+    @property
+    def is_started_wrongly(self) -> bool:
+        """Whether it would do, if it were started without Rosetta, which a shell hands on to all that it starts."""
+        return self.machine == "x86_64" and self.is_universal and self.is_translated
 
 
 def this() -> Interpreter:
@@ -58,6 +71,8 @@ def this() -> Interpreter:
             for module, name in _MODULES.items()
             if importlib.util.find_spec(module) is None and not (has_uv and name in ("venv", "ensurepip"))
         ),
+        is_universal=sysconfig.get_platform().endswith("-universal2"),
+        is_translated=system.sysctl("sysctl.proc_translated") == "1",
     )
 
 
@@ -111,6 +126,11 @@ def _wrong_machine(python: Interpreter) -> Failed | None:
 
 
 def _wrong_mac(python: Interpreter) -> Failed | None:
+    if python.is_started_wrongly:
+        return Failed(
+            f"{python.path} would do, but Rosetta runs its code for Intel processors, as this shell runs",
+            hint=WITHOUT_ROSETTA,
+        )
     if python.machine != "arm64":
         return Failed(
             f"{python.path} is made for Intel processors, and MLX runs on Macs with Apple silicon",

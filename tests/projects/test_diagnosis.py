@@ -89,6 +89,14 @@ TABLE = [
         "type -a mlx-toolkit",
     ),
     row(
+        diagnosis.check_system(
+            SystemFacts(python=replace(INTEL, is_universal=True, is_translated=True), is_translated=True)
+        ),
+        "broken",
+        "has code for Apple silicon",
+        "arch -arm64",
+    ),
+    row(
         diagnosis.check_path(replace(PATH, found={}, home_programs=(), shell="fish")),
         "warning",
         "neither",
