@@ -369,8 +369,15 @@ def hear_signals() -> None:
 
 
 @cache
-def forks() -> multiprocessing.context.ForkServerContext:
-    """What starts processes that are forked from a server which has loaded all that a command needs."""
+def forks(
+    is_fork_safe: bool = sys.platform != "darwin",
+) -> multiprocessing.context.ForkServerContext | multiprocessing.context.SpawnContext:
+    """What starts processes that are forked from a server which has loaded all that a command needs.
+
+    Where a fork is not safe each process loads it itself: Metal's connection to the GPU does not survive one.
+    """
+    if not is_fork_safe:
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training_imports"])
     before = dict(os.environ)

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ def check(python: Path) -> None:
 
 def _look(wanted: Wanted) -> Found:
     folder = wanted.folder
-    stamp = _read_stamp(folder)
+    stamp = _as_spelled(_read_stamp(folder), {"folder": folder, "project": wanted.source})
     return Found(
         stamp=stamp,
         python=_ask(python_of(folder)),
@@ -145,6 +145,17 @@ def _look(wanted: Wanted) -> Found:
         packages=frozenset(_name(each) for each in _distributions(folder)),
         has_more=not (folder / "pyvenv.cfg").exists() and any(map(_is_anothers, folder.iterdir())),
     )
+
+
+def _as_spelled(stamp: dict[str, Any], places: Mapping[str, Path]) -> dict[str, Any]:
+    """The stamp with its paths in the spelling that was typed now, where they are the same places.
+
+    macOS keeps a path as it was typed, and finds a folder by other letters, too.
+    """
+    same = {
+        name: str(path) for name, path in places.items() if name in stamp and files.is_same(Path(stamp[name]), path)
+    }
+    return {**stamp, **same}
 
 
 def _read_stamp(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlxops import system
+from mlxops import files, system
 from mlxops.projects import accelerator, environment, interpreter, machine, packages
 from mlxops.projects.diagnosis import PROGRAMS
 from mlxops.projects.facts import (
@@ -96,7 +96,7 @@ def examine(invocation: Invocation, heard: Callable[[int, int], object]) -> Fact
         accelerators=accelerator.find(),
         compute=compute,
         machine=machine_facts(disks, swapped),
-        place=place_facts(invocation.project.registry_path.parent, Path(os.environ.get("HOME") or "/")),
+        place=place_here(invocation.project.registry_path.parent),
         hub=hub,
         permissions=permission_facts(invocation, cache),
     )
@@ -183,7 +183,7 @@ def _runs(python: Path) -> bool:
 
 def _moved_from(stamp: Mapping[str, Any], folder: Path) -> str | None:
     made_in = stamp.get("folder")
-    return made_in if made_in is not None and Path(made_in) != folder.resolve() else None
+    return made_in if made_in is not None and not files.is_same(Path(made_in), folder) else None
 
 
 def _differences(lock: Path, folder: Path) -> tuple[str, ...]:
@@ -281,6 +281,11 @@ def _swapped_out() -> int:
     import psutil
 
     return int(psutil.swap_memory().sout)
+
+
+def place_here(folder: Path) -> PlaceFacts:
+    """The same with the home folder of whoever asks."""
+    return place_facts(folder, Path(os.environ.get("HOME") or "/"))
 
 
 def place_facts(folder: Path, home: Path) -> PlaceFacts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,29 @@ def test_an_environment_that_is_entered_has_no_hidden_pth_files(hidden: Path, mo
     assert seen == [[]]
 
 
+def test_another_version_of_the_system_makes_no_other_environment() -> None:
+    about = environment._ask(Path(sys.executable))
+
+    assert about is not None
+    assert about["platform"] == f"{sys.platform}-{platform.machine()}"
+
+
+def test_another_spelling_of_the_folder_is_the_same_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clone" / ".venv").mkdir(parents=True)
+    (tmp_path / "clone" / "pyproject.toml").touch()
+    one, other = tmp_path / "clone", tmp_path / "Clone"
+    with mac.one_folder(one, other):
+        typed = [Wanted(folder=each / ".venv", source=each) for each in (one, other)]
+        stamp = {"form": 1, **STAMP, "folder": str(one / ".venv"), "project": str(one), "packages": []}
+        stamp["definition"] = environment._definition(typed[0])
+        (one / ".venv" / ".mlxops.json").write_text(json.dumps(stamp))
+        monkeypatch.setattr(environment, "_ask", lambda python: WORKS)
+
+        assert [environment.is_ready(each) for each in typed] == [True, True]
+
+
 def test_a_stamp_that_was_cut_off_is_nobodys_loss(tmp_path: Path) -> None:
     folder = tmp_path / ".venv"
     folder.mkdir()
@@ -233,6 +258,8 @@ def test_a_python_on_linux_or_apple_silicon_will_do(python: interpreter.Interpre
         (replace(LINUX, glibc=None), "musl", "Debian"),
         (replace(LINUX, glibc=(2, 31)), "needs glibc 2.35, and this Linux has 2.31", "Ubuntu 22.04"),
         (replace(MAC, machine="x86_64"), "Apple silicon", "brew install"),
+        (replace(MAC, machine="x86_64", is_universal=True), "Apple silicon", "brew install"),
+        (replace(MAC, machine="x86_64", is_universal=True, is_translated=True), "would do, but Rosetta", "arch -arm64"),
         (replace(MAC, macos=(13, 6)), "needs macOS 14, and this is 13.6", ""),
         (replace(LINUX, system="win32"), "on macOS and on Linux", "WSL"),
     ],

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import mac
 import pytest
 from commands import run_python
 
@@ -301,3 +302,13 @@ def test_without_groups_there_is_no_limit(tmp_path: Path) -> None:
     assert cgroup.cpu_limit(tmp_path, tmp_path) is None
     assert cgroup.memory_left(tmp_path, tmp_path) is None
     assert cgroup.memory_limit(tmp_path, tmp_path) is None
+
+
+def test_without_apples_developer_tools_git_is_not_called(a_mac: mac.Mac, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
+    with_tools = machine.git()
+    (a_mac.folder / "developer").unlink()
+    without = machine.git()
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/opt/homebrew/bin/{name}")
+
+    assert [with_tools, without, machine.git()] == ["/usr/bin/git", None, "/opt/homebrew/bin/git"]

@@ -157,3 +157,28 @@ def test_the_first_thing_that_is_tried_works(a_mac: mac.Mac, mlxops: Toolkit) ->
 
     assert (code, "bug" in err) == (0, False)
     assert "first" in out
+
+
+def test_where_a_fork_is_not_safe_a_command_is_a_new_process(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_runs, "forks", partial(training_runs.forks, False))
+    project = training_runs.make_project(tmp_path / "project", tiny_model)
+
+    ended = lora(project, *RUN, first=training_runs.obey_permissions)
+
+    assert (ended.code, training_runs.newest_checkpoint(project, "run")) == (0, 13), ended.said
+
+
+def test_a_project_that_icloud_syncs_is_told_once(
+    tiny_model: Path, a_mac: mac.Mac, mlxops: Toolkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Path(os.environ["HOME"])
+    (home / "Library" / "Mobile Documents" / "com~apple~CloudDocs" / "Documents").mkdir(parents=True)
+    project = training_runs.make_project(home / "Documents" / "project", tiny_model)
+    monkeypatch.chdir(project)
+
+    said = [mlxops(" ".join(["lora", *RUN, "--iters", iterations])) for iterations in ("1", "2")]
+
+    assert [code for code, _, _ in said] == [0, 0], said
+    assert ["iCloud syncs" in err for _, _, err in said] == [True, False]

@@ -6,7 +6,6 @@ a finding; the verdicts on what is measured are pure functions.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import time
@@ -16,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxops import words
+from mlxops import files, words
 from mlxops.errors import BadRequest, Failed
 from mlxops.jobs.project.laboratory import CommandResult, Laboratory, Unexpected, laboratory
 from mlxops.projects import diagnosis, environment, examination, file_system, machine, packages
@@ -255,8 +254,8 @@ def _names(invocation: Invocation, lab: Laboratory) -> Finding:
 
 
 def _contents(folder: Path) -> dict[str, str]:
-    found = sorted(folder.glob("*.safetensors"))
-    return {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in found}
+    found = files.matching(folder, "*.safetensors")
+    return {each.name: files.sha256(each) for each in found}
 
 
 def judge_names(is_unchanged: bool, second: CommandResult, verified: CommandResult) -> Finding:
@@ -296,7 +295,7 @@ def judge_network(printed: JsonObject) -> Finding:
 
 
 def _folder(invocation: Invocation, lab: Laboratory) -> Finding:
-    place = examination.place_facts(invocation.project.root, Path.home())
+    place = examination.place_here(invocation.project.root)
     tried = lab.folder / "tried"
     tried.mkdir()
     return file_system.judge(file_system.probe(tried), place)

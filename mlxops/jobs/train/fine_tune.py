@@ -292,6 +292,8 @@ def _work(project: Project, prepared: Prepared, claim: Claim, environment: Envir
     layers.prepare(model, config)
     free_space.check_disk(prepared, claim, layers.trainable(model), emit)
     free_space.check_memory(prepared, environment, emit)
+    if claim.decision.kind == "new":  # once, not at each resume
+        free_space.check_place(project, emit)
     origin = prepared.origin if claim.start is None else None
     begun = first_checkpoint.read(project, origin, layers.trainable(model)) if origin else None
     if origin:

@@ -1,4 +1,4 @@
-"""Whether the disk and the memory that are free are enough for a training that is about to begin."""
+"""Whether the disk and the memory are good enough for a training that is about to begin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from mlxops import words
 from mlxops.errors import Failed
 from mlxops.events import Listener, Notice
 from mlxops.jobs.train import memory
-from mlxops.projects import machine
+from mlxops.projects import diagnosis, examination, machine
+from mlxops.projects.project import Project
 from mlxops.training.retention import checkpoint_bytes, checkpoints_to_come
 
 if TYPE_CHECKING:
@@ -45,3 +46,11 @@ def check_memory(prepared: Prepared, environment: Environment, emit: Listener) -
         taken = f"the largest batch takes about {words.size(found.peak)} of memory, and {words.size(free)} {there}"
         hint = "a smaller --batch-size or --max-seq-length, or --grad-checkpoint, takes less"
         emit(Notice(kind="memory", message=f"{taken}: {hint}", level="warning"))
+
+
+def check_place(project: Project, emit: Listener) -> None:
+    """Say so where the registry is in a folder that another program copies to other machines."""
+    place = examination.place_here(project.registry_path.parent)
+    if place.synced_by is not None:
+        found = diagnosis.check_place(place)
+        emit(Notice(kind="place", message=f"{found.said}: {found.cure}", level="warning"))
