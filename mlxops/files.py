@@ -35,6 +35,21 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def matching(folder: Path, *patterns: str) -> list[Path]:
+    """The files of a folder whose names have one of these patterns, in order.
+
+    On a disk without room for what a Mac keeps of a file (exFAT, SMB), macOS puts it beside the file, as `._NAME`: such
+    files are no one's content and are left out.
+    """
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(path for path in found if not is_put_by_macos(path) and path.is_file())
+
+
+def is_put_by_macos(path: Path) -> bool:
+    """Whether a file is one that macOS put beside another."""
+    return path.name.startswith("._")
+
+
 def place_of(path: Path) -> tuple[int, int] | str:
     """What all paths of one file or folder have in common, however they are spelled; of what is absent, its text."""
     try:

@@ -164,3 +164,14 @@ def test_what_lies_in_a_folder_is_below_it_however_either_is_spelled(tmp_path: P
     assert all(files.is_below(each, tmp_path / "folder") for each in below)
     assert files.is_below(tmp_path / "folder" / "inner", tmp_path / "link")
     assert not files.is_below(tmp_path / "folders", tmp_path / "folder")
+
+
+def test_files_that_macos_puts_beside_others_are_no_ones_content(tmp_path: Path) -> None:
+    for name in ("b.sql", "a.sql", "._a.sql", "c.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "d.sql").mkdir()
+    (tmp_path / "d.sql" / "._e.txt").touch()
+
+    assert [file.name for file in files.matching(tmp_path, "*.sql")] == ["a.sql", "b.sql"]
+    assert [file.name for file in files.matching(tmp_path, "**/*")] == ["a.sql", "b.sql", "c.txt"]
+    assert files.matching(tmp_path / "nowhere", "*") == []

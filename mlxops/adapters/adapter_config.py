@@ -71,7 +71,7 @@ def occupied_by(folder: Path) -> str | None:
         return None
     if run := describes_itself(folder):
         return f"holds the run {run['name']!r}"
-    if (folder / layout.SETTINGS).exists() or any(folder.glob("*adapters*.safetensors")):
+    if (folder / layout.SETTINGS).exists() or files.matching(folder, "*adapters*.safetensors"):
         return "holds an adapter that this toolkit did not make"
     if any(not path.name.startswith(".") for path in folder.iterdir()):
         return "is not empty, and no run's folder"

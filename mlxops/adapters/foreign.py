@@ -116,7 +116,7 @@ def _keep_beside(path: Path, before: Path) -> None:
 def _originals(folder: Path) -> dict[str, Path]:
     """The files of a folder by their original names."""
     try:
-        there = {path.name: path for path in folder.iterdir() if path.is_file()}
+        there = {path.name: path for path in folder.iterdir() if path.is_file() and not files.is_put_by_macos(path)}
     except OSError as error:
         raise NotFound(
             f"the folder {str(folder)!r} cannot be read: {error.strerror}",

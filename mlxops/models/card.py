@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlxops import files
+
 _FENCE = "---"
 _OF_LICENCE = ("license", "license_name", "license_link")
 _LICENCE_FILES = ("LICENSE*", "NOTICE*", "USE_POLICY*")
@@ -37,7 +39,7 @@ def read_base(folder: Path, *, name: str, hub_id: str | None) -> BaseCard:
         name=name,
         hub_id=hub_id,
         licence={key: str(said[key]) for key in _OF_LICENCE if isinstance(said.get(key), str)},
-        licence_files=tuple(sorted(file.name for pattern in _LICENCE_FILES for file in folder.glob(pattern))),
+        licence_files=tuple(file.name for file in files.matching(folder, *_LICENCE_FILES)),
         languages=tuple(each for each in languages or () if isinstance(each, str)),
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlxops import files
 from mlxops.errors import BadRequest, NotFound
 from mlxops.models.folder_files import check_file, check_object, read_json, readable
 from mlxops.models.identity import DECIDING
@@ -205,7 +206,8 @@ def check_config(folder: Path) -> None:
 def _check_files(folder: Path) -> None:
     """Refuse what only stands in for one of the files that decide what the model does, broken links among it."""
     found = sorted(file for file in folder.iterdir() if _CHECKED.match(file.name))
-    for file in [*found, *sorted(folder.glob("additional_chat_templates/*.jinja"))]:
+    others = sorted(folder.glob("additional_chat_templates/*.jinja"))  # broken links among them
+    for file in [*found, *(each for each in others if not files.is_put_by_macos(each))]:
         check_file(file)
 
 
@@ -236,7 +238,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         base = read_json(folder / "adapter_config.json").get("model")
         hint = f"its model is {base!r}" if base else "give the model that it was trained on"
         raise BadRequest(f"{str(folder)!r} holds an adapter, not a model", hint=hint)
-    if gguf_files := sorted(folder.glob("*.gguf")):
+    if gguf_files := files.matching(folder, "*.gguf"):
         hint = f"`inv model.import` makes a model folder of {gguf_files[0].name}"
         raise BadRequest(f"{str(folder)!r} has no config.json", hint=hint)
     raise BadRequest(f"{str(folder)!r} has no config.json", hint="name the folder that holds the model's own files")
@@ -300,7 +302,7 @@ def supported_architectures() -> frozenset[str]:
     if specification is None or specification.origin is None:
         return frozenset()
     package = Path(specification.origin).parent
-    modules = {file.stem for file in (package / "models").glob("*.py")} - {"__init__"}
+    modules = {file.stem for file in files.matching(package / "models", "*.py")} - {"__init__"}
     other_names = _constant(package / "utils.py", "MODEL_REMAPPING")
     return frozenset(modules | {name for name, module in other_names.items() if module in modules})
 
@@ -317,7 +319,7 @@ def _constant(file: Path, name: str) -> dict[str, str]:
 
 def _check_tokenizer(folder: Path, *, parses: bool = True) -> None:
     kinds = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-    if not any((folder / name).is_file() for name in kinds) and not any(folder.glob("*.tiktoken")):
+    if not any((folder / name).is_file() for name in kinds) and not files.matching(folder, "*.tiktoken"):
         raise BadRequest(f"{str(folder)!r} has no tokenizer (tokenizer.json)", hint="copy the tokenizer's files there")
     for name, check in (
         ("tokenizer.json", read_json if parses else check_object),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxops.errors import NotFound
+from mlxops.files import matching
 
 DECIDING = (
     "config.json",
@@ -48,7 +49,7 @@ def model_identity(folder: Path, cache_file: Path, progress: Callable[[int, int]
     `cache_file` remembers hashes by path, size, time and inode; losing or damaging it costs time only. `progress` is
     told the bytes read and the bytes to read, of files whose hash is not known.
     """
-    files = sorted({file for pattern in DECIDING for file in folder.glob(pattern) if file.is_file()})
+    files = matching(folder, *DECIDING)
     if not files:
         raise NotFound(f"no model in {str(folder)!r}", hint="name the folder that holds config.json")
     stamps = {file: _stamp(file) for file in files}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlxops import words
+from mlxops import files, words
 from mlxops.errors import Failed
 from mlxops.foreign import foreign_code
 from mlxops.models.identity import DECIDING
@@ -95,7 +95,7 @@ def check_room(folder: Path, model: mlx.nn.Module) -> None:
 
 
 def _found(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    return files.matching(folder, *patterns)
 
 
 def _not_written(said: str, _: BaseException) -> Exception:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mlxops import words
+from mlxops import files, words
 from mlxops.errors import BadRequest
 from mlxops.models.folder_files import AGAIN, check_file, is_pickle, read_json, readable
 
@@ -153,7 +153,7 @@ def _refuse_missing(folder: Path, missing: set[str], of: int) -> None:
 
 def _no_weights(folder: Path) -> BadRequest:
     kinds = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.npz", "*.gguf")
-    others = sorted(file.name for pattern in kinds for file in folder.glob(pattern))
+    others = [file.name for file in files.matching(folder, *kinds)]
     having = f", only {', '.join(others[:3])}{', …' if len(others) > 3 else ''}" if others else ""
     if any(name.endswith(".gguf") for name in others):
         hint = "`inv model.import` makes a model folder of a GGUF file"

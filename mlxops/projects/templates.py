@@ -25,7 +25,7 @@ def write_project(folder: Path, template: str, values: Mapping[str, str]) -> Non
     """Write the missing files of a template into a folder; `values` fill in its `$names`. Advanced has basic's too."""
     for name in (template, "basic"):
         source = resources.folder("templates") / "project" / name
-        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        for file in files.matching(source, "**/*"):
             text = Template(file.read_text(encoding="utf-8")).substitute(values)
             _write(folder / file.parent.relative_to(source) / _name(file), text)
 
@@ -69,7 +69,7 @@ def _recipe(file: Path) -> TemplateInfo:
 
 def write_data(folder: Path, name: str) -> None:
     """Write the missing files of sample data into a folder."""
-    for file in sorted((resources.folder("templates") / "data" / name).iterdir()):
+    for file in files.matching(resources.folder("templates") / "data" / name, "*"):
         _write(folder / file.name, file.read_text(encoding="utf-8"))
 
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mlxops import files
 from mlxops.errors import Failed, Refused
 
 APPLICATION_ID = 0x6D6C786F
@@ -83,7 +84,7 @@ def _migrations(sql: Path) -> list[Path]:
 
 def _views(sql: Path) -> dict[str, str]:
     """The text of each view from its CREATE on, which is what SQLite keeps of it."""
-    texts = {file.stem: file.read_text() for file in sorted((sql / "views").glob("*.sql"))}
+    texts = {file.stem: file.read_text() for file in files.matching(sql / "views", "*.sql")}
     return {name: text[text.index("CREATE VIEW") :].rstrip().removesuffix(";") for name, text in texts.items()}
 
 

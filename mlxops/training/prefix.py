@@ -19,6 +19,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from mlxops.files import matching
 from mlxops.training.forward import Forward
 
 _PARTIAL = ".partial.safetensors"
@@ -152,7 +153,7 @@ class Prefix:
 
     def _take_files(self, folder: Path) -> None:
         """Take what an earlier attempt left, as far as there is room; it is looked at when it is asked for."""
-        files = sorted(folder.glob("*.safetensors"), key=lambda file: file.name) if folder.is_dir() else []
+        files = matching(folder, "*.safetensors")
         room = self._room.disk
         for file in files:
             key, _, rest = file.name.partition(".")

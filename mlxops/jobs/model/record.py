@@ -60,7 +60,7 @@ def record_made(
 
 def hashes_of(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, str]:
     """The SHA-256 of each file of a folder."""
-    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    found = files.matching(folder, "**/*")
     hashes = {}
     for number, file in enumerate(found, start=1):
         hashes[file.relative_to(folder).as_posix()] = files.sha256(file)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxops import files
 from mlxops.errors import BadRequest
 from mlxops.models.folders import ModelInfo
 from mlxops.rows import TokenRow
@@ -77,7 +78,7 @@ def notes_on_ends(
 
 def note_on_own_code(folder: Path) -> list[str]:
     """The code that a trusted model's folder has."""
-    names = sorted(file.name for file in folder.glob("*.py"))
+    names = [file.name for file in files.matching(folder, "*.py")]
     return [f"code of the model's folder may be run (`--trust-remote-code`): {', '.join(names)}"] if names else []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlxops import registry, words
+from mlxops import files, registry, words
 from mlxops.errors import Failed
 from mlxops.events import Notice
 from mlxops.registry import CheckpointRow
@@ -42,7 +42,7 @@ class Keeper:
 
     def _prune(self, keep_last: int, run_id: int, iteration: int | None) -> list[Notice]:
         rows = registry.checkpoints_of(self._db, run_id)
-        sizes = {path.name: path.stat().st_size for path in self._folder.glob("*.safetensors")}
+        sizes = {path.name: path.stat().st_size for path in files.matching(self._folder, "*.safetensors")}
         plan = retention.plan(kept(rows, registry.branch_points(self._db, run_id), sizes), keep_last=keep_last)
         if plan.states or plan.adapters:
             registry.mark_pruned(self._db, run_id, states=plan.states, adapters=plan.adapters)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from mlxops import words
+from mlxops import files, words
 from mlxops.errors import BadRequest, NotFound
 from mlxops.options import nearest
 from mlxops.registry.database import open_read_only
@@ -73,7 +73,7 @@ class SavedQuery:
 
 def saved_queries() -> list[SavedQuery]:
     """The queries of `db/queries` by name."""
-    return [_read(file) for file in sorted((folder("db") / "queries").glob("*.sql"))]
+    return [_read(file) for file in files.matching(folder("db") / "queries", "*.sql")]
 
 
 def saved_query(name: str) -> SavedQuery:
