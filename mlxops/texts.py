@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlxops import layout
 from mlxops.errors import BadRequest
 
 LONGEST_NAME = 200
@@ -75,6 +74,8 @@ def why_unfit(name: str, rule: NameRule) -> str | None:
         return f"it has {' and '.join(map(repr, there))}"
     if name[0] in rule.not_first or (rule.is_word and not name[0].isalnum()):
         return f"it begins with {name[0]!r}"
+    from mlxops import layout  # not for those who only list the tasks
+
     return rule.reserved.get(layout.folded(name))
 
 

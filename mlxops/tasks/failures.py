@@ -16,11 +16,10 @@ from pathlib import Path
 from invoke.exceptions import Exit
 
 import mlxops
-from mlxops import foreign, system
+from mlxops import system
 from mlxops.errors import BadRequest, Failed, InvalidData, MlxopsError, SettingsDiffer
 from mlxops.hints import for_program, program
 from mlxops.projects import entering
-from mlxops.system import gpu, terminal
 
 # What a global installation leaves out, by the names of the modules.
 _HEAVY = {
@@ -98,6 +97,8 @@ def reader_has_gone(error: BaseException) -> bool:
     """Whether whoever reads our stdout has enough, as `head` has; what is left is then written to nowhere."""
     if isinstance(error, SystemExit):
         return isinstance(error.__context__, BrokenPipeError)  # Rich leaves so, having done the rest
+    from mlxops.system import terminal
+
     try:
         descriptor = sys.stdout.fileno()
     except (OSError, ValueError):  # stdout is no file, as under a test
@@ -119,6 +120,9 @@ def output_failed(error: BaseException) -> str | None:
 
 def device_failed(error: BaseException) -> Failed | None:
     """What a person is told where memory, or the time of a GPU, was not enough for what was computed; else None."""
+    from mlxops import foreign
+    from mlxops.system import gpu
+
     lacks = gpu.trouble(error)
     if lacks is None:
         return None
