@@ -112,6 +112,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"{struck.total()} faults injected: {kinds}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _session_cache(_base: Path) -> Iterator[None]:
+    """What is made once a session keeps no projects in the cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLXOPS_CACHE", str(own_cache(_base / "session-cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(request: pytest.FixtureRequest, _base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Home, caches and the current folder are the test's own; what it does to the environment ends with it."""
