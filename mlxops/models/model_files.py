@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ def new_folder(target: Path, *, replaces: bool = False) -> Iterator[Path]:
         mode = filling.stat().st_mode & 0o666
         for path in filling.rglob("*"):
             if not path.is_dir():
-                path.chmod(mode)
+                with suppress(PermissionError):  # a file system without permissions (FAT) has the same for all
+                    path.chmod(mode)
             files.sync(path)
         files.sync(filling)
         if replaces and os.path.lexists(target):

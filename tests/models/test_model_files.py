@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,14 @@ def test_a_file_or_a_broken_link_in_the_place_of_models_is_said(is_link: bool, t
         new_folder(place / "tiny"),
     ):
         pass
+
+
+def test_a_file_system_without_permissions_takes_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with new_folder(Path("models/tiny")) as folder:
+        (folder / "config.json").write_text("mine")
+
+    assert Path("models/tiny/config.json").read_text() == "mine"

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import chain
@@ -121,7 +122,8 @@ def _write_folder(tables: Sequence[TableRows], form: str, folder: Path) -> list[
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
         written = [_write_file(table, form, beside / f"{table.name}.{form}") for table in tables]
-        beside.chmod(0o755)
+        with suppress(PermissionError):  # a file system without permissions (FAT) has the same for all
+            beside.chmod(0o755)
         beside.replace(folder)
         files.sync(folder.parent)
     except OSError as error:
