@@ -50,7 +50,8 @@ def room() -> int | None:
 def wired(stream: mx.Stream | None = None) -> Iterator[None]:
     """Keep what is computed with in memory while the block runs, as far as Metal recommends: it is not swapped out.
 
-    As mlx-lm does it; nothing on other devices. What the stream, or the default one, still computes is waited for.
+    As mlx-lm does it; nothing on other devices. At the end it waits for what the stream, or the default one, still
+    computes, but not after Ctrl-C: who leaves at once waits for no step, and the memory stays wired.
     """
     import mlx.core as mx
 
@@ -59,13 +60,18 @@ def wired(stream: mx.Stream | None = None) -> Iterator[None]:
         yield
         return
     before = mx.set_wired_limit(int(recommended))
+    has_left = False
     try:
         yield
+    except KeyboardInterrupt:
+        has_left = True
+        raise
     finally:
-        try:
-            mx.synchronize(*(() if stream is None else (stream,)))
-        finally:
-            mx.set_wired_limit(before)
+        if not has_left:
+            try:
+                mx.synchronize(*(() if stream is None else (stream,)))
+            finally:
+                mx.set_wired_limit(before)
 
 
 def trouble(error: BaseException) -> Trouble | None:

@@ -61,6 +61,16 @@ def test_memory_is_wired_while_something_works_and_no_longer(on_a_gpu: Any) -> N
     assert limits == [1000, 48 << 30, 1000]
 
 
+def test_who_leaves_at_once_waits_for_no_step(on_a_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = on_a_gpu(METAL)
+    monkeypatch.setattr(mx, "synchronize", lambda *_: pytest.fail("it waited"))
+
+    with pytest.raises(KeyboardInterrupt), gpu.wired():
+        raise KeyboardInterrupt
+
+    assert limits == [1000, 48 << 30]
+
+
 def test_where_nothing_is_recommended_nothing_is_wired(on_a_gpu: Any) -> None:
     limits = on_a_gpu(CUDA)
 
