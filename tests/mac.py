@@ -141,6 +141,7 @@ def emulate(mac: Mac, patch: Patching | None = None) -> None:
     patch.setattr(system, "ON_LINUX", False)
     for name in ("sysctl", "caffeinate", "xcode-select", "ioreg", "scutil"):
         patch.setattr(system, name.upper().replace("-", "_"), str(mac.program(name)))
+    patch.setattr(platform, "machine", lambda: "arm64")
     patch.setattr(platform, "mac_ver", lambda *_, **__: ("15.1", ("", "", ""), "arm64"))
     for owner, name in ((os, "sched_getaffinity"), (os, "pidfd_open"), (signal, "pidfd_send_signal")):
         patch.delattr(owner, name, raising=False)
