@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -25,3 +27,38 @@ def for_program(text: str) -> str:
 def quoted_for_program(text: str) -> str:
     """The same of a sentence with names in it, where only a command in backticks is sure to be one."""
     return text.replace("`inv ", f"`{program()} ")
+
+
+def for_terminal(text: str) -> str:
+    """What is said on stderr, broken at words where that is a terminal."""
+    if not sys.stderr.isatty():
+        return text
+    return folded(text, shutil.get_terminal_size().columns)
+
+
+def folded(text: str, width: int) -> str:
+    """Sentences in lines of at most so many columns, broken at spaces.
+
+    A command stays whole, so that it can be copied: in backticks, or a line of its own.
+
+    >>> folded("say `inv runs --all` twice", 18)
+    'say\\n`inv runs --all`\\ntwice'
+    """
+    return "\n".join("\n".join(_fold(line, width)) for line in text.split("\n"))
+
+
+_COMMAND = re.compile(r"\s*(inv|mlx-toolkit|mlxops|mlx_lm\.\w+|cd|rm|python|pip|brew|\./\S+) ")
+_WORD = re.compile(r"\s*(?:`[^`]*`|[^\s`]|`)+")
+
+
+def _fold(line: str, width: int) -> list[str]:
+    if len(line) <= width or _COMMAND.match(line):
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())]
+    found = [""]
+    for word in _WORD.findall(line):
+        if found[-1].strip() and len(found[-1] + word) > width:
+            found.append(indent + word.lstrip())
+        else:
+            found[-1] += word
+    return found

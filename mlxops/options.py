@@ -6,12 +6,12 @@ wrong is refused in the same words wherever it stood. Nothing here knows Invoke.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -391,10 +391,10 @@ def _json(text: str) -> Any:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like this one, or None where none is near.
+    """The known word most like this one, or one that has such a word in it; None where none is near.
 
-    >>> nearest("itres", ["iters", "epochs"])
-    'iters'
+    >>> nearest("itres", ["iters", "epochs"]), nearest("--trails", ["--iterations", "--num-trials"])
+    ('iters', '--num-trials')
     """
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    near = [*get_close_matches(word, list(known), n=3, cutoff=0.6), None]
+    return next((one for one in near if one and get_close_matches(word.lstrip("-"), one.split("-"), 1, 0.8)), near[0])

@@ -158,7 +158,7 @@ def test_a_task_can_be_called_with_its_dataclass(capsys: pytest.CaptureFixture[s
         ("paint w --prime=no", 2, ["--prime takes no value, and there is no task 'no' after it", ...]),
         ("pain w", 2, ["there is no task 'pain'", "hint: did you mean 'paint'?"]),
         ("paint", 2, ["paint needs WALL", "hint: `mlx-toolkit paint --help` explains it"]),
-        ("paint --cotas", 2, ["WALL takes a text, not the option '--cotas'", "hint: did you mean `--coats`?"]),
+        ("paint --cotas", 2, ["paint has no option --cotas", "hint: did you mean `--coats`?"]),
     ],
 )
 def test_what_is_wrong_is_said_with_what_to_type(typed: Typed, command: str, code: int, lines: list[Any]) -> None:

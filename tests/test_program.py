@@ -413,3 +413,19 @@ def test_outside_a_project_what_is_said_names_the_program_that_works_there(mlxop
     said = {task: "".join(mlxops(task)[1:]) for task in ("runs", "checkpoints", "monitor --once", "debug-checkpoints")}
 
     assert {task: text for task, text in said.items() if "`mlx-toolkit lora " not in text or "inv " in text} == {}
+
+
+def test_a_slip_of_the_fingers_is_answered_by_what_was_meant(mlxops: Typed) -> None:
+    said = {
+        typed: mlxops(typed)[2]
+        for typed in (
+            "benchmark --trails 2", "model.import sampel", "train.resume heron --lr 1e-3",
+            "train.resume heron --learning-rate 1e-3", "run.show --jsn",
+        )
+    }  # fmt: skip
+    keeps = "a run keeps its settings; `mlx-toolkit lora --branch --from RUN --learning-rate …` starts another run"
+
+    assert said["benchmark --trails 2"] == "benchmark has no option --trails\nhint: did you mean `--iterations`?\n"
+    assert "did you mean 'sample'?" in said["model.import sampel"]
+    assert all(keeps in said[f"train.resume heron --{name} 1e-3"] for name in ("lr", "learning-rate"))
+    assert said["run.show --jsn"] == "run.show has no option --jsn\nhint: did you mean `--json`?\n"

@@ -109,8 +109,23 @@ def meant(typed: str, flags: Iterable[str]) -> str | None:
     `flags` are the task's own, as they are typed. Underscores are dashes: `--learning_rate`.
     """
     own = set(flags)
-    name = typed.partition("=")[0].lstrip("-").replace("_", "-").lower()
+    name = _plain(typed)
     if f"--{name}" in own:
         return f"did you mean `--{name}`?"
     other = OTHER_NAMES.get(name)
     return other.hint if other and other.option in own else None
+
+
+def option_for(typed: str) -> str | None:
+    """The option here that another program's name stands for, None for a name of no program that is known."""
+    other = OTHER_NAMES.get(_plain(typed))
+    return other.option if other else None
+
+
+def is_known(typed: str) -> bool:
+    """Whether this is another program's name for something."""
+    return _plain(typed) in OTHER_NAMES
+
+
+def _plain(typed: str) -> str:
+    return typed.partition("=")[0].lstrip("-").replace("_", "-").lower()

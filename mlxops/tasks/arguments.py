@@ -18,9 +18,11 @@ from invoke.exceptions import Exit
 from invoke.parser import Argument, ParserContext
 from invoke.parser.parser import ParseMachine
 
-from mlxops.config.other_names import meant
+from mlxops.config import LoraConfig
+from mlxops.config.other_names import is_known, meant, option_for
 from mlxops.errors import BadRequest
-from mlxops.options import Option, nearest
+from mlxops.hints import for_terminal
+from mlxops.options import Option, nearest, options_of
 from mlxops.tasks import failures
 from mlxops.tasks.planned import PLANNED
 
@@ -78,6 +80,9 @@ class OptionArgument(Argument):
 
     def _parse(self, text: str) -> Any:
         if _LIKE_A_FLAG.fullmatch(text):
+            if self.option.positional:
+                hint = _meant(text, self.flags) or f"`inv {self.task_name()} --help` shows its options"
+                raise BadRequest(f"{self.task_name()} has no option {text}", hint=hint)
             raise BadRequest(
                 f"{self.label} takes {self.option.takes}, not the option {text!r}", hint=_meant(text, self.flags)
             )
@@ -166,7 +171,7 @@ def _explain(machine: Any, message: str) -> None:
         message = _explain_missing(machine.context.name, missing)
     if "--complete" in sys.argv[1:2]:
         _report(machine, message)  # Invoke completes with what it has understood by then
-    raise Exit(message, code=2)  # of its own error it would make 1
+    raise Exit(for_terminal(message), code=2)  # of its own error it would make 1
 
 
 def _explain_unknown(machine: Any, word: str) -> str:
@@ -176,8 +181,10 @@ def _explain_unknown(machine: Any, word: str) -> str:
         # Invoke's own are no answer: `--lr` is not `--dry`
         flags = [*context.flags, *context.flags.aliases, *context.inverse_flags] if name else []
         sentence = f"{name or 'the program'} has no option {word}"
-        hint = _meant(word, flags) or (
-            f"`inv {name} --help` shows its options" if name else "options stand after the name of their task"
+        hint = (
+            (_kept(word) if name == "train.resume" else None)
+            or _meant(word, flags)
+            or (f"`inv {name} --help` shows its options" if name else "options stand after the name of their task")
         )
     else:
         names = [*machine.contexts, *machine.contexts.aliases]
@@ -212,8 +219,18 @@ def _meant(word: str, flags: Iterable[str]) -> str | None:
     flags = list(flags)
     if hint := meant(word, flags):
         return hint
-    near = nearest(word, flags)
+    # a name of another program's for what this task has not is no slip of the fingers
+    near = None if is_known(word) else nearest(word, flags)
     return f"did you mean `{near}`?" if near else None
+
+
+def _kept(word: str) -> str | None:
+    """What to type for another value of a setting that a resumed run keeps."""
+    flags = [option.flag for option in options_of(LoraConfig)]
+    flag = word.partition("=")[0] if word.partition("=")[0] in flags else option_for(word)
+    if flag not in flags:
+        return None
+    return f"a run keeps its settings; `inv lora --branch --from RUN {flag} …` starts another run from its weights"
 
 
 def _explain_missing(task: str, missing: Iterable[Argument]) -> str:

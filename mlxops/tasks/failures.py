@@ -18,7 +18,7 @@ from invoke.exceptions import Exit
 import mlxops
 from mlxops import system
 from mlxops.errors import BadRequest, Failed, InvalidData, MlxopsError, SettingsDiffer
-from mlxops.hints import for_program, program
+from mlxops.hints import for_program, for_terminal, program
 from mlxops.projects import entering
 
 # What a global installation leaves out, by the names of the modules.
@@ -30,7 +30,7 @@ _HEAVY = {
 
 def exit_for(error: MlxopsError, task: str | None = None) -> Exit:
     """The exit that says an error and carries its code; `task` is the name of what was asked for."""
-    return Exit(in_words(error, task), code=error.exit_code)
+    return Exit(for_terminal(in_words(error, task)), code=error.exit_code)
 
 
 def in_words(error: MlxopsError, task: str | None = None) -> str:
@@ -90,7 +90,7 @@ def exit_for_a_bug(error: BaseException, folders: Iterable[Path]) -> Exit:
         print(trace, end="", file=sys.stderr)
     reason = next(iter(traceback.format_exception_only(error)[-1].strip().splitlines()), type(error).__name__)
     file = _keep(trace, folders)
-    return Exit(f"this is a bug in mlxops: {reason}\nhint: the traceback is in {file}", code=1)
+    return Exit(for_terminal(f"this is a bug in mlxops: {reason}\nhint: the traceback is in {file}"), code=1)
 
 
 def reader_has_gone(error: BaseException) -> bool:

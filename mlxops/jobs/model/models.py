@@ -10,10 +10,11 @@ from pathlib import Path
 
 from mlxops import files, texts
 from mlxops.config import ImportConfig
-from mlxops.errors import BadRequest
+from mlxops.errors import BadRequest, NotFound
 from mlxops.jobs.model import record
 from mlxops.models import folders, model_files, sample
 from mlxops.models.gguf import file, importing
+from mlxops.options import nearest
 from mlxops.projects import machine, pip
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
@@ -55,6 +56,10 @@ def import_model(
     project = invocation.project
     is_sample = config.source == _SAMPLE and not project.resolve(config.source).exists()
     source = project.resolve(config.source)
+    if not is_sample and not source.exists() and nearest(config.source, [_SAMPLE]):
+        raise NotFound(
+            f"no file {str(source)!r}", hint=f"did you mean {_SAMPLE!r}? Else name a file that ends in .gguf"
+        )
     folder = target(project, config.name, config.output, sample.NAME if is_sample else file.model_name(source))
     model_files.refuse_existing(folder)
     if is_sample:

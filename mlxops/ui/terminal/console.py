@@ -8,7 +8,7 @@ from typing import Any, TextIO, cast
 
 from rich.console import Console
 
-from mlxops.hints import quoted_for_program
+from mlxops.hints import folded, quoted_for_program
 
 _PLAIN = str.maketrans("…·×±–—━─│┌┐└┘╴╶→", "~.x~--=-|++++--" + ">")
 
@@ -31,10 +31,16 @@ def make(*, stderr: bool = False, file: TextIO | None = None, width: int | None 
 
 
 class _HouseConsole(Console):
-    """A Console whose sentences name the program that was typed; a Text, which may be a person's, stays as it is."""
+    """A Console whose sentences name the program that was typed, and break at words where nothing else breaks them.
+
+    A Text, which may be a person's, stays as it is.
+    """
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(quoted_for_program(each) if isinstance(each, str) else each for each in objects), **options)
+        said = [quoted_for_program(each) if isinstance(each, str) else each for each in objects]
+        if self.is_terminal and options.get("soft_wrap") and "end" not in options:
+            said = [folded(each, self.width) if isinstance(each, str) else each for each in said]
+        super().print(*said, **options)
 
 
 def is_unicode(console: Console) -> bool:

@@ -31,6 +31,7 @@ _REFRESH = 2.0  # a second: each drawing takes the interpreter from the training
 _CHART_SECONDS = 2.0
 _POINTS = 2000
 _NOTICES = 3
+_NOTICE_LINES = 6
 _HEIGHT_FOR_TREND = 20
 
 
@@ -216,10 +217,16 @@ class _Drawing:
         if state.is_stopping:
             head.append("stopping: ", "bold yellow")
         head.append(state.doing)
-        notices = [_notice_line(level, message) for level, message in state.notices]
-        if state.said > len(notices):
+        notices = [
+            line
+            for level, message in state.notices
+            for line in _notice_line(level, message).wrap(self._console, width, no_wrap=False)
+        ][-_NOTICE_LINES:]
+        if state.said > len(state.notices):
             notices.append(
-                lines.line(f"{state.said - len(notices):,} earlier: `{program()} run.show {state.run_name}`", "dim")
+                lines.line(
+                    f"{state.said - len(state.notices):,} earlier: `{program()} run.show {state.run_name}`", "dim"
+                )
             )
         drawn = [head, self._bar(width), *lines.pairs(_facts(state), width)]
         if height >= _HEIGHT_FOR_TREND:
