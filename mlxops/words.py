@@ -27,10 +27,11 @@ def count(value: float | None) -> str:
 def plural(amount: int, unit: str) -> str:
     """A count with its noun, which agrees with it.
 
-    >>> plural(1, "checkpoint"), plural(1200, "checkpoint")
-    ('1 checkpoint', '1,200 checkpoints')
+    >>> plural(1, "checkpoint"), plural(1200, "checkpoint"), plural(2, "batch")
+    ('1 checkpoint', '1,200 checkpoints', '2 batches')
     """
-    return f"{amount:,} {unit if amount == 1 else f'{unit}s'}"
+    ending = "" if amount == 1 else "es" if unit.endswith("ch") else "s"
+    return f"{amount:,} {unit}{ending}"
 
 
 def listed(things: Sequence[object], shown: int) -> str:

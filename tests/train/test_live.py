@@ -165,6 +165,21 @@ def test_figures_are_there_from_the_first_step_on():
     assert last_frame(console)[1].endswith("1/100  1 %  0.5 it/s  3 m 18 s left")
 
 
+def test_after_a_validation_it_trains_again():
+    console = terminal()
+    run_through(console, [events.Validating(iteration=0, done=1, total=1), validation(0, 5.0)], Clock())
+
+    assert last_frame(console)[0] == "quiet-heron  first step"
+
+
+def test_a_long_notice_breaks_at_words():
+    console = terminal()
+    words = " ".join(["checkpoint"] * 12)
+    run_through(console, [events.Notice(kind="x", message=words)], Clock())
+
+    assert [line.strip() for line in last_frame(console)[-2:]] == [" ".join(["checkpoint"] * n) for n in (7, 5)]
+
+
 def test_a_training_that_was_asked_to_stop_says_so_until_it_has():
     console = terminal()
     asked = events.Notice(kind="stopping", message="finishing this step, then saving")

@@ -265,9 +265,10 @@ def _first_lines(
         trained = f"training on the assistant's words: {share} (`--no-mask-prompt` for all)"
     else:
         trained = f"training on all words: {share}"
-    epochs = f"{target / len(plan):.3g} epochs of {len(plan):,} batches"
-    rows = f"{len(train.rows):,} rows to train, {len(validation.rows) if validation else 0:,} to validate"
-    return (trained, f"{rows}; {target:,} iterations = {epochs}")
+    passes = f"{target / len(plan):.3g}"
+    epochs = f"{passes} {'epoch' if passes == '1' else 'epochs'} of {words.plural(len(plan), 'batch')}"
+    rows = f"{words.plural(len(train.rows), 'row')} to train, {len(validation.rows) if validation else 0:,} to validate"
+    return (trained, f"{rows}; {words.plural(target, 'iteration')} = {epochs}")
 
 
 def _notes_on_model(

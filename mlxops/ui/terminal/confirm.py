@@ -7,6 +7,7 @@ import sys
 from rich.console import Console
 
 from mlxops.errors import Refused
+from mlxops.hints import folded
 
 
 def confirm(question: str, console: Console, *, yes: bool) -> bool:
@@ -28,5 +29,5 @@ def can_ask(console: Console) -> bool:
 
 def ask(question: str, console: Console) -> bool:
     """What the person at the terminal says: y or yes is yes, and all else no."""
-    console.print(f"{question} [y/N] ", end="", soft_wrap=True)
+    console.print(folded(f"{question} [y/N] ", console.width), end="", soft_wrap=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

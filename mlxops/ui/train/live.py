@@ -174,6 +174,7 @@ class _State:
                 self.doing = f"validating {event.done} of {event.total}"
             case events.Validation():
                 self.validation = event
+                self.doing = "first step" if self.pace.left is None else "training"
                 if self.best is None or event.loss < self.best[0]:
                     self.best = (event.loss, event.iteration)
                 self._add(_point(event.iteration, validation_loss=event.loss))

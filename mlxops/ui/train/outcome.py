@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mlxops.ui.terminal import tables
-from mlxops.words import duration, number, share, size, visible
+from mlxops.words import duration, number, plural, share, size, visible
 
 if TYPE_CHECKING:
     from mlxops.jobs.project.quickstart import TrialResult
@@ -36,7 +36,7 @@ def preview(facts: Preview, console: Console, *, as_json: bool) -> None:
         return
     pairs = [
         ("target", f"iteration {facts.target:,}"),
-        ("an epoch", f"{facts.batches_an_epoch:,} batches, {facts.tokens_an_epoch:,} trained tokens"),
+        ("an epoch", f"{plural(facts.batches_an_epoch, 'batch')}, {facts.tokens_an_epoch:,} trained tokens"),
         ("rows", f"{facts.rows:,} to train, {facts.validation_rows:,} to validate"),
         ("trained", f"{facts.trainable_parameters:,} parameters"),
         (
