@@ -13,6 +13,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import mac
 import pytest
 from registry_rows import new_attempt, new_run, report
 from small_checkouts import write_checkout, write_wheels
@@ -233,6 +234,22 @@ def test_a_training_of_another_project_with_the_same_code_is_at_work_too(
 
     mine = [said for said in at_work if said.endswith(str(elsewhere))]
     assert mine == [f"process {both[0].pid} in {elsewhere}"]
+
+
+def test_an_environment_of_the_clone_is_one_under_another_spelling_of_its_folder(
+    invocation: Invocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, theirs = tmp_path / "Clone", tmp_path / "clone", tmp_path / "env"
+    one.mkdir()
+    theirs.mkdir()
+    stamp = {"form": 1, "state": "made", "is_ours": True, "folder": "", "minor": "", "platform": ""}
+    (theirs / ".mlxops.json").write_text(json.dumps({**stamp, "project": str(other)}))
+    monkeypatch.setattr(job.process, "trainings", lambda uses_it: [(7, tmp_path)] if uses_it(theirs) else [])
+    found = Installation(environment=tmp_path / "ours", clone=one)
+
+    before = job._elsewhere(invocation, found)
+    with mac.one_folder(one, other):
+        assert (before, job._elsewhere(invocation, found)) == ((), (f"process 7 in {tmp_path}",))
 
 
 def test_what_was_done_says_what_becomes_of_unfinished_runs() -> None:

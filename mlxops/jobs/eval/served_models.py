@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlxops import layout, registry
+from mlxops import files, layout, registry
 from mlxops.errors import BadRequest, MlxopsError, NotFound
 from mlxops.jobs.eval import loading
 from mlxops.jobs.eval.loading import ChosenAdapter, ChosenModel
@@ -97,7 +97,7 @@ class ServedModels:
 
     def _is_on_base(self, model: str, identity: str) -> bool:
         """Whether a run's model, as the registry has it, is the one loaded, or has the same content elsewhere."""
-        if self._invocation.project.from_root(model).resolve() == self._chosen.folder.resolve():
+        if files.is_same(self._invocation.project.from_root(model), self._chosen.folder):
             return True
         if self._identity is None:
             self._identity = loading.identify(self._invocation.project, self._chosen.folder)()

@@ -276,7 +276,8 @@ def _elsewhere(invocation: Invocation, found: Installation) -> tuple[str, ...]:
     def uses_it(folder: Path) -> bool:
         """Whether its code changes: an environment with the wheel of the time before keeps that."""
         source = environment.stamp_of(folder.resolve()).get("project")
-        return source == str(found.clone) or any(files.is_same(folder, each) for each in changed)
+        is_of_clone = None not in (source, found.clone) and files.is_same(Path(str(source)), Path(str(found.clone)))
+        return is_of_clone or any(files.is_same(folder, each) for each in changed)
 
     root = invocation.project.root
     trainings = process.trainings(uses_it)
