@@ -559,3 +559,18 @@ def test_several_runs_and_a_zoom_can_be_typed(
     assert (code, err) == (0, "")
     assert out.splitlines()[0].startswith("heron  completed")
     assert any("100" in line for line in out.splitlines())
+
+
+def test_a_run_that_was_asked_to_save_and_stop_is_stopping(db: Registry, invocation: Invocation) -> None:
+    begin(db, db_run(db, "heron"))
+    place = invocation.project.root / "adapters" / "heron" / lock.NAME
+    place.parent.mkdir(parents=True)
+
+    with Watch(invocation, ["heron"]) as watch, lock.hold(place, {"pid": 1}, what="the run"):
+        before = watch.state()
+        lock.say(place, stopping="SIGINT")
+        after = watch.state()
+
+    assert before is not None
+    assert after is not None
+    assert (before.is_stopping, after.is_stopping) == (False, True)

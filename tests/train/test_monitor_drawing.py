@@ -219,6 +219,10 @@ def test_a_run_that_has_not_trained_yet_has_a_frame():
     assert len(lines) == 24
 
 
+def test_a_run_that_was_asked_to_stop_says_so():
+    assert "  running, stopping   updated" in frame(snapshot(is_stopping=True))[0]
+
+
 def test_a_run_that_is_lost_says_so_in_a_word():
     assert "lost   updated" in frame(snapshot(run_row(status="lost", eta_seconds=None)))[0]
 

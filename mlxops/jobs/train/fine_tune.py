@@ -129,6 +129,7 @@ def fine_tune(
         lock.say(claim.folder / lock.NAME, stopping=signal.Signals(signal_number).name)
         message = "finishing this step, then saving (press Ctrl-C again to quit without saving)"
         tell(Notice(kind="stopping", message=message))
+        heartbeat.ask()  # monitors look again where something was written
 
     status, reason, iteration, error, away = "failed", "error", claim.iteration, None, None
     stop = signals.StopRequest()

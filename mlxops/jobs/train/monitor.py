@@ -54,7 +54,7 @@ class Snapshot:
     `runs` are the names of all, newest first, `index` its place among them; `gone` are those deleted meanwhile. `since`
     and `last` are the first iteration shown and how many are asked for; `warnings` are iterations with one. `is_alive`
     says that a process is at work on a run that the registry has as lost: it is kept from writing there. `place` is
-    that of the run's letter where others are laid over it.
+    that of the run's letter where others are laid over it; `is_stopping` says that it was asked to save and stop.
     """
 
     run: RunSummaryView
@@ -76,6 +76,7 @@ class Snapshot:
     place: int
     others: Sequence[OtherRun]
     is_alive: bool = False
+    is_stopping: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +280,7 @@ class Watch:
         wanted = [self._curve(run, name) for name in CURVES]
         over = [each for each in runs if each["name"] in self._laid_over and each["id"] != run["id"]]
         others = [registry.summary_of(db, each["id"]) for each in over]
+        place = self._project.from_root(run["adapter_path"]) / lock.NAME
         wanted += [self._curve(other, name) for other in others for name in _LOSSES]
         self._ranges = {
             key: self._ranges.get(key) or Ranges(key[0], key[1], _RANGES if key[1] in _LOSSES else _FEW_RANGES)
@@ -303,7 +305,8 @@ class Watch:
             curves={key[1]: rows for key, rows in read.items() if key[0] == run["id"]},
             is_laid_over=run["name"] in self._laid_over,
             place=self._place_of(run["name"]),
-            is_alive=run["status"] == "lost" and lock.is_held(self._project.from_root(run["adapter_path"]) / lock.NAME),
+            is_alive=run["status"] == "lost" and lock.is_held(place),
+            is_stopping=run["status"] == "running" and "stopping" in lock.holder_of(place),
             others=[
                 OtherRun(
                     name=other["name"],

@@ -159,13 +159,14 @@ def _title(snapshot: Snapshot, width: int, clock: _Clock, unicode: bool) -> Text
     heartbeat = attempts[-1]["heartbeat_at"] if attempts and run["status"] == "running" else None
     updated = f"   updated {clock.since(max(filter(None, (heartbeat, run['updated_at']))))}"
     name = words.visible(run["name"])
-    room = max(width - cell_len(f"  {run['status']}{updated}"), _SHORTEST_NAME)
+    status = f"{run['status']}, stopping" if snapshot.is_stopping else run["status"]
+    room = max(width - cell_len(f"  {status}{updated}"), _SHORTEST_NAME)
     is_cut = cell_len(name) > room
     if is_cut:
         more = "…" if unicode else "..."
         name = set_cell_size(name, room - len(more)) + more
     text = lines.line().append(name, "bold").append("  ")
-    text.append(run["status"], lines.style_of_status(run["status"])).append(updated)
+    text.append(status, lines.style_of_status(run["status"])).append(updated)
     if is_cut:
         return text
     if len(snapshot.runs) > 1:
