@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from mlxops.errors import MlxopsError
+from mlxops.foreign import in_words
 from mlxops.serving import requests
 from mlxops.serving.access import Access
 from mlxops.serving.requests import MOST_BYTES, Defaults
@@ -174,9 +175,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, path: str) -> Served:
         if path == "/v1/models":
-            self._send({"object": "list", "data": [model.to_json() for model in self.server.service.models()]})
+            self._send({"object": "list", "data": [model.to_json() for model in self._models()]})
         elif path.startswith("/v1/models/"):
-            models = {model.id: model for model in self.server.service.models()}
+            models = {model.id: model for model in self._models()}
             model = models.get(unquote(path.removeprefix("/v1/models/")))
             if model is None:
                 raise ApiError(404, "there is no model of that name", code="model_not_found", param="model")
@@ -186,6 +187,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             raise self._no_path(path)
         return self._served(path, "ok")
+
+    def _models(self) -> Sequence[ServedModel]:
+        try:
+            return self.server.service.models()
+        except OSError as error:  # of a file; one of the connection means that the client left
+            raise ApiError(503, f"the models cannot be listed: {in_words(error)}", code="unavailable") from error
 
     def _post(self, path: str) -> Served:
         service = self.server.service

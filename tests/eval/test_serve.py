@@ -153,6 +153,38 @@ def test_a_damaged_checkpoint_answers_nothing(root: Path, http: httpx.Client) ->
     assert http.post(PATH, json=_chat(model="tuned:4")).status_code == 200
 
 
+def test_files_that_go_or_break_while_it_serves_are_told_apart_from_unknown_names(
+    root: Path, http: httpx.Client
+) -> None:
+    adapters = root / "adapters" / "tuned"
+    model, file, settings = root / "models" / "tiny", adapters / "0000004_adapters.safetensors", "adapter_config.json"
+    seeded = _chat(model="tuned:best", seed=1, max_tokens=2)
+    told: list[tuple[int, str | None]] = []
+
+    def tell(answer: httpx.Response) -> None:
+        content = answer.json()
+        told.append((answer.status_code, content["error"]["code"] if "error" in content else content.get("model")))
+
+    content = file.read_bytes()
+    file.write_bytes(content[:100])
+    tell(http.post(PATH, json=_chat(model="tuned:4")))
+    file.write_bytes(content)
+    (adapters / settings).rename(root / settings)
+    tell(http.post(PATH, json=seeded))
+    (adapters / settings).write_text("[")
+    tell(http.post(PATH, json=seeded))
+    (root / settings).replace(adapters / settings)
+    tell(http.post(PATH, json=_chat(max_tokens=2)))  # the base model, so that the next one is put in
+    model.rename(root / "elsewhere")
+    tell(http.get("/v1/models"))
+    tell(http.post(PATH, json=seeded))
+    (root / "elsewhere").rename(model)
+    tell(http.post(PATH, json=seeded))
+
+    refused = (409, "model_unavailable")
+    assert told == [refused, (200, "tuned:8"), refused, (200, "tiny"), (200, None), refused, (200, "tuned:8")]
+
+
 def test_two_clients_at_once_get_what_query_prints_for_their_runs(
     serving: Serving, mlxops: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,15 @@ def test_a_registry_that_cannot_be_read_is_said(serve) -> None:
     assert (listener.bugs, listener.all[0].reason) == ([], "runs.db was written by a newer mlxops")
 
 
+def test_a_file_that_cannot_be_read_is_no_client_that_left(serve) -> None:
+    def gone() -> Sequence[ServedModel]:
+        raise FileNotFoundError(2, "No such file or directory", "config.json")
+
+    server, _ = serve(gone)
+
+    assert asked(server) == (503, "unavailable")
+
+
 def test_a_server_ends_with_connections_at_rest(serve) -> None:
     server, _ = serve(list)
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)

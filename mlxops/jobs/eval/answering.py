@@ -76,7 +76,10 @@ class Answerer:
 
         request, loaded = ticket.request, self._loaded
         name, adapter = self._models.find(request.model)
-        self._put_in(adapter)
+        try:
+            self._put_in(adapter)
+        except MlxopsError as error:  # the files are another model's by now, or gone: no fault of the request
+            raise ApiError(409, error.message, code="model_unavailable", param="model") from error
         prompt = self._prompt(request, adapter)
         speaking.check_room(loaded, prompt)
         processors = self._processors(request, len(prompt.tokens))

@@ -10,7 +10,7 @@ from mlxops.errors import BadRequest, MlxopsError, NotFound
 from mlxops.jobs.eval import loading
 from mlxops.jobs.eval.loading import ChosenAdapter, ChosenModel
 from mlxops.projects.invocation import Invocation
-from mlxops.registry.places import find_place
+from mlxops.registry.places import FoundPlace, find_place
 from mlxops.serving.shapes import ApiError, ServedModel
 from mlxops.times import time_of
 
@@ -26,6 +26,7 @@ class ServedModels:
 
     def __init__(self, invocation: Invocation, chosen: ChosenModel, *, default: str | None = None) -> None:
         self.base = chosen.folder.name
+        self._created = int((chosen.folder / "config.json").stat().st_mtime)  # the folder may go: the model is loaded
         self._invocation = invocation
         self._chosen = chosen
         self._dtype = loading.dtype_of(chosen)
@@ -35,7 +36,7 @@ class ServedModels:
 
     def entries(self) -> Sequence[ServedModel]:
         """Every name there is now: the base model, then the runs, the newest first, each with its checkpoints."""
-        found = [ServedModel(id=self.base, created=int((self._chosen.folder / "config.json").stat().st_mtime))]
+        found = [ServedModel(id=self.base, created=self._created)]
         project = self._invocation.project
         try:
             db = registry.open_read_only(project.registry_path)
@@ -66,22 +67,28 @@ class ServedModels:
         if len(name) > _LONGEST:
             raise _not_found("there is no model of so long a name")
         try:
-            adapter = self._adapter(name)
+            with registry.open_read_only(self._invocation.project.registry_path) as db:
+                place = find_place(db, name)
         except NotFound as error:
-            raise _not_found(f"there is no model {name[:200]!r}: `/v1/models` lists those there are") from error
+            raise _not_there(name) from error
         except BadRequest as error:
             raise _not_found(error.message) from error
+        except MlxopsError as error:
+            raise ApiError(503, error.message, code="unavailable") from error
+        whole = str(place.run["name"]) if place.iteration is None else f"{place.run['name']}:{place.iteration}"
+        try:
+            adapter = self._adapter(place, whole)
+        except NotFound as error:
+            raise _not_there(name) from error
         except MlxopsError as error:
             raise ApiError(409, error.message, code="model_unavailable", param="model") from error
         if adapter.dtype is not None and adapter.dtype != self._dtype:
             loaded = self._dtype or "the model's own type"
             raise _not_found(f"{name!r} was trained in {adapter.dtype}, and the model is loaded in {loaded}")
-        return adapter.label, adapter
+        return whole, adapter
 
-    def _adapter(self, text: str) -> ChosenAdapter:
+    def _adapter(self, place: FoundPlace, whole: str) -> ChosenAdapter:
         """The adapter of a run. Its file is read and hashed only where it is another than before."""
-        with registry.open_read_only(self._invocation.project.registry_path) as db:
-            place = find_place(db, text)
         run = place.run
         if not self._is_on_base(run["model"], run["model_identity"]):
             raise NotFound(f"the run {run['name']!r} is of another model")
@@ -91,7 +98,6 @@ class ServedModels:
         if key not in self._read:
             if len(self._read) > 1000:
                 self._read.clear()
-            whole = run["name"] if place.iteration is None else f"{run['name']}:{place.iteration}"
             self._read[key] = loading.adapter_of_run(self._invocation, whole, self._chosen.layers)
         return self._read[key]
 
@@ -114,6 +120,10 @@ def _stamp(file: Path) -> tuple[object, ...]:
 
 def _seconds(time: str) -> int:
     return int(time_of(time).timestamp())
+
+
+def _not_there(name: str) -> ApiError:
+    return _not_found(f"there is no model {name[:200]!r}: `/v1/models` lists those there are")
 
 
 def _not_found(message: str) -> ApiError:
