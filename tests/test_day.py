@@ -33,6 +33,8 @@ DAY = [
     ("run.delete tuned", 3, None),
     ("checkpoints --run tuend", 2, "checkpoints --run {}"),
     ("monitor --ones", 2, "monitor {}"),
+    ("monitor tuned --once", 2, "{} --once"),
+    ("checkpoints tuned", 2, "{}"),
     ("sql @bes_runs", 2, "sql @{}"),
     ("sql 'select nme from run_summary'", 2, "sql 'select {} from run_summary'"),
     ("sql .nothing", 2, "{}"),

@@ -197,7 +197,10 @@ def _explain_unknown(machine: Any, word: str) -> str:
         ends = [each for each in names if each.rpartition(".")[2] == word]
         near = " or ".join(map(repr, ends)) or (repr(found) if (found := nearest(word, names)) else None)
         hint = f"did you mean {near}?" if near else "`inv --list` shows the tasks there are"
-        if name and not near and (several := _as_list(context, argument, word)):
+        # a run may be called like a task
+        if name and not ends and (run := _as_run(context, word)):
+            hint = run
+        elif name and not near and (several := _as_list(context, argument, word)):
             hint = several
     return failures.in_words(BadRequest(sentence, hint=hint))
 
@@ -212,6 +215,15 @@ def _as_list(context: Any, argument: Any, word: str) -> str | None:
     flag = "" if before[0].option.positional else f"{before[0].option.flag} "
     values = shlex.quote(",".join([*map(str, there), word]))
     return f"several are one list, with commas: `inv {context.name} {flag}{values}`"
+
+
+def _as_run(context: Any, word: str) -> str | None:
+    """How a run is named, where a bare word follows a task that takes one and no other bare words."""
+    run = context.args.get("run")
+    takes_words = any(each.positional for each in context.args.values())
+    if not isinstance(run, OptionArgument) or takes_words or run.got_value:
+        return None
+    return f"`inv {context.name} --run {shlex.quote(word)}` names a run"
 
 
 def _meant(word: str, flags: Iterable[str]) -> str | None:
