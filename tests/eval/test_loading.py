@@ -53,6 +53,18 @@ def test_an_adapters_folder_names_its_model(here: Invocation, path: str) -> None
     assert chosen.adapter.adapter.run == "tuned"
 
 
+def test_a_run_without_its_adapter_config_is_loaded_as_its_row_says(here: Invocation) -> None:
+    """With another scale the same tensors are another model."""
+    with registry.open_registry(here.project.registry_path) as db, db.transaction() as connection:
+        connection.execute("UPDATE runs SET config = json_set(config, '$.lora_scale', 3.5)")
+    (here.project.root / "adapters" / "tuned" / "adapter_config.json").unlink()
+
+    adapter = loading.adapter_of_run(here, "tuned:4", 4).adapter
+
+    assert (adapter.scale, adapter.run) == (3.5, "tuned")
+    assert adapter.model_identity is not None
+
+
 def test_a_model_alone_has_no_adapter(here: Invocation) -> None:
     assert loading.choose(here, model="tiny").adapter is None
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlxops import layout
 from mlxops.adapters import adapter_config, loadable
 from mlxops.adapters.loadable import LoadableAdapter
 from mlxops.errors import BadRequest, NotFound, Refused
@@ -210,6 +211,8 @@ def _read(path: Path, place: FoundPlace | None, layers: int) -> ChosenAdapter:
             raise
         hint = f"`inv checkpoints --run {place.run['name']}` shows what is on disk"
         raise NotFound(f"run {place.run['name']!r}: {error.message}", hint=hint) from error
+    if place is not None and not (adapter.file.parent / layout.SETTINGS).is_file():
+        adapter = _as_recorded(adapter, place)
     if place is not None and not _is_as_written(adapter, place):
         raise Refused(
             f"run {place.run['name']!r}: {adapter.file.name} is not what was written (SHA-256)",
@@ -224,6 +227,19 @@ def _read(path: Path, place: FoundPlace | None, layers: int) -> ChosenAdapter:
         iteration=adapter.iteration,
         template_config=template_config,
         dtype=None if place is None else _dtype_of_run(place),
+    )
+
+
+def _as_recorded(adapter: LoadableAdapter, place: FoundPlace) -> LoadableAdapter:
+    """What the tensors do not say, by the run's row; with another scale they are another model."""
+    run = place.run
+    scale = run["config"].get("lora_scale")
+    return replace(
+        adapter,
+        scale=adapter.scale if scale is None else float(scale),
+        model=run["model"],
+        model_identity=run["model_identity"],
+        run=run["name"],
     )
 
 
