@@ -92,7 +92,8 @@ def write_wheels(folder: Path) -> None:
 
 def write_checkout(folder: Path) -> None:
     package = folder / "mlxops"
-    shutil.copytree(ROOT / "mlxops" / "projects", package / "projects", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("projects", "system"):
+        shutil.copytree(ROOT / "mlxops" / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("__init__.py", "errors.py", "files.py", "resources.py"):
         shutil.copy(ROOT / "mlxops" / name, package)
     shutil.copy(ROOT / "install.sh", folder)
