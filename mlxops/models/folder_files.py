@@ -44,27 +44,29 @@ def check_file(file: Path) -> None:
     That is a link that leads nowhere, a pointer of Git LFS or git-annex, a web page, a folder, or a file that may not
     be read.
     """
-    with readable(file), _regular(file) as stream:
-        head = stream.read(_HEAD)
-    _check_head(file, head)
+    with opened(file):
+        pass
 
 
 @contextmanager
-def _regular(file: Path) -> Iterator[BinaryIO]:
-    """The file, open; raises `BadRequest` where it is none."""
-    try:
-        mode = file.stat().st_mode
-    except OSError:
-        if not file.is_symlink() or file.exists():
-            raise
-        raise BadRequest(
-            f"{file} is a link that leads nowhere ({file.readlink()})",
-            hint="get the model again: the file that it leads to was removed, or never downloaded",
-        ) from None
-    if not stat.S_ISREG(mode):  # reading a pipe would wait for ever
-        raise BadRequest(f"{file} is not a file", hint="get the model again")
-    with file.open("rb") as stream:
-        yield stream
+def opened(file: Path) -> Iterator[BinaryIO]:
+    """A file of a model's folder, open at its beginning. Raises as `check_file` does."""
+    with readable(file):
+        try:
+            mode = file.stat().st_mode
+        except OSError:
+            if not file.is_symlink() or file.exists():
+                raise
+            raise BadRequest(
+                f"{file} is a link that leads nowhere ({file.readlink()})",
+                hint="get the model again: the file that it leads to was removed, or never downloaded",
+            ) from None
+        if not stat.S_ISREG(mode):  # reading a pipe would wait for ever
+            raise BadRequest(f"{file} is not a file", hint="get the model again")
+        with file.open("rb") as stream:
+            _check_head(file, stream.read(_HEAD))
+            stream.seek(0)
+            yield stream
 
 
 def _check_head(file: Path, head: bytes) -> None:
@@ -91,9 +93,8 @@ def is_pickle(file: Path) -> bool:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON file with an object in it, or `BadRequest` with the line."""
-    with readable(file), _regular(file) as stream:
+    with opened(file) as stream:
         text = stream.read()
-    _check_head(file, text[:_HEAD])
     try:
         content = json.loads(text.decode())
     except json.JSONDecodeError as error:
@@ -109,10 +110,9 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def check_object(file: Path) -> None:
     """Raise `BadRequest` where a JSON file, however large, does not begin and end as an object does."""
-    with readable(file), _regular(file) as stream:
+    with opened(file) as stream:
         head = stream.read(_HEAD)
         stream.seek(-min(_HEAD, stream.seek(0, os.SEEK_END)), os.SEEK_END)
         tail = stream.read()
-    _check_head(file, head)
     if not head.lstrip().startswith(b"{") or not tail.rstrip().endswith(b"}"):
         raise BadRequest(f"{file} holds no whole JSON object", hint=AGAIN)

@@ -287,8 +287,10 @@ def _check_architecture(config: Mapping[str, Any], folder: Path, trust_remote_co
                 hint="get the model again",
             )
         return
-    supported = supported_architectures()
     model_type = config["model_type"]
+    if model_type in _modules():
+        return
+    supported = supported_architectures()
     if supported and model_type not in supported:
         near = nearest(model_type, supported)
         hint = f"the nearest that it knows is {near!r}" if near else "pip install -U mlx-lm may bring it"
@@ -298,13 +300,24 @@ def _check_architecture(config: Mapping[str, Any], folder: Path, trust_remote_co
 @functools.cache
 def supported_architectures() -> frozenset[str]:
     """The model types that the installed mlx-lm takes, read from its files without importing it; empty without it."""
-    specification = importlib.util.find_spec("mlx_lm")
-    if specification is None or specification.origin is None:
+    package = _package_of_mlx_lm()
+    if package is None:
         return frozenset()
-    package = Path(specification.origin).parent
-    modules = {file.stem for file in files.matching(package / "models", "*.py")} - {"__init__"}
     other_names = _constant(package / "utils.py", "MODEL_REMAPPING")
-    return frozenset(modules | {name for name, module in other_names.items() if module in modules})
+    return _modules() | {name for name, module in other_names.items() if module in _modules()}
+
+
+@functools.cache
+def _modules() -> frozenset[str]:
+    """The model types that have a module in mlx-lm, as most have."""
+    package = _package_of_mlx_lm()
+    found = files.matching(package / "models", "*.py") if package else []
+    return frozenset(file.stem for file in found) - {"__init__"}
+
+
+def _package_of_mlx_lm() -> Path | None:
+    specification = importlib.util.find_spec("mlx_lm")
+    return Path(specification.origin).parent if specification and specification.origin else None
 
 
 def _constant(file: Path, name: str) -> dict[str, str]:

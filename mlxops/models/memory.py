@@ -18,12 +18,13 @@ The factors were measured on a processor; `benchmarks/memory_estimate.py` prints
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mlxops.models import weight_headers
 from mlxops.models.folder_files import read_json
@@ -47,6 +48,7 @@ _PREFILL_OF_BATCH = 2048  # and of each prompt of a batch, as mlx-lm has it
 _PREFILLED = 8  # prompts of a batch at once
 _STEP = 256  # tokens by which it makes a cache longer
 
+_Number = TypeVar("_Number", bound=float)
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+)\.(\w+)$")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -220,8 +222,8 @@ def training(
         at_once = min(at_once, max(_FEWEST, _PIECE // model.vocabulary))
         logits = _LOGITS  # a piece begins before the one before it is gone
 
-    kept = [_kept(layer, trained, model.hidden, size) for layer in layers]
-    largest = max((_outputs(layer) for layer in model.layers), default=0)
+    kept = _of_each(layers, lambda layer: _kept(layer, trained, model.hidden, size))
+    largest = max(_of_each(model.layers, _outputs), default=0)
     in_flight = _IN_FLIGHT * max([*kept, _KEPT * size * largest])
     scores = model.heads * width * size if keeps_scores else 0
     if trained.recomputes:
@@ -244,7 +246,7 @@ def training(
 def generating(model: Shape, *, tokens: int, dtype: str, keeps_scores: bool, rows: int = 1) -> GenerationMemory:
     """The memory of making text up to so many tokens in all, for several conversations at once."""
     size, at_once = SIZES.get(dtype, 4), min(tokens, _PREFILL if rows == 1 else _PREFILL_OF_BATCH)
-    outputs = max((_outputs(layer) for layer in model.layers), default=0)
+    outputs = max(_of_each(model.layers, _outputs), default=0)
     scores = model.heads * tokens if keeps_scores else 0
     cached = len(model.layers) * model.cached * -(-tokens // _STEP) * _STEP
     return GenerationMemory(
@@ -267,7 +269,7 @@ def comparing(
     per_layer = [sum(_numbers(each) for each in layer.matrices) for layer in model.layers]
     every = sum(per_layer) + sum(map(_numbers, model.others))
     share = sum(per_layer[len(per_layer) - len(changed) :]) / every if every else 1.0
-    outputs = max((_outputs(layer) for layer in model.layers), default=0)
+    outputs = max(_of_each(model.layers, _outputs), default=0)
     scores = model.heads * tokens if keeps_scores else 0
     row = tokens * (size * (2 * outputs + scores) + 4 * _COMPARED * model.vocabulary)
     return int(held * (1 + share)) + row
@@ -309,6 +311,14 @@ def _trained_bytes(layers: tuple[Layer, ...], adapted: list[Matrix], trained: Tr
     # mlx-lm makes adapters in float32, whatever the model is in
     numbers = sum(each.copies * trained.rank * (each.inputs + each.outputs) for each in adapted)
     return 4 * (numbers + (sum(each.outputs for each in adapted) if trained.kind == "dora" else 0))
+
+
+def _of_each(layers: Iterable[Layer], number: Callable[[Layer], _Number]) -> list[_Number]:
+    """A number of each layer, computed once where layers are as the one before them, as most are."""
+    found: list[_Number] = []
+    for layer, alike in itertools.groupby(layers):
+        found += [number(layer)] * len([*alike])
+    return found
 
 
 def _outputs(layer: Layer) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mlxops import files, words
 from mlxops.errors import BadRequest
-from mlxops.models.folder_files import AGAIN, check_file, is_pickle, read_json, readable
+from mlxops.models.folder_files import AGAIN, check_file, is_pickle, opened, read_json
 
 INDEX = "model.safetensors.index.json"
 
@@ -168,9 +169,8 @@ def _no_weights(folder: Path) -> BadRequest:
 
 def _read_header(file: Path) -> Tensors:
     """The header of a safetensors file: eight bytes of length, then JSON, then the arrays."""
-    check_file(file)
-    with readable(file), file.open("rb") as stream:
-        size = file.stat().st_size
+    with opened(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, _LONGEST_HEADER):
             raise _damaged(file)
