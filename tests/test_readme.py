@@ -44,12 +44,18 @@ def test_no_command_of_a_page_has_a_comment_behind_it() -> None:
         *(ROOT / "db").glob("*.md"),
         *ROOT.glob("templates/**/*.md*"),
     ]
-    command = re.compile(
-        r"^(?:    )?(?:inv|mlx-toolkit|python|mlx_lm|\./install\.sh|\.venv/bin)[^#`]*\s# .*$", re.MULTILINE
-    )
+    block = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+    indented = re.compile(r"^ {4}(?:[A-Z_]+=\S+ )*[a-z./][\w./-]* .*$", re.MULTILINE)
+    comment = re.compile(r"^(?:.*[ \t])?# .*$", re.MULTILINE)
 
-    found = {page.name: command.findall(page.read_text(encoding="utf-8")) for page in pages}
+    texts = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in pages}
+    blocks = {
+        name: [part for language, part in block.findall(text) if language in ("", "sh", "console")]
+        for name, text in texts.items()
+    }
+    found = {name: comment.findall("\n".join([*blocks[name], *indented.findall(text)])) for name, text in texts.items()}
 
+    assert sum(map(len, blocks.values())) > 50
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 

@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import mac
 import pytest
 from commands import own_cache
 
+from mlxops import registry
 from mlxops.config import ServeConfig
 from mlxops.jobs.eval import serve as job
+from mlxops.jobs.eval.loading import ChosenModel
 from mlxops.jobs.eval.serve import ServePlan, Serving
+from mlxops.jobs.eval.served_models import ServedModels
 from mlxops.projects import project
 from mlxops.projects.invocation import Invocation
 from mlxops.serving.server import Served
@@ -554,3 +558,15 @@ def test_a_key_may_stand_in_the_environment(
     code, _, err = mlxops(f"eval.serve tuned --host 0.0.0.0 --port {serving.port}")
 
     assert (code, err.splitlines()[0]) == (3, f"port {serving.port} of 0.0.0.0 is taken")
+
+
+def test_a_run_is_on_the_loaded_model_under_another_spelling_of_its_folder(tuned_project: Path) -> None:
+    one, other = tuned_project / "models" / "tiny", tuned_project / "models" / "Tiny"
+    with registry.open_registry(tuned_project / "runs.db") as db:
+        db.connection.execute("UPDATE runs SET model_identity = 'before the folder was changed'")
+
+    with mac.one_folder(one, other):
+        chosen = ChosenModel(folder=other, layers=2, dtype="float32")
+        names = [each.id for each in ServedModels(_invocation(tuned_project), chosen).entries()]
+
+    assert names[:2] == ["Tiny", "tuned"]

@@ -7,8 +7,10 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import mac
 import pytest
 from commands import ROOT
 from damage import flip
@@ -17,6 +19,7 @@ from registry_rows import age_heartbeats, new_attempt, new_run
 from mlxops import registry
 from mlxops.jobs.project import doctor
 from mlxops.jobs.project.doctor import CheckpointFacts, Diagnosis
+from mlxops.projects import diagnosis, examination, packages
 from mlxops.projects.diagnosis import Finding
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
@@ -118,6 +121,25 @@ def test_an_older_schema_is_migrated_by_fix_alone_after_a_copy(tmp_path: Path) -
     assert said.startswith("the registry was migrated")
     assert registry.health(path).is_current
     assert len(list((tmp_path / ".mlxops" / "backups").iterdir())) == 1
+
+
+def test_files_that_macos_hides_are_told_and_shown_again_by_fix(a_mac: mac.Mac, tmp_path: Path) -> None:
+    site = tmp_path / ".venv" / "lib" / "python3.13" / "site-packages"
+    site.mkdir(parents=True)
+    (tmp_path / ".venv" / "pyvenv.cfg").write_text("version = 3.13.1\n")
+    (site / "_mlxops.pth").touch()
+    a_mac.hide(site / "_mlxops.pth")
+
+    def finding() -> Finding:
+        found = examination.environment_facts(tmp_path, packages.installed(tmp_path, None))
+        return diagnosis.check_environment(replace(found, python="3.13.1"))
+
+    before = finding()
+    done = doctor._CURES[before.fix or ""](Invocation(project=Project.at(tmp_path)), silent)
+
+    assert (before.fix, "macOS hides _mlxops.pth" in before.said) == (doctor.SHOW, True)
+    assert done == "1 hidden file of the environment shown again"
+    assert "hides" not in finding().said
 
 
 def test_runs_that_died_and_runs_that_are_silent_are_told_apart(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
+import mac
 import pytest
 from commands import run_python
 
@@ -328,3 +330,18 @@ def test_a_folder_that_others_copy_is_known_by_its_place(tmp_path: Path) -> None
     assert (by("Documents/haiku"), by("Desktop/haiku"), by("Library/Mobile Documents/x")) == ("iCloud", None, "iCloud")
     assert (by("Library/CloudStorage/OneDrive-Work/x"), by("Dropbox/x"), by("x")) == ("OneDrive", "Dropbox", None)
     assert not examination.place_facts(tmp_path / "not yet" / "there", tmp_path).is_remote
+
+
+def test_an_environment_under_another_spelling_of_its_folder_has_not_moved(tmp_path: Path) -> None:
+    one, other = tmp_path / "Clone", tmp_path / "clone"
+    (one / ".venv").mkdir(parents=True)
+    (one / ".venv" / "pyvenv.cfg").write_text("version = 3.13.1\n")
+    stamp = {"form": 1, "state": "made", "is_ours": True, "minor": "", "platform": "", "project": str(other)}
+    (one / ".venv" / ".mlxops.json").write_text(json.dumps({**stamp, "folder": str(other / ".venv")}))
+
+    def made_in() -> str | None:
+        return examination.environment_facts(one, packages.installed(one, None)).made_in
+
+    before = made_in()
+    with mac.one_folder(one, other):
+        assert (before, made_in()) == (str(other / ".venv"), None)

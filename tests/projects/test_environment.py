@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,24 @@ def test_an_environment_that_is_entered_has_no_hidden_pth_files(hidden: Path, mo
     assert seen == [[]]
 
 
+def test_what_macos_hides_while_it_is_installed_is_shown_again(
+    hidden: Path, a_mac: mac.Mac, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pth, seen = hidden / "lib" / "python3.13" / "site-packages" / "_mlxops.pth", list[list[Path]]()
+
+    def install(*_: object, **__: object) -> None:
+        seen.append(environment.hidden_files(hidden))
+        a_mac.hide(pth)
+        seen.append(environment.hidden_files(hidden))
+
+    monkeypatch.setattr(environment, "_ask", lambda python: WORKS)
+    monkeypatch.setattr(environment, "decide", lambda *_: environment_plan.Decision(action="fill"))
+    monkeypatch.setattr(pip, "install", install)
+    environment.make(Wanted(folder=hidden, source=ROOT), log=lambda _: None)
+
+    assert [*seen, environment.hidden_files(hidden)] == [[], [pth], []]
+
+
 def test_another_version_of_the_system_makes_no_other_environment() -> None:
     about = environment._ask(Path(sys.executable))
 
@@ -239,6 +258,22 @@ MAC = replace(LINUX, system="darwin", machine="arm64", macos=(14, 5), glibc=None
 
 def test_the_python_of_this_test_will_do() -> None:
     assert interpreter.misfit(interpreter.this()) is None
+
+
+@pytest.mark.parametrize(
+    ("made_for", "translated", "is_started_wrongly"),
+    [("universal2", "1", True), ("universal2", "0", False), ("x86_64", "1", False)],
+)
+def test_a_python_sees_that_rosetta_runs_it_though_it_need_not(
+    made_for: str, translated: str, is_started_wrongly: bool, a_mac: mac.Mac, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_mac.answer("sysctl.proc_translated", translated)
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "machine", lambda: "x86_64")
+        patch.setattr(sysconfig, "get_platform", lambda: f"macosx-11.0-{made_for}")
+        python = interpreter.this()
+
+    assert python.is_started_wrongly is is_started_wrongly
 
 
 @pytest.mark.parametrize("python", [LINUX, replace(LINUX, machine="aarch64", glibc=(2, 35)), MAC])

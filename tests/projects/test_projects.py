@@ -12,8 +12,8 @@ import pytest
 from commands import run_python
 
 from mlxops import system
-from mlxops.errors import BadRequest
-from mlxops.projects import machine
+from mlxops.errors import BadRequest, Failed
+from mlxops.projects import checkout, machine
 from mlxops.projects.project import Project, find
 from mlxops.system import cgroup, host
 
@@ -309,6 +309,8 @@ def test_without_apples_developer_tools_git_is_not_called(a_mac: mac.Mac, monkey
     with_tools = machine.git()
     (a_mac.folder / "developer").unlink()
     without = machine.git()
+    with pytest.raises(Failed, match="there is no git here"):
+        checkout.run(a_mac.folder, "status")
     monkeypatch.setattr(machine.shutil, "which", lambda name: f"/opt/homebrew/bin/{name}")
 
     assert [with_tools, without, machine.git()] == ["/usr/bin/git", None, "/opt/homebrew/bin/git"]

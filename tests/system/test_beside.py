@@ -12,6 +12,7 @@ from commands import ROOT
 
 from mlxops import registry
 from mlxops.adapters import adapter_config, foreign
+from mlxops.errors import BadRequest
 from mlxops.jobs.model import record
 from mlxops.models import card, saving, weight_headers
 from mlxops.models.folders import check_model
@@ -51,6 +52,18 @@ def test_a_model_is_the_same_with_them(tiny_model: Path, tmp_path: Path) -> None
     assert facts_of(put_beside(model), tmp_path / "cache.json") == before
 
 
+def test_a_folder_without_weights_says_what_else_it_has(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+
+    with pytest.raises(BadRequest) as alone:
+        weight_headers.read_headers(tmp_path)
+    with pytest.raises(BadRequest) as beside:
+        weight_headers.read_headers(put_beside(tmp_path))
+
+    assert "only pytorch_model.bin" in str(alone.value)
+    assert str(beside.value) == str(alone.value)
+
+
 def test_a_registry_is_made_by_texts_that_have_them(tmp_path: Path) -> None:
     sql = Path(shutil.copytree(shipped("db"), tmp_path / "db"))
 
@@ -67,6 +80,8 @@ def test_folders_of_adapters_and_templates_do_without_them(tmp_path: Path, monke
     monkeypatch.setattr(templates.resources, "folder", lambda name: tmp_path / name)
     templates.write_project(tmp_path / "project", "advanced", defaultdict(str))
     templates.write_recipes(tmp_path / "project")
+    for data in (tmp_path / "templates" / "data").iterdir():
+        templates.write_data(tmp_path / "project" / "data", data.name)
 
     assert adapter_config.occupied_by(tmp_path / "free") is None
     assert foreign._originals(tmp_path / "free") == {}

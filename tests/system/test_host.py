@@ -49,3 +49,12 @@ def test_without_its_program_a_mac_says_nothing(on_a_mac: Path) -> None:
     (on_a_mac / "sysctl").unlink()
 
     assert registry.boot_id() is None
+
+
+def test_what_a_system_has_of_its_own_is_named_by_its_whole_path() -> None:
+    """cron and launchd start programs with a PATH in which those of Apple are not."""
+    named = {name: value for name, value in vars(system).items() if name.isupper() and isinstance(value, str)}
+    del named["NAME"]
+
+    assert {"SYSCTL", "CAFFEINATE", "XCODE_SELECT", "IOREG", "SCUTIL"} <= named.keys()
+    assert {name: value for name, value in named.items() if not Path(value).is_absolute()} == {}

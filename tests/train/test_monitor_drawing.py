@@ -2,6 +2,7 @@ import errno
 import io
 import os
 import signal
+import sys
 import termios
 import threading
 from dataclasses import replace
@@ -452,6 +453,20 @@ def test_a_key_that_comes_while_a_look_takes_long_is_not_lost(keyboard):
         keyboard.write(b"n\x1b[Cx")
         assert not keys.has("q", "Q")
         assert [keys.read(60) for _ in range(3)] == ["n", "right", "x"]
+
+
+@pytest.mark.parametrize("none", [0, 255], ids=["on Linux", "on a Mac"])
+def test_no_key_suspends_while_keys_are_read(keyboard, monkeypatch, none):
+    monkeypatch.setattr(os, "fpathconf", lambda descriptor, name: {"PC_VDISABLE": none}[name])
+
+    def suspends():
+        return termios.tcgetattr(sys.stdin)[6][termios.VSUSP]
+
+    before = suspends()
+    with Keyboard():
+        inside = suspends()
+
+    assert (before, inside) == (b"\x1a", bytes([none]))
 
 
 def test_ctrl_c_leaves_cleanly(keyboard):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -29,6 +30,11 @@ def killed_on(the_mac: mac.Mac, step: int) -> None:
     """Have this process be one on the Mac, and be killed before a step."""
     mac.emulate(the_mac)
     training_runs.signal_itself(signal.SIGKILL, STEP, step)
+
+
+def tell_parent(file: Path) -> None:
+    """Have this process say which one started it."""
+    file.write_text(str(os.getppid()))
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +171,23 @@ def test_where_a_fork_is_not_safe_a_command_is_a_new_process(
     monkeypatch.setattr(training_runs, "forks", partial(training_runs.forks, False))
     project = training_runs.make_project(tmp_path / "project", tiny_model)
 
-    ended = lora(project, *RUN, first=training_runs.obey_permissions)
+    ended = lora(project, *RUN, first=partial(tell_parent, tmp_path / "parent"))
 
     assert (ended.code, training_runs.newest_checkpoint(project, "run")) == (0, 13), ended.said
+    assert int((tmp_path / "parent").read_text()) == os.getpid()  # and no server's, which forks
+
+
+def test_on_a_mac_a_fork_is_not_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = importlib.util.spec_from_file_location("training_runs_of_a_mac", training_runs.__file__)
+    assert place is not None
+    assert place.loader is not None
+    of_a_mac = importlib.util.module_from_spec(place)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, place.name, of_a_mac)
+        patch.setattr(sys, "platform", "darwin")
+        place.loader.exec_module(of_a_mac)
+
+    assert of_a_mac.forks().get_start_method() == "spawn"
 
 
 def test_a_project_that_icloud_syncs_is_told_once(
