@@ -42,6 +42,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
 }
 THEIRS = "mlx_lm.lora"
 OURS = "mlxops"
+TINY = "tiny"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +201,7 @@ def tiny(folder: Path) -> Path:
     """A tiny model to compare losses with."""
     from mlxops.models.tiny import make_tiny
 
-    return make_tiny(folder / "tiny")
+    return make_tiny(folder / TINY)
 
 
 def read(file: Path) -> list[Result]:
@@ -241,13 +242,19 @@ def table(results: Sequence[Result], model: Path | None) -> list[str]:
             losses = [mine.loss - peer.loss for mine, peer in found]
             peaks = [mine.peak / peer.peak for mine, peer in found]
             bound = limit(model, layers, epochs) if model is not None and model.name == name else None
-            lines.append(
-                f"| {name} | {epochs} | {layers} | {program} | {statistics.median(ratios):.2f} "
-                f"({min(ratios):.2f} to {max(ratios):.2f}, {words.plural(len(ratios), 'seed')}) | "
-                f"{'' if bound is None or program != OURS else f'{bound:.2f}'} | "
-                f"{statistics.median(peaks):.2f} | "
-                f"{_mean(losses)} |"
+            speed = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, "
+            seeds = words.plural(len(ratios), "seed")
+            # the tiny model is there for its losses alone
+            shown = (
+                (f"losses of {seeds}", "", "")
+                if name == TINY
+                else (
+                    f"{speed}{seeds})",
+                    f"{bound:.2f}" if bound is not None and program == OURS else "",
+                    f"{statistics.median(peaks):.2f}",
+                )
             )
+            lines.append(f"| {name} | {epochs} | {layers} | {program} | {' | '.join(shown)} | {_mean(losses)} |")
     return lines
 
 
@@ -297,7 +304,8 @@ The machine: {machine}.
 - The rows below mlxops have one of what saves time switched off: *loss at every position* projects padding and masked
   prompts onto the vocabulary, *no frozen prefix* computes the layers below the first trained one at every step.
 
-Where there is one seed, the difference of the losses says little: it changes with the order of the batches.
+With few seeds the difference of the losses says little: it changes with the order of the batches. The tiny model is
+trained with more of them.
 
 What is computed and what is not stands in [training](training.md#what-is-computed-and-what-is-not).
 """
