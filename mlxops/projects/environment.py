@@ -153,7 +153,9 @@ def _as_spelled(stamp: dict[str, Any], places: Mapping[str, Path]) -> dict[str, 
     macOS keeps a path as it was typed, and finds a folder by other letters, too.
     """
     same = {
-        name: str(path) for name, path in places.items() if name in stamp and files.is_same(Path(stamp[name]), path)
+        name: str(path)
+        for name, path in places.items()
+        if isinstance(stamp.get(name), str) and files.is_same(Path(stamp[name]), path)
     }
     return {**stamp, **same}
 

@@ -221,6 +221,17 @@ def test_another_spelling_of_the_folder_is_the_same_environment(
         assert [environment.is_ready(each) for each in typed] == [True, True]
 
 
+@pytest.mark.parametrize("place", [None, 7, ["x"]])
+def test_a_stamp_whose_place_is_no_path_is_of_no_environment_here(tmp_path: Path, place: object) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    wanted = Wanted(folder=tmp_path / ".venv", source=tmp_path)
+    wanted.folder.mkdir()
+    stamp = {"form": 1, **STAMP, "folder": place, "project": place, "packages": []}
+    (wanted.folder / ".mlxops.json").write_text(json.dumps(stamp))
+
+    assert not environment.is_ready(wanted)
+
+
 def test_a_stamp_that_was_cut_off_is_nobodys_loss(tmp_path: Path) -> None:
     folder = tmp_path / ".venv"
     folder.mkdir()
