@@ -304,6 +304,7 @@ The machine: {machine}.
 - The rows below mlxops have one of what saves time switched off: *loss at every position* projects padding and masked
   prompts onto the vocabulary, *no frozen prefix* computes the layers below the first trained one at every step.
 
+A ratio above the limit comes from other work on the machine during one of the two runs.
 With few seeds the difference of the losses says little: it changes with the order of the batches. The tiny model is
 trained with more of them.
 

@@ -61,7 +61,7 @@ class Answerer:
                 ticket.put(error)
             except MlxopsError as error:
                 ticket.put(ApiError(400, error.message, code="invalid_request"))
-            except Exception as error:  # costs one answer; a bug is kept
+            except Exception as error:  # any failure costs one answer; a bug is also reported
                 if lacks := gpu.trouble(error):
                     ticket.put(ApiError(503, f"{gpu.SENTENCES[lacks]}: {in_words(error)}", code="unavailable"))
                 else:

@@ -106,7 +106,7 @@ def verify(training: Training, progress: Progress) -> Verdict:
     """Train so many iterations without a stop, and again with a SIGKILL in the middle, and compare bit for bit.
 
     Nothing of the project is touched but the history of the run with these settings, which gets the verdict (`run`,
-    None while there is none). The temporary folder is removed, whatever ends this.
+    None before there is one). The temporary folder is removed, also after an error or a signal.
     """
     if training.prepared.config.detach:
         raise BadRequest("--verify-resume shows what it finds, and --detach leaves nobody to see it")
