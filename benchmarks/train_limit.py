@@ -95,7 +95,7 @@ def limit(model: Path, layers: int, epochs: int) -> float:
     )
     head = shape.vocabulary * shape.hidden
     whole, part = there * per_layer, trained * per_layer
-    validations = 2  # before the first iteration and after the last
+    validations = epochs + 1  # before the first one and after each
     slow = epochs * count.theirs * (whole + head + part + head) + validations * count.validated_theirs * (whole + head)
     fast = epochs * (count.ours * 2 * part + count.trained * 2 * head) + count.ours * (whole - part)
     fast += validations * (count.validated * part + count.compared * head) + count.validated * (whole - part)

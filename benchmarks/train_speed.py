@@ -5,7 +5,7 @@
     python benchmarks/train_speed.py MODEL --page --results FILE > docs/performance.md
 
 Each training is a process of its own, the two programs in turn, both with the same BLAS, their own defaults and masked
-prompts; both validate before and after. `--switches` also trains with each of what saves time switched off. What
+prompts; both validate before the first epoch and after each. `--switches` also trains with each of what saves time switched off. What
 is in the file of results is not measured again, so a run that was stopped continues. `--tiny` compares the losses of
 both on the tiny model. `--page` prints docs/performance.md from the results. The rows are in `train_speed/`.
 
@@ -47,7 +47,10 @@ TINY = "tiny"
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A training: its seconds as a whole, the peak in bytes, and the validation loss with its standard error."""
+    """A training: its seconds as a whole, the peak in bytes, and the validation loss with its standard error.
+
+    `validations` are the validations during training: seconds since the command was given, and the loss.
+    """
 
     program: str
     model: str
@@ -59,6 +62,7 @@ class Result:
     error: float
     peak: float
     tokens: int
+    validations: list[tuple[float, float]]
 
     @property
     def key(self) -> tuple[str, str, int, int, int]:
@@ -125,7 +129,7 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         options = [
             *("--model", str(model), "--data", "data", "--iters", str(epochs * steps), "--num-layers", str(layers)),
             *("--batch-size", str(BATCH), "--mask-prompt", "--seed", str(seed), "--learning-rate", "1e-4"),
-            *("--steps-per-report", str(steps), "--adapter-path", "adapter"),
+            *("--steps-per-report", str(steps), "--steps-per-eval", str(steps), "--adapter-path", "adapter"),
         ]
         if program == THEIRS:
             command = [str(HERE / "mlx_lm_peer.py"), *options, "--train"]
@@ -144,7 +148,9 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         seconds = time.time() - begun
         if done.returncode:
             sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-        peak = peak_there(done.stdout) if program == THEIRS else peak_here(folder)
+        there = program == THEIRS
+        peak = peak_there(done.stdout) if there else peak_here(folder)
+        validations = validations_there(done.stdout) if there else validations_here(folder)
         loss, error = loss_of(model, folder / "adapter")
     return Result(
         program=program,
@@ -157,13 +163,23 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         error=error,
         peak=peak,
         tokens=epochs * counts(model).trained,
+        validations=[(at - begun, value) for at, value in validations],
     )
 
 
 def peak_there(output: str) -> float:
     """The peak that `mlx_lm.lora` reported, in bytes."""
-    reports = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    return float(max(each["train"]["peak_memory"] for each in reports if "train" in each)) * 1e9
+    return float(max(each["train"]["peak_memory"] for each in reports(output) if "train" in each)) * 1e9
+
+
+def validations_there(output: str) -> list[tuple[float, float]]:
+    """The time of each of its validations, in seconds since 1970, and the loss."""
+    return [(each["at"], each["validation"]["val_loss"]) for each in reports(output) if "validation" in each]
+
+
+def reports(output: str) -> list[dict]:
+    """The lines of `mlx_lm_peer.py`."""
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
 
 def peak_here(folder: Path) -> float:
@@ -173,6 +189,18 @@ def peak_here(folder: Path) -> float:
     with registry.open_read_only(folder / "runs.db") as db:
         (peak,) = db.rows("SELECT max(value) AS peak FROM metric WHERE name = 'peak_memory'")
     return float(peak["peak"])
+
+
+def validations_here(folder: Path) -> list[tuple[float, float]]:
+    """The same as `validations_there`, of the registry."""
+    from mlxops import registry
+
+    with registry.open_read_only(folder / "runs.db") as db:
+        rows = db.rows(
+            "SELECT 86400.0 * (julianday(created_at) - julianday('1970-01-01')) + elapsed_seconds AS at, value "
+            "FROM metric JOIN runs ON runs.name = metric.run WHERE metric.name = 'validation_loss' ORDER BY at"
+        )
+        return [(float(row["at"]), float(row["value"])) for row in rows]
 
 
 def loss_of(model_folder: Path, adapter: Path) -> tuple[float, float]:
