@@ -100,3 +100,22 @@ def limit(model: Path, layers: int, epochs: int) -> float:
     fast = epochs * (count.ours * 2 * part + count.trained * 2 * head) + count.ours * (whole - part)
     fast += validations * (count.validated * part + count.compared * head) + count.validated * (whole - part)
     return slow / fast
+
+
+def attention_share(model: Path) -> float:
+    """What the products of attention come to, as a share of those of the matrices of a layer; no part of the limit.
+
+    A position takes 2 W Q of them, with W positions in its row and queries of Q numbers.
+    """
+    from mlxops import data
+    from mlxops.models import memory
+    from mlxops.models.tokenizer import load_tokenizer
+    from mlxops.training import batches
+
+    shape = memory.shape_of(model)
+    train = data.tokenize(data.read(DATA).train, load_tokenizer(model), max_seq_length=2048, mask_prompt=True).rows
+    shapes = batches.plan(train, batch_size=BATCH, seed=0).shapes_of_groups
+    width = sum(rows * width**2 for rows, width in shapes) / sum(rows * width for rows, width in shapes)
+    matrices = shape.layers[0].matrices
+    queries = next(each.inputs for each in matrices if each.name.endswith("o_proj"))
+    return 2 * width * queries / sum(each.inputs * each.outputs * each.active for each in matrices)

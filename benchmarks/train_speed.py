@@ -1,15 +1,17 @@
 """Trained tokens per second of whole runs, from the command to the finished adapter, beside the real `mlx_lm.lora`.
 
-    python benchmarks/train_speed.py MODEL --results FILE [--layers 4,16,30] [--epochs 3] [--seeds 3] [--switches]
+    python benchmarks/train_speed.py MODEL --results FILE [--layers 4,16,30] [--epochs 3] [--seeds 3]
+                                     [--switches] [--profile]
     python benchmarks/train_speed.py --tiny --results FILE --seeds 10
     python benchmarks/train_speed.py MODEL --page --results FILE > docs/performance.md
 
 Each training is a process of its own, the two programs in turn, both with the same BLAS, their own defaults and masked
-prompts; both validate before the first epoch and after each. `--switches` also trains with each of what saves time switched off. What
-is in the file of results is not measured again, so a run that was stopped continues. `--tiny` compares the losses of
-both on the tiny model. `--page` prints docs/performance.md from the results. The rows are in `train_speed/`.
+prompts; both validate before the first epoch and after each. `--switches` also trains with each of what saves time
+switched off, `--profile` measures where our time goes. What is in the file of results is not measured again, so a run
+that was stopped continues. `--tiny` compares the losses of both on the tiny model. `--page` prints docs/performance.md
+from the results. The rows are in `train_speed/`.
 
-`train_limit.py` has the limit that the arithmetic sets.
+`train_limit.py` has the limit that the arithmetic sets, `train_page.py` the table and the page.
 """
 
 from __future__ import annotations
@@ -18,16 +20,16 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from train_limit import BATCH, DATA, counts, limit, validation
+from train_limit import BATCH, DATA, counts, validation
+from train_page import histogram, page, table
+from train_result import OURS, PROFILED, SWITCHES, THEIRS, TINY, Result, read
 
 HERE = Path(__file__).resolve().parent
 OFF = {
@@ -35,39 +37,6 @@ OFF = {
     "prefix": "none",
 }
 """The ways that a switch puts in place of those of a new run (`mlxops/training/ways.py`)."""
-SWITCHES: dict[str, tuple[str, ...]] = {
-    "loss at every position": ("loss",),
-    "no frozen prefix": ("prefix",),
-    "neither": ("loss", "prefix"),
-}
-THEIRS = "mlx_lm.lora"
-OURS = "mlxops"
-TINY = "tiny"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """A training: its seconds as a whole, the peak in bytes, and the validation loss with its standard error.
-
-    `validations` are the validations during training: seconds since the command was given, and the loss.
-    """
-
-    program: str
-    model: str
-    layers: int
-    epochs: int
-    seed: int
-    seconds: float
-    loss: float
-    error: float
-    peak: float
-    tokens: int
-    validations: list[tuple[float, float]]
-
-    @property
-    def key(self) -> tuple[str, str, int, int, int]:
-        """What is measured once."""
-        return self.program, self.model, self.layers, self.epochs, self.seed
 
 
 def main() -> int:
@@ -78,6 +47,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--switches", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
@@ -103,7 +73,7 @@ def measure(options: argparse.Namespace) -> None:
     done = {each.key for each in read(options.results)}
     for seed in range(options.seeds):
         for layers in map(int, options.layers.split(",")):
-            programs = [THEIRS, OURS, *(SWITCHES if options.switches else ())]
+            programs = [THEIRS, OURS, *(SWITCHES if options.switches else ()), *[PROFILED] * options.profile]
             for program in programs if seed % 2 == 0 else programs[::-1]:
                 if (program, options.model.name, layers, options.epochs, seed) in done:
                     continue
@@ -136,6 +106,7 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         else:
             off = [f"{part}={OFF[part]}" for part in SWITCHES.get(program, ())]
             command = [str(HERE / "lora_by_ways.py"), *off, "--", *options, "--samples", "0"]
+            command += ["--profile"] * (program == PROFILED)
         begun = time.time()
         done = subprocess.run(
             [sys.executable, *command],
@@ -151,6 +122,7 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         there = program == THEIRS
         peak = peak_there(done.stdout) if there else peak_here(folder)
         validations = validations_there(done.stdout) if there else validations_here(folder)
+        parts = parts_of(folder) if program == PROFILED else {}
         loss, error = loss_of(model, folder / "adapter")
     return Result(
         program=program,
@@ -164,6 +136,7 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         peak=peak,
         tokens=epochs * counts(model).trained,
         validations=[(at - begun, value) for at, value in validations],
+        parts=parts,
     )
 
 
@@ -203,6 +176,14 @@ def validations_here(folder: Path) -> list[tuple[float, float]]:
         return [(float(row["at"]), float(row["value"])) for row in rows]
 
 
+def parts_of(folder: Path) -> dict[str, float]:
+    """The seconds of each part of the work."""
+    from mlxops import registry
+
+    with registry.open_read_only(folder / "runs.db") as db:
+        return {row["part"]: float(row["seconds"]) for row in db.rows("SELECT part, seconds FROM profiles")}
+
+
 def loss_of(model_folder: Path, adapter: Path) -> tuple[float, float]:
     """The loss of an adapter on the validation rows and its standard error, in the same way for both programs."""
     from mlxops.projects import blas, machine
@@ -232,128 +213,12 @@ def tiny(folder: Path) -> Path:
     return make_tiny(folder / TINY)
 
 
-def read(file: Path) -> list[Result]:
-    """What was measured before."""
-    if not file.exists():
-        return []
-    return [Result(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-# ---- showing ------------------------------------------------------------------------------------------------------
-
-
-def pairs(results: Sequence[Result], program: str) -> Iterator[tuple[Result, Result]]:
-    """A program's results with those of `mlx_lm.lora` on the same."""
-    peers = {each.key[1:]: each for each in results if each.program == THEIRS}
-    for each in results:
-        if each.program == program and each.key[1:] in peers:
-            yield each, peers[each.key[1:]]
-
-
-def table(results: Sequence[Result], model: Path | None) -> list[str]:
-    """A line for each program, number of layers and of epochs."""
-    from mlxops import words
-
-    lines = [
-        "| model | epochs | layers | program | tokens/s, times `mlx_lm.lora` | limit | peak memory "
-        "| validation loss, less theirs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    cells = sorted({(each.model, each.epochs, each.layers) for each in results})
-    for name, epochs, layers in cells:
-        for program in (OURS, *SWITCHES):
-            here = [each for each in results if (each.model, each.epochs, each.layers) == (name, epochs, layers)]
-            found = list(pairs(here, program))
-            if not found:
-                continue
-            ratios = [theirs.seconds / ours.seconds for ours, theirs in found]
-            losses = [mine.loss - peer.loss for mine, peer in found]
-            peaks = [mine.peak / peer.peak for mine, peer in found]
-            bound = limit(model, layers, epochs) if model is not None and model.name == name else None
-            speed = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, "
-            seeds = words.plural(len(ratios), "seed")
-            # the tiny model is there for its losses alone
-            shown = (
-                (f"losses of {seeds}", "", "")
-                if name == TINY
-                else (
-                    f"{speed}{seeds})",
-                    f"{bound:.2f}" if bound is not None and program == OURS else "",
-                    f"{statistics.median(peaks):.2f}",
-                )
-            )
-            lines.append(f"| {name} | {epochs} | {layers} | {program} | {' | '.join(shown)} | {_mean(losses)} |")
-    return lines
-
-
-def _mean(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:+.4f}"
-    return f"{statistics.mean(values):+.4f} ± {statistics.stdev(values) / len(values) ** 0.5:.4f}"
-
-
-def histogram(model: Path) -> str:
-    """How long the training rows are, in tokens."""
-    from mlxops import data
-    from mlxops.models.tokenizer import load_tokenizer
-
-    rows = data.tokenize(data.read(DATA).train, load_tokenizer(model), max_seq_length=2048, mask_prompt=True).rows
-    steps = [sum(low <= each.length < low + 32 for each in rows) for low in range(0, 320, 32)]
-    return ", ".join(f"{32 * place}+: {count}" for place, count in enumerate(steps) if count)
-
-
 def show(options: argparse.Namespace) -> None:
     """What the file of results has, with what was computed."""
     results = read(options.results)
     print(f"tokens of a row: {histogram(options.model)}")
     print(f"counts: {counts(options.model)}")
     print("\n".join(table(results, options.model)))
-
-
-_PAGE = """# Performance
-
-This page is printed by `benchmarks/train_speed.py`: whole runs, from the command to the finished adapter, of mlxops
-and of the real `mlx_lm.lora` in turn, each in a process of its own with its own defaults, the same fast BLAS and
-masked prompts. Both validate before the first iteration and after the last. There are {rows} rows of unlike length
-in batches of {batch}, sections of this project's own pages; their lengths in tokens: {histogram}.
-
-The machine: {machine}.
-
-{table}
-
-- **tokens/s** are trained tokens, an epoch's times the epochs, by the seconds of the whole command. The figure is the
-  median of the ratios, with the smallest and the largest.
-- **limit** is what the arithmetic allows, from the run's own counts: with P parameters in a layer, V in the head and
-  N of L layers trained, a padded position costs `mlx_lm.lora` (L + N) P + 2 V, and mlxops 2 N P, 2 V more where it is
-  trained, and (L - N) P once. Attention, small matrices, start-up and closing are not in it, and none of them becomes
-  less.
-- **peak memory** is MLX's own peak beside that of `mlx_lm.lora`.
-- **validation loss** is that of both adapters on the same rows, measured in the same way.
-- The rows below mlxops have one of what saves time switched off: *loss at every position* projects padding and masked
-  prompts onto the vocabulary, *no frozen prefix* computes the layers below the first trained one at every step.
-
-A ratio above the limit comes from other work on the machine during one of the two runs.
-With few seeds the difference of the losses says little: it changes with the order of the batches. The tiny model is
-trained with more of them.
-
-What is computed and what is not stands in [training](training.md#what-is-computed-and-what-is-not).
-"""
-
-
-def page(results: Sequence[Result], model: Path) -> str:
-    """docs/performance.md."""
-    from mlxops import words
-    from mlxops.projects import machine
-
-    facts, versions = machine.facts(), machine.versions()
-    named = (
-        f"{facts['cpu']}, {facts['cores']} cores, {words.size(float(facts['memory']))} of memory, {facts['machine']}, "
-        f"Python {facts['python']}, mlx {versions['mlx']}, mlx-lm {versions['mlx-lm']}"
-    )
-    rows = len((DATA / "train.jsonl").read_text(encoding="utf-8").splitlines())
-    return _PAGE.format(
-        rows=rows, batch=BATCH, histogram=histogram(model), machine=named, table="\n".join(table(results, model))
-    ).rstrip()
 
 
 if __name__ == "__main__":
