@@ -3,13 +3,15 @@
 Two places are found in a model by looking at what it calls, for any architecture. At its *head*, rows of positions are
 chosen before the vocabulary is projected. At its *first trained layer*, the hidden state that enters is taken, or one
 that was computed before is put in: what would have computed it is then never evaluated, since MLX evaluates only what
-a result depends on. Both are tried on a few tokens first, and a model that does anything else with them is computed
-whole.
+a result depends on. Both are tried on a few tokens first, and again at each shape of a batch where the model's graph is
+another one; a model that does anything else with them is computed whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -115,25 +117,33 @@ class Forward:
         return result
 
 
-def look(model: nn.Module, tokens: np.ndarray, *, at_head: bool, at_first_trained: bool) -> Forward:
+def look(
+    model: nn.Module,
+    tokens: np.ndarray,
+    *,
+    shapes: Iterable[tuple[int, int]] = (),
+    at_head: bool,
+    at_first_trained: bool,
+) -> Forward:
     """Find the places that are asked for in a model that `layers.prepare` made ready, and try them on these tokens.
 
-    `tokens` is of shape (rows, width); the first few are enough.
+    `tokens` is of shape (rows, width); the first few are enough. `shapes` are those that a training has, as (rows,
+    width): at each the model is traced, and where it does anything else than before, it is tried at that width too.
     """
     few = mx.array(tokens[:2, :_POSITIONS])
+    later = {shape: mx.array(np.resize(tokens, shape)) for shape in sorted(set(shapes))}
     was_training = model.training
     model.eval()
-    whole = model(few)
     notes: list[str] = []
     head = first_trained = None
     position_bytes = 0
     if at_head:
-        head = _try_head(model, few, whole)
+        head = _try_head(model, few, later.values())
         if head is None:
             notes.append("the loss is computed at every position: the model's head cannot be told from the rest")
     first = _first_trained(model)
     if at_first_trained and first:
-        first_trained, position_bytes, why = _try_first_trained(model, first, few, whole)
+        first_trained, position_bytes, why = _try_first_trained(model, first, few, later.values(), head)
         if first_trained is None:
             notes.append(f"the layers below the first trained one are computed at every step: {why}")
     model.train(was_training)
@@ -148,23 +158,56 @@ def look(model: nn.Module, tokens: np.ndarray, *, at_head: bool, at_first_traine
     )
 
 
-def _try_head(model: nn.Module, few: mx.array, whole: mx.array) -> Tap | None:
+def _holds(few: mx.array, later: Iterable[mx.array], graph_at: Change, is_same: Callable[[mx.array], bool]) -> bool:
+    """Whether a place does what is wanted of it on few tokens, and wherever the graph from it on is another one."""
+    if not is_same(few):
+        return False
+    seen = {_graph(graph_at(few))}
+    for tokens in later:
+        graph = _graph(graph_at(tokens))
+        if graph not in seen:
+            seen.add(graph)
+            if not is_same(tokens[:1]):
+                return False
+    return True
+
+
+def _graph(result: mx.array) -> str:
+    """What is computed for an array, of what, without the sizes of it; nothing is computed for that."""
+    text = io.StringIO()
+    mx.export_to_dot(text, result)
+    return re.sub(r"\d{4,}", "", text.getvalue())  # the addresses of the operations
+
+
+def _try_head(model: nn.Module, few: mx.array, later: Iterable[mx.array]) -> Tap | None:
     found = _last_call(model, few)
     if found is None:
         return None
     tap = Tap(*found)
     forward = Forward(model, head=tap)
-    places = mx.array([1, few.size - 1, 2])
-    entering: list[mx.array] = []
+    sizes: list[int] = []
 
-    def choose(hidden: mx.array) -> mx.array:
-        entering.append(hidden.reshape(-1, hidden.shape[-1])[places])
-        return entering[0][None]
+    def is_same(tokens: mx.array) -> bool:
+        places = mx.array([1, tokens.size - 1, 2])
+        entering: list[mx.array] = []
+
+        def choose(hidden: mx.array) -> mx.array:
+            entering.append(hidden.reshape(-1, hidden.shape[-1])[places])
+            return entering[0][None]
+
+        before = tap.calls
+        chosen = forward.logits(tokens, choose=choose)
+        calls = tap.calls - before
+        whole = model(tokens)
+        wanted = whole.reshape(-1, whole.shape[-1])[places]
+        sizes.append(entering[0].shape[-1])
+        return calls == 1 and _is_close(chosen[0], wanted) and _is_close(forward.from_head(entering[0])[0], wanted)
+
+    def from_head(tokens: mx.array) -> mx.array:
+        return forward.logits(tokens, choose=lambda hidden: mx.zeros((*tokens.shape, sizes[0]), hidden.dtype))
 
     try:
-        chosen = forward.logits(few, choose=choose)
-        wanted = whole.reshape(-1, whole.shape[-1])[places]
-        if tap.calls == 1 and _is_close(chosen[0], wanted) and _is_close(forward.from_head(entering[0])[0], wanted):
+        if _holds(few, later, from_head, is_same):
             return tap
     except (ValueError, IndexError, TypeError, RuntimeError):
         pass  # what follows the head takes the shape of a batch for granted
@@ -217,19 +260,34 @@ def _trained_elsewhere(model: nn.Module) -> int:
     return len(layers.trainable(model)) - inside
 
 
-def _try_first_trained(model: nn.Module, first: int, few: mx.array, whole: mx.array) -> tuple[Tap | None, int, str]:
+def _try_first_trained(
+    model: nn.Module, first: int, few: mx.array, later: Iterable[mx.array], head: Tap | None
+) -> tuple[Tap | None, int, str]:
     below = {id(each) for layer in model.layers[:first] for each in layer.modules()}
     above = {id(each) for layer in model.layers[first:] for each in layer.modules()}
     if any(id(each) in below or id(each) not in above for each in layers.dropouts(model)):
         return None, 0, "there is dropout among them"
     tap, lowest = Tap(model.layers[first]), Tap(model.layers[0])
-    forward = Forward(model, first_trained=tap)
-    try:
-        hidden = forward.hidden(few)
+    forward = Forward(model, head=head, first_trained=tap)
+
+    def last(entering: mx.array) -> mx.array:
+        return entering[:, -_POSITIONS:]  # not the logits of a whole row
+
+    def is_same(tokens: mx.array) -> bool:
+        hidden = forward.hidden(tokens)
+        whole = forward.logits(tokens, choose=last)
+        before = tap.calls
         # what still comes from below, by another way, is then not a number
         with lowest.changing(lambda entering: entering * mx.nan):
-            apart = forward.logits(few, hidden=hidden)
-        if tap.calls == 2 and _is_close(apart, whole):
+            apart = forward.logits(tokens, hidden=hidden, choose=last)
+        return tap.calls - before == 1 and _is_close(apart, whole)
+
+    try:
+        hidden = forward.hidden(few)
+        shape, dtype = hidden.shape[2:], hidden.dtype
+        if _holds(
+            few, later, lambda tokens: forward.logits(tokens, hidden=mx.zeros((*tokens.shape, *shape), dtype)), is_same
+        ):
             return tap, hidden.nbytes // few.size, ""
     except (IndexError, AttributeError, TypeError):
         pass  # a hidden state that is no array, or is not the first argument

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from mlxops import words
 from mlxops.training import forward, score, ways
@@ -25,13 +26,21 @@ class Inputs:
     """
 
     def __init__(
-        self, model: nn.Module, plan: Plan, target: int, *, chosen: Mapping[str, str], room: Room, profile: Profile
+        self,
+        model: nn.Module,
+        plan: Plan,
+        validation: Sequence[Batch],
+        target: int,
+        *,
+        chosen: Mapping[str, str],
+        room: Room,
+        profile: Profile,
     ) -> None:
         self._profile = profile
-        batch = plan.batch(1)
         found = forward.look(
             model,
-            next(each for name, each in batch.arrays.items() if name.split(".")[-1] == "tokens"),
+            next(_tokens_of(plan.batch(1))),
+            shapes=plan.shapes.union(tokens.shape for batch in validation for tokens in _tokens_of(batch)),
             at_head=chosen["loss"] == ways.TRAINED,
             at_first_trained=chosen["prefix"] == ways.APART,
         )
@@ -70,6 +79,13 @@ class Inputs:
     def metrics(self) -> dict[str, float]:
         """What was kept and found since the last call."""
         return {} if self.prefix is None else self.prefix.metrics()
+
+
+def _tokens_of(batch: Batch) -> Iterator[np.ndarray]:
+    """What the model computes of each part of a batch: all tokens but the last of a row, which predicts nothing."""
+    for name, each in batch.arrays.items():
+        if name.split(".")[-1] == "tokens":
+            yield each[:, :-1]
 
 
 def _on_what_is_kept(layers: int, size: int, room: int) -> tuple[str, ...]:

@@ -89,7 +89,15 @@ class Trainer:
         self.accumulated: Arrays | None = None
         self.counters = Counters()
         # by the base model and the seed alone: what is found must not depend on where a run is resumed
-        self.inputs = Inputs(self.model, work.plan, work.target, chosen=work.ways, room=work.room, profile=work.profile)
+        self.inputs = Inputs(
+            self.model,
+            work.plan,
+            work.validation,
+            work.target,
+            chosen=work.ways,
+            room=work.room,
+            profile=work.profile,
+        )
         if work.start is not None:
             self._restore(work.start)
         mx.eval(self.model.parameters(), self.optimizer.state)

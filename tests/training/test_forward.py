@@ -182,26 +182,37 @@ class Small(nn.Module):
     """A model that does what none of those above does.
 
     `shares` hands what the first layer computed to all later ones; `mixes` lets the logits of a position depend on
-    those of others; `bare` projects by a product of its own, without a module.
+    those of others; `bare` projects by a product of its own, without a module. Rows of less than `from_width`
+    positions are neither shared nor mixed.
     """
 
-    def __init__(self, *, shares: bool = False, mixes: bool = False, bare: bool = False, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        shares: bool = False,
+        mixes: bool = False,
+        bare: bool = False,
+        dropout: float = 0.0,
+        from_width: int = 0,
+    ) -> None:
         super().__init__()
         self.embed = nn.Embedding(384, 16)
         self.layers = [Block(dropout), Block(), Block()]
         self.norm = nn.RMSNorm(16)
         self.head = nn.Linear(16, 384)
         self._shares, self._mixes, self._bare = shares, mixes, bare
+        self._from_width = from_width
 
     def __call__(self, tokens: mx.array) -> mx.array:
         hidden = self.embed(tokens)
         shared = None
+        is_wide = tokens.shape[1] >= self._from_width
         for layer in self.layers:
             hidden = layer(hidden, shared)
-            shared = hidden if self._shares and shared is None else shared
+            shared = hidden if self._shares and is_wide and shared is None else shared
         hidden = self.norm(hidden)
         logits = hidden @ self.embed.weight.T if self._bare else self.head(hidden)
-        return logits - logits.mean(axis=1, keepdims=True) if self._mixes else logits
+        return logits - logits.mean(axis=1, keepdims=True) if self._mixes and is_wide else logits
 
 
 def small(**changed: Any) -> tuple[nn.Module, Batch]:
@@ -237,6 +248,39 @@ def test_layers_that_hand_on_more_than_one_array_are_computed_at_every_step_and_
         "those above",
     )
     assert_same_training(model, found, batch)
+
+
+def test_what_a_model_does_at_some_shape_of_a_batch_alone_is_found_before_the_first_step() -> None:
+    places = {}
+    for what in ("shares", "mixes"):
+        for wide in (63, 64):
+            model, batch = small(**{what: True, "from_width": 64})
+            tokens = batch.arrays["tokens"]
+            found = forward.look(model, tokens, shapes=[(4, 16), (4, wide)], at_head=True, at_first_trained=True)
+            places[what, wide] = (found.head is not None, found.first_trained is not None, len(found.notes))
+
+    assert places == {
+        ("shares", 63): (True, True, 0),
+        ("shares", 64): (True, False, 1),
+        ("mixes", 63): (True, True, 0),
+        ("mixes", 64): (False, True, 1),
+    }
+
+
+def test_a_shape_at_which_a_model_does_the_same_as_before_is_traced_and_not_computed(monkeypatch) -> None:
+    model = architecture("gemma3_text", settings(num_layers=2))
+    compared: list[mx.array] = []
+    real = forward._is_close
+    monkeypatch.setattr(forward, "_is_close", lambda found, wanted: compared.append(wanted) or real(found, wanted))
+    tokens = batches.collate(rows(4)).arrays["tokens"]
+    counts = []
+    for shapes in ([], [(4, 16)], [(4, 16), (2, 32), (4, 48)]):
+        compared.clear()
+        assert forward.look(model, tokens, shapes=shapes, at_head=True, at_first_trained=True).notes == ()
+        counts.append(len(compared))
+
+    # the model tried on few tokens has taps already from the look before, which changes nothing
+    assert counts == [3, 3, 3]
 
 
 def test_dropout_below_the_first_trained_layer_is_drawn_at_every_step_and_it_is_said() -> None:
