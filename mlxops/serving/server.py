@@ -138,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "mlxops"
     sys_version = ""
     timeout = _PATIENCE
+    # else what comes behind a head, and each token of a stream, waits up to 40 ms until the client confirms what it has
+    disable_nagle_algorithm = True
     server: ApiServer
 
     # what is asked --------------------------------------------------------------------------------------------------

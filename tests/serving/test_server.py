@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -111,3 +112,16 @@ def test_a_server_ends_with_connections_at_rest(serve) -> None:
     assert connection.sock.recv(1) == b""
     connection.close()
     assert [each.name for each in threading.enumerate() if each.name == "connection"] == []
+
+
+def test_what_is_sent_leaves_at_once(serve) -> None:
+    server, _ = serve(list)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("GET", "/health")
+    connection.getresponse().read()
+
+    (theirs,) = server._open
+    waits_for_nothing = theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    connection.close()
+
+    assert waits_for_nothing
