@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,18 +33,23 @@ class Load:
 
 
 class LoadSampler:
-    """Looks at the machine again and again; the first look takes a fifth of a second."""
+    """Looks at the machine again and again; the first look ends a fifth of a second after this began, or later."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._has_looked = False
+        self._began = time.monotonic()
+        self._times = _processor_times()
+        self._busy: float | None = None
 
     def sample(self) -> Load:
         """The machine now; the processors since the look before."""
         import psutil
 
-        busy = psutil.cpu_percent(None if self._has_looked else _FIRST)
-        self._has_looked = True
+        if self._busy is None:
+            time.sleep(max(0.0, self._began + _FIRST - time.monotonic()))
+        before, self._times = self._times, _processor_times()
+        total, idle = (now - then for now, then in zip(self._times, before, strict=True))
+        self._busy = busy = 100 * min(1.0, max(0.0, 1 - idle / total)) if total > 0 else self._busy or 0.0
         memory, swap = psutil.virtual_memory(), psutil.swap_memory()
         limit = cgroup.memory_limit() if system.ON_LINUX else None
         total = memory.total if limit is None else min(memory.total, limit)
@@ -58,3 +64,13 @@ class LoadSampler:
             disk=disk.total,
             disk_free=disk.free,
         )
+
+
+def _processor_times() -> tuple[float, float]:
+    """The seconds of all processors so far, and those in which they had no work."""
+    import psutil
+
+    times = psutil.cpu_times()
+    # Linux counts the time of guests a second time among that of users
+    twice = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return sum(times) - twice, times.idle + getattr(times, "iowait", 0.0)
