@@ -17,7 +17,7 @@ from rich.text import Text
 
 from mlxops import events, words
 from mlxops.analysis.pace import Pace
-from mlxops.analysis.trend import WINDOW, trend
+from mlxops.analysis.trend import WINDOW, Trend, trend
 from mlxops.hints import program
 from mlxops.ui.charts import losses as charts
 from mlxops.ui.terminal import lines
@@ -144,7 +144,7 @@ class _State:
         self.began = pace.clock() - seconds
         self.curve = list(curve)
         self.reports = deque(recent, maxlen=WINDOW)
-        self.trend = trend(self.reports)
+        self._trend: tuple[int, Trend | None] = (-1, None)
         self.version = 0
         self.epoch: int | None = None
         self.metrics: dict[str, float] = {}
@@ -166,7 +166,6 @@ class _State:
                 loss = event.metrics.get("train_loss", math.nan)
                 if math.isfinite(loss):
                     self.reports.append((event.iteration, loss))
-                    self.trend = trend(self.reports)
                 self._add(_point(event.iteration, train_loss=loss))
             case events.Started():
                 self.doing = "first step"
@@ -189,6 +188,14 @@ class _State:
                 self._say(event.level, _noticed(event))
             case events.Stopped():
                 self.doing, self.is_stopping, self.is_over = _stopped(event), False, True
+
+    @property
+    def trend(self) -> Trend | None:
+        """The trend of the newest reports, computed where it is drawn: training does not wait for it."""
+        version = self.version
+        if self._trend[0] != version:
+            self._trend = version, trend(list(self.reports))
+        return self._trend[1]
 
     def _add(self, point: LossPoint) -> None:
         self.curve.append(point)
