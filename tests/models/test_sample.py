@@ -67,7 +67,7 @@ def index(monkeypatch: pytest.MonkeyPatch, *wheels: bytes) -> Iterator[list[str]
             return
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
         yield asked
         server.shutdown()
@@ -231,7 +231,7 @@ def test_the_persons_own_patience_counts(tmp_path: Path, monkeypatch: pytest.Mon
             return
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
         with pytest.raises(Failed):
             pip.download("tiny-sample==1.0", tmp_path)
