@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -56,20 +58,35 @@ def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
+@dataclass(frozen=True)
+class Source:
+    """What the tests ask of a module, read once."""
+
+    imports: frozenset[str]
+    imports_at_run_time: frozenset[str]
+    of_a_system: tuple[str, ...]
+
+
 @cache
-def imports_of(file: Path, *, at_run_time: bool = False) -> set[str]:
-    """Every module that a file imports, also inside functions, by its full name; `at_run_time` without its types."""
-    found: set[str] = set()
+def source(file: Path) -> Source:
+    """What a module imports, and what it asks a system for."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    if at_run_time:
-        tree.body = [node for node in tree.body if not is_type_checking(node)]
-    for node in ast.walk(tree):
+    nodes = [node for each in tree.body if not is_type_checking(each) for node in ast.walk(each)]
+    for_types = [node for each in tree.body if is_type_checking(each) for node in ast.walk(each)]
+    at_run_time = imports_among(nodes, file)
+    return Source(at_run_time | imports_among(for_types, file), at_run_time, system_among([*nodes, *for_types]))
+
+
+def imports_among(nodes: Iterable[ast.AST], file: Path) -> frozenset[str]:
+    """Every module that is imported, also inside functions, by its full name."""
+    found: set[str] = set()
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: imports are written in full"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def part_of(module: str) -> str | None:
@@ -91,7 +108,7 @@ def arrows() -> set[tuple[str, str, str]]:
     return {
         (file.relative_to(ROOT).as_posix(), importer, imported)
         for file, importer in FILES.items()
-        for imported in filter(None, map(part_of, imports_of(file)))
+        for imported in filter(None, map(part_of, source(file).imports))
     }
 
 
@@ -112,8 +129,8 @@ def test_packages_of_row_1_do_not_import_each_other() -> None:
 def test_drawings_name_the_types_of_jobs_and_call_none() -> None:
     drawings = [file for file, part in FILES.items() if part == "ui"]
 
-    assert {part_of(name) for file in drawings for name in imports_of(file, at_run_time=True)} & {"jobs"} == set()
-    assert {part_of(name) for file in drawings for name in imports_of(file)} & {"jobs"} == {"jobs"}
+    assert {part_of(name) for file in drawings for name in source(file).imports_at_run_time} & {"jobs"} == set()
+    assert {part_of(name) for file in drawings for name in source(file).imports} & {"jobs"} == {"jobs"}
 
 
 def test_jobs_draw_nothing() -> None:
@@ -124,7 +141,7 @@ def test_only_the_registry_opens_sqlite() -> None:
     users = {
         importer
         for file, importer in FILES.items()
-        if {name.split(".")[0] for name in imports_of(file)} & {"sqlite3", "sqlite_utils"}
+        if {name.split(".")[0] for name in source(file).imports} & {"sqlite3", "sqlite_utils"}
     }
 
     assert users == {"registry"}
@@ -132,7 +149,9 @@ def test_only_the_registry_opens_sqlite() -> None:
 
 def test_only_tasks_and_the_program_know_invoke() -> None:
     users = {
-        importer for file, importer in FILES.items() if any(name.split(".")[0] == "invoke" for name in imports_of(file))
+        importer
+        for file, importer in FILES.items()
+        if any(name.split(".")[0] == "invoke" for name in source(file).imports)
     }
 
     assert users == {"tasks", "__main__"}
@@ -153,18 +172,19 @@ _PLACES = (
 )
 
 
-def what_depends_on_a_system(file: Path) -> list[str]:
-    """What a module asks a system for that another does not have, and its programs and places by name."""
-    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-    asked = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)]
+def system_among(nodes: Sequence[ast.AST]) -> tuple[str, ...]:
+    """What is asked of a system that another does not have, and its programs and places by name."""
+    last = {each.rpartition(".")[2] for each in _OF_A_SYSTEM}
+    asked = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute) and node.attr in last]
     texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return [each for each in asked if each in _OF_A_SYSTEM] + [
-        each for each in texts if each in _PLACES or each.startswith(("/proc/", "/sys/"))
-    ]
+    return (
+        *(each for each in asked if each in _OF_A_SYSTEM),
+        *(each for each in texts if each in _PLACES or each.startswith(("/proc/", "/sys/"))),
+    )
 
 
 def test_one_package_knows_the_operating_system() -> None:
-    found = {file.relative_to(PACKAGE).as_posix(): what_depends_on_a_system(file) for file in FILES}
+    found = {file.relative_to(PACKAGE).as_posix(): source(file).of_a_system for file in FILES}
 
     assert {file: found[file] for file in found if found[file] and not file.startswith("system/")} == {}
     assert len({file for file in found if found[file]}) > 3

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import re
 
 from commands import ROOT
 
 _TESTS = ROOT / "tests"
+_TEST = re.compile(r"^ *def (test_\w+)\(", re.MULTILINE)
 _NAMED = re.compile(r"^  - `([\w/]+\.py)::(test_\w+)`$")
 
 
 def _names_of(file: str) -> set[str]:
     """The names of the tests in a file."""
-    tree = ast.parse((_TESTS / file).read_text(encoding="utf-8"))
-    return {each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)}
+    return set(_TEST.findall((_TESTS / file).read_text(encoding="utf-8")))
 
 
 def test_every_promise_has_a_test_that_is_there() -> None:

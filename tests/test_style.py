@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from commands import ROOT
 
 REPLACED = [
@@ -26,14 +25,17 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize("words", REPLACED)
-def test_what_the_style_replaces_stands_nowhere(words: str) -> None:
-    pattern = re.compile(rf"\b{words}\b" if words[-1].isalnum() else words, re.IGNORECASE)
+def test_what_the_style_replaces_stands_nowhere() -> None:
+    # in small letters, since a pattern that tells none apart takes twice as long for all of the sources
+    pattern = re.compile("|".join(rf"\b{words}\b" if words[-1].isalnum() else words for words in REPLACED))
+    texts = {file: file.read_text(encoding="utf-8").lower() for file in FILES}
     found = [
         f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
-        for file in FILES
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+        for file, text in texts.items()
+        if pattern.search(text)
+        for number, line in enumerate(text.splitlines(), start=1)
         if pattern.search(line)
     ]
 
     assert found == []
+    assert [words for words in REPLACED if words != words.lower()] == []
