@@ -14,6 +14,7 @@ from summary_rows import run_row, untouched_run_row
 
 from mlxops.analysis.trend import Trend
 from mlxops.jobs.train.monitor import MachineLoad, Snapshot
+from mlxops.ui.terminal import background, live_screen
 from mlxops.ui.terminal import console as consoles
 from mlxops.ui.terminal.keyboard import Keyboard
 from mlxops.ui.train import monitor
@@ -417,8 +418,10 @@ def test_a_frame_has_ages_only_where_another_comes_soon(keyboard, busy, refresh,
 
 
 @pytest.fixture
-def blocked():
-    """What a source waits for that does not answer."""
+def blocked(monkeypatch):
+    """What a source waits for that does not answer; it is given up at once."""
+    monkeypatch.setattr(background, "_PATIENCE", 0.01)
+    monkeypatch.setattr(background, "_LEAVING", 0.01)
     waiting = threading.Event()
     yield waiting
     waiting.set()
@@ -489,7 +492,9 @@ def test_a_signal_leaves_with_its_code_and_a_clean_terminal(keyboard, number, co
     assert console.file.getvalue().endswith("\x1b[?25h\x1b[?1049l")
 
 
-def test_a_signal_whose_exception_was_swallowed_still_leaves(keyboard):
+def test_a_signal_whose_exception_was_swallowed_still_leaves(keyboard, monkeypatch):
+    monkeypatch.setattr(live_screen, "_TICK", 0.01)
+
     def swallow():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
