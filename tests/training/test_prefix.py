@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from small_trainings import adapter_bytes, after_step, model_of, row, rows, settings, train_small
+from small_trainings import Heard, adapter_bytes, after_step, model_of, row, rows, settings, train_small
 
 from mlxops.events import Notice, Report
 from mlxops.training import batches, forward
@@ -200,19 +201,36 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(found: forward.F
 
 ROOMS = {
     "none": lambda folder: Room(memory=0),
-    "memory": lambda folder: Room(),
     "little": lambda folder: in_files(folder, memory=2000, disk=30_000),
     "files": in_files,
 }
 
 
-def test_a_training_has_the_same_bits_whatever_is_kept(tiny_model: Path, tmp_path: Path) -> None:
-    heard = {}
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Heard]:
+    """A training that keeps all in memory: its folder, and what was heard."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, train_small(tiny_model, folder, TWO_LAYERS, validation_rows=VALIDATION, room=Room())
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same training stopped after seven steps, with what it kept in files; it is copied."""
+    folder = tmp_path_factory.mktemp("stopped")
+    room = in_files(folder)
+    train_small(tiny_model, folder, TWO_LAYERS, validation_rows=VALIDATION, room=room, stop_at=after_step(7))
+    return folder
+
+
+def test_a_training_has_the_same_bits_whatever_is_kept(
+    tiny_model: Path, tmp_path: Path, whole: tuple[Path, Heard]
+) -> None:
+    folders, heard = {"memory": whole[0]}, {"memory": whole[1]}
     for name, room in ROOMS.items():
-        folder = tmp_path / name
+        folder = folders[name] = tmp_path / name
         heard[name] = train_small(tiny_model, folder, TWO_LAYERS, validation_rows=VALIDATION, room=room(folder))
 
-    results = {name: (adapter_bytes(tmp_path / name, 10), each.losses) for name, each in heard.items()}
+    results = {name: (adapter_bytes(folders[name], 10), each.losses) for name, each in heard.items()}
     assert all(each == results["none"] for each in results.values())
     hits = {name: [report.metrics["prefix_hits"] for report in each.of(Report)] for name, each in heard.items()}
     assert hits["none"] == [0.0, 0.0]
@@ -224,21 +242,17 @@ def test_a_training_has_the_same_bits_whatever_is_kept(tiny_model: Path, tmp_pat
 
 @pytest.mark.parametrize("between", ["warm", "removed", "damaged", "without room"])
 def test_a_resumed_training_has_the_same_bits_whatever_became_of_what_was_kept(
-    tiny_model: Path, tmp_path: Path, between: str
+    tiny_model: Path, tmp_path: Path, whole: tuple[Path, Heard], stopped: Path, between: str
 ) -> None:
-    whole, folder = tmp_path / "whole", tmp_path / "resumed"
-    options = {"validation_rows": VALIDATION}
-    train_small(tiny_model, whole, TWO_LAYERS, room=Room(), **options)
-
-    train_small(tiny_model, folder, TWO_LAYERS, room=in_files(folder), stop_at=after_step(7), **options)
+    folder = Path(shutil.copytree(stopped, tmp_path / "resumed"))
     kept = files(folder)
     assert kept
     for each in kept if between in ("removed", "damaged") else ():
         each.unlink() if between == "removed" else each.write_bytes(each.read_bytes()[:-1] + b"?")
     room = Room(memory=0) if between == "without room" else in_files(folder)
-    heard = train_small(tiny_model, folder, TWO_LAYERS, room=room, **options)
+    heard = train_small(tiny_model, folder, TWO_LAYERS, validation_rows=VALIDATION, room=room)
 
-    assert adapter_bytes(folder, 10) == adapter_bytes(whole, 10)
+    assert adapter_bytes(folder, 10) == adapter_bytes(whole[0], 10)
     (report,) = heard.of(Report)
     assert (report.metrics["prefix_hits"] > 0.5) == (between == "warm")
 
