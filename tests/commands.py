@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +55,23 @@ FAULTS = pytest.StashKey[Counter[str]]()
 def count_faults(config: pytest.Config, struck: Counter[str]) -> None:
     """Add faults, by kind, to those that the last lines of the session tell of."""
     config.stash.setdefault(FAULTS, Counter()).update(struck)
+
+
+def run_here(command: str, patch: pytest.MonkeyPatch, *, namespace: Any = None) -> int:
+    """`mlx-toolkit` with these words in this process: its exit code. `namespace` is the toolkit's own unless given.
+
+    The words stay those of the process until the patch ends.
+    """
+    from mlxops.__main__ import Toolkit
+    from mlxops.tasks import namespace as ours
+
+    patch.setattr(sys, "argv", ["mlx-toolkit", *shlex.split(command)])
+    patch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
+    try:
+        Toolkit(name="mlx-toolkit", binary="mlx-toolkit", version="1", namespace=namespace or ours).run()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
 
 
 def run_python(*arguments: str, environment: dict[str, str] | None = None) -> Ended:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import CACHE, FAULTS, MADE_ONCE, ROOT, Ended, count_faults, own_cache, run_python
+from commands import CACHE, FAULTS, MADE_ONCE, ROOT, Ended, count_faults, own_cache, run_here, run_python
 
 from mlxops.projects import blas
 
@@ -174,17 +174,9 @@ def mlxops(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
     Another namespace than the toolkit's own goes in as `namespace`.
     """
-    from mlxops.__main__ import Toolkit
-    from mlxops.tasks import namespace as ours
 
     def run(command: str, *, namespace: Any = None) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["mlx-toolkit", *shlex.split(command)])
-        monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
-        code = 0
-        try:
-            Toolkit(name="mlx-toolkit", binary="mlx-toolkit", version="1", namespace=namespace or ours).run()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
+        code = run_here(command, monkeypatch, namespace=namespace)
         out, err = capsys.readouterr()
         return code, out, err
 

@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import own_cache
-from ready_programs import run_forked
+from commands import own_cache, run_here
 from shared_folders import Shared
 from tiny_models import made_tiny
 
@@ -30,13 +29,14 @@ def _train(folder: Path, tiny_model: Path) -> None:
     (folder / "tasks.py").write_text("from mlxops.tasks import namespace\n")
     for name, rows in (("train", _ROWS), ("valid", _ROWS[:4])):
         (folder / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    cache = own_cache(folder.with_name("cache"))
-    environment = {"MLXOPS_DB": str(folder / "runs.db"), "HOME": str(folder), "MLXOPS_CACHE": str(cache)}
     options = "--iters 8 --save-every 4 --steps-per-eval 4 --num-layers 2 --learning-rate 0.02 --name tuned --samples 0"
-    command = f"import os; os.chdir({str(folder)!r}); from mlxops.__main__ import program; "
-    command += f"program.run({['mlx-toolkit', 'lora', '--model', 'tiny', *options.split()]!r})"
-    code, _, err = run_forked("-c", command, environment=environment)
-    assert code == 0, err
+    # in this process, which has loaded the libraries already
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLXOPS_DB", str(folder / "runs.db"))
+        patch.setenv("HOME", str(folder))
+        patch.setenv("MLXOPS_CACHE", str(own_cache(folder.with_name("cache"))))
+        assert run_here(f"lora --model tiny {options}", patch) == 0
 
 
 @pytest.fixture
