@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from mlxops import registry
 from mlxops.registry import Registry
 
@@ -52,6 +55,13 @@ def save(db: Registry, run_id: int, attempt_id: int | None, iteration: int, **va
 
 def status(db: Registry, name: str = "heron") -> str:
     return str(registry.find_run(db, name)["status"])
+
+
+def die(db: Registry, attempt_id: int) -> None:
+    """Make an attempt that of a process which was there and is no longer."""
+    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", ""])
+    process.wait()
+    db.connection.execute("UPDATE attempts SET pid = ? WHERE id = ?", (process.pid, attempt_id))
 
 
 def age_heartbeats(db: Registry, seconds: int) -> None:

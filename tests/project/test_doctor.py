@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import mac
 import pytest
 from commands import ROOT
 from damage import flip
-from registry_rows import age_heartbeats, new_attempt, new_run
+from registry_rows import age_heartbeats, die, new_attempt, new_run
 
 from mlxops import registry
 from mlxops.jobs.project import doctor
@@ -57,13 +55,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def die_at_work(path: Path) -> None:
-    """A run whose process was killed."""
-    program = (
-        "import os, pathlib, sys\nfrom registry_rows import new_attempt, new_run\nfrom mlxops import registry\n"
-        "db = registry.open_registry(pathlib.Path(sys.argv[1]))\n"
-        "new_attempt(db, new_run(db, 'otter').id)\nos.kill(os.getpid(), 9)\n"
-    )
-    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    """A run whose process is gone."""
+    with registry.open_registry(path) as db:
+        die(db, new_attempt(db, new_run(db, "otter").id))
 
 
 # the whole of it -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from history_rows import begin, new_run
-from registry_rows import age_heartbeats
+from registry_rows import age_heartbeats, die
 
 from mlxops import registry
 from mlxops.config import MonitorConfig
@@ -55,13 +55,6 @@ def shown(watch: Watch) -> str:
     state = watch.state()
     assert state is not None
     return str(state.run["name"])
-
-
-def dead_process() -> int:
-    """The id of a process that was there and is no longer."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
 
 
 # which run -----------------------------------------------------------------------------------------------------------
@@ -379,8 +372,7 @@ def test_a_process_that_died_is_noticed_though_nothing_was_written(db: Registry,
     with Watch(invocation) as watch:
         watch.state()
         before = watch.changed()
-        with db.transaction() as connection:
-            connection.execute("UPDATE attempts SET pid = ? WHERE id = ?", (dead_process(), attempt))
+        die(db, attempt)
         after = watch.changed()
         state = watch.state()
 
@@ -391,8 +383,7 @@ def test_a_process_that_died_is_noticed_though_nothing_was_written(db: Registry,
 
 def test_a_dead_attempt_is_shown_as_lost_while_another_process_writes(db: Registry, invocation: Invocation) -> None:
     attempt = begin(db, db_run(db, "otter"))
-    with db.transaction() as connection:
-        connection.execute("UPDATE attempts SET pid = ? WHERE id = ?", (dead_process(), attempt))
+    die(db, attempt)
     with Watch(invocation) as watch:
         with db.transaction():
             locked = watch.state()
@@ -539,8 +530,7 @@ def test_while_another_process_writes_the_runs_are_listed_though_an_attempt_is_d
     mlxops: Callable[[str], tuple[int, str, str]], db: Registry, invocation: Invocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt = begin(db, db_run(db, "otter"))
-    with db.transaction() as connection:
-        connection.execute("UPDATE attempts SET pid = ? WHERE id = ?", (dead_process(), attempt))
+    die(db, attempt)
     monkeypatch.setenv("MLXOPS_DB", str(invocation.project.registry_path))
     with db.transaction():
         locked = mlxops("runs")
