@@ -70,31 +70,44 @@ def test_a_registry_opened_for_reading_cannot_write(db: Registry, path: Path) ->
         registry.set_tags(reading, 1, ["x"])
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_the_views_cannot_be_written(db: Registry, view: str) -> None:
-    with pytest.raises(sqlite3.OperationalError, match="is a view"):
-        db.connection.execute(f"DELETE FROM {view}")
+def test_the_views_cannot_be_written(db: Registry) -> None:
+    refused = []
+    for view in VIEWS:
+        with pytest.raises(sqlite3.OperationalError, match="is a view"):
+            db.connection.execute(f"DELETE FROM {view}")
+        refused.append(view)
+
+    assert refused == VIEWS
 
 
 # -- views ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_the_sqlite3_program_can_select_from_every_view(db: Registry, path: Path, view: str) -> None:
+def test_the_sqlite3_program_can_select_from_every_view(db: Registry, path: Path) -> None:
     fill(db)
 
-    shown = subprocess.run(
-        ["sqlite3", "-json", path, f"SELECT * FROM {view}"], capture_output=True, text=True, check=True
-    )
-    assert json.loads(shown.stdout) == db.rows(f"SELECT * FROM {view}")
+    shown = {
+        view: subprocess.run(
+            ["sqlite3", "-json", path, f"SELECT * FROM {view}"], capture_output=True, text=True, check=True
+        ).stdout
+        for view in VIEWS
+    }
+
+    assert {view: json.loads(out or "[]") for view, out in shown.items()} == {
+        view: db.rows(f"SELECT * FROM {view}") for view in VIEWS
+    }
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_the_readme_documents_every_column_of_every_view(db: Registry, view: str) -> None:
+def test_the_readme_documents_every_column_of_every_view(db: Registry) -> None:
     readme = (folder("db") / "README.md").read_text()
-    section = readme.partition(f"### {view}\n")[2].partition("\n#")[0]
+    sections = {view: readme.partition(f"### {view}\n")[2].partition("\n#")[0] for view in VIEWS}
 
-    missing = [row[1] for row in db.connection.execute(f"PRAGMA table_info({view})") if f"`{row[1]}`" not in section]
+    missing = [
+        (view, row[1])
+        for view, section in sections.items()
+        for row in db.connection.execute(f"PRAGMA table_info({view})")
+        if f"`{row[1]}`" not in section
+    ]
     assert missing == []
 
 
