@@ -15,6 +15,8 @@ from mlxops.projects.project import Project
 from mlxops.registry import Registry
 
 ENVIRONMENT = {"mlx": "0.32.4", "mlxops": "0.1.0", "device": "cpu: some"}
+LINE = [(10, 4.0), (20, 3.0), (30, 2.0)]
+"""The losses of a run that falls evenly."""
 
 
 def settings() -> Invocation:

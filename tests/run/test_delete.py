@@ -7,7 +7,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,6 @@ from mlxops.registry import Registry
 from mlxops.training import lock
 
 Typed = Callable[[str], tuple[int, str, str]]
-
-
-@pytest.fixture
-def db() -> Iterator[Registry]:
-    with registry.open_registry(settings().project.registry_path) as opened:
-        yield opened
 
 
 @pytest.fixture

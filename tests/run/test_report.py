@@ -8,7 +8,7 @@ import resource
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,6 @@ from mlxops.ui.charts import figures, svg
 from mlxops.ui.report import phrases
 
 Typed = Callable[[str], tuple[int, str, str]]
-
-
-@pytest.fixture
-def db() -> Iterator[Registry]:
-    with registry.open_registry(settings().project.registry_path) as opened:
-        yield opened
 
 
 # what is written, and where ------------------------------------------------------------------------------------------

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pytest
 from commands import run_python
-from known_runs import begin, new_run, report, settings, train
+from known_runs import begin, new_run, report, train
 from report_pages import AXES, LINE, VALIDATIONS, Page, drawn, gathered, shown, size_of
 
 from mlxops import registry
@@ -22,12 +22,6 @@ from mlxops.ui.report import phrases
 pytestmark = pytest.mark.slow
 
 ONE_AND_BOTH = (["heron"], ["heron", "otter"])
-
-
-@pytest.fixture
-def db() -> Iterator[Registry]:
-    with registry.open_registry(settings().project.registry_path) as opened:
-        yield opened
 
 
 def first_chart(name: str) -> str:
