@@ -1,4 +1,4 @@
-"""What is decided about a virtual environment, which Python will do, and what pip's words mean."""
+"""What is decided about a virtual environment, and what the installer is told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import sys
-import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from commands import ROOT
 
 from mlxops.errors import Failed, Refused
-from mlxops.projects import entering, environment, environment_plan, interpreter, pip
+from mlxops.projects import entering, environment, environment_plan, pip
 from mlxops.projects.environment_plan import Found, Wanted
 
 HERE = {"prefix": "/usr", "version": "3.11.2", "minor": "3.11", "platform": "linux-x86_64", "is_old": False}
@@ -251,150 +250,6 @@ def test_a_file_that_cannot_be_locked_is_said_and_no_obstacle(tmp_path: Path) ->
 
     assert environment.take(descriptor, said.append) is False
     assert said == ["files cannot be locked here (Bad file descriptor), so run one installation at a time"]
-
-
-# ------------------------------------------------------------------------------------------ which Python will do
-
-LINUX = interpreter.Interpreter(
-    path="/usr/bin/python3",
-    version=(3, 11),
-    implementation="CPython",
-    bits=64,
-    system="linux",
-    machine="x86_64",
-    glibc=(2, 36),
-)
-MAC = replace(LINUX, system="darwin", machine="arm64", macos=(14, 5), glibc=None)
-
-
-def test_the_python_of_this_test_will_do() -> None:
-    assert interpreter.misfit(interpreter.this()) is None
-
-
-@pytest.mark.parametrize(
-    ("made_for", "translated", "is_started_wrongly"),
-    [("universal2", "1", True), ("universal2", "0", False), ("x86_64", "1", False)],
-)
-def test_a_python_sees_that_rosetta_runs_it_though_it_need_not(
-    made_for: str, translated: str, is_started_wrongly: bool, a_mac: mac.Mac, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    a_mac.answer("sysctl.proc_translated", translated)
-    with monkeypatch.context() as patch:
-        patch.setattr(platform, "machine", lambda: "x86_64")
-        patch.setattr(sysconfig, "get_platform", lambda: f"macosx-11.0-{made_for}")
-        python = interpreter.this()
-
-    assert python.is_started_wrongly is is_started_wrongly
-
-
-@pytest.mark.parametrize("python", [LINUX, replace(LINUX, machine="aarch64", glibc=(2, 35)), MAC])
-def test_a_python_on_linux_or_apple_silicon_will_do(python: interpreter.Interpreter) -> None:
-    assert interpreter.misfit(python) is None
-
-
-@pytest.mark.parametrize(
-    ("python", "words", "help"),
-    [
-        (replace(LINUX, lacks=("ensurepip",)), "cannot make virtual environments", "apt install python3.11-venv"),
-        (replace(LINUX, lacks=("sqlite3",)), "built without sqlite3", "dnf install python3"),
-        (replace(MAC, lacks=("ssl",)), "lacks ssl", "brew install"),
-        (replace(LINUX, implementation="PyPy"), "is PyPy", ""),
-        (replace(LINUX, bits=32), "32-bit", ""),
-        (replace(LINUX, machine="riscv64"), "Linux on riscv64", ""),
-        (replace(LINUX, glibc=None), "musl", "Debian"),
-        (replace(LINUX, glibc=(2, 31)), "needs glibc 2.35, and this Linux has 2.31", "Ubuntu 22.04"),
-        (replace(MAC, machine="x86_64"), "Apple silicon", "brew install"),
-        (replace(MAC, machine="x86_64", is_universal=True), "Apple silicon", "brew install"),
-        (replace(MAC, machine="x86_64", is_universal=True, is_translated=True), "would do, but Rosetta", "arch -arm64"),
-        (replace(MAC, macos=(13, 6)), "needs macOS 14, and this is 13.6", ""),
-        (replace(LINUX, system="win32"), "on macOS and on Linux", "WSL"),
-    ],
-)
-def test_what_will_not_do_is_named_with_what_helps(python: interpreter.Interpreter, words: str, help: str) -> None:
-    misfit = interpreter.misfit(python)
-
-    assert isinstance(misfit, Failed)
-    assert words in misfit.message
-    assert help in (misfit.hint or "")
-
-
-# ------------------------------------------------------------------------------------------------ what pip says
-
-
-@pytest.mark.parametrize(
-    ("line", "environ", "words"),
-    [
-        (
-            "WARNING: Retrying (…) 'NewConnectionError('<…>: [Errno -2] Name or service not known')'",
-            {},
-            "is there a network",
-        ),
-        ("WARNING: Retrying (…) broken by 'ConnectTimeoutError(…)': /simple/", {}, "is there a network"),
-        (
-            "  … (Caused by SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]')))",
-            {},
-            "not trusted",
-        ),
-        (
-            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
-            {},
-            "No space left",
-        ),
-        (
-            "ERROR: No matching distribution found for hatchling",
-            {"PIP_NO_INDEX": "1"},
-            "PIP_FIND_LINKS, which is not set",
-        ),
-        ("ERROR: Cannot install a and b", {}, "what is needed: Cannot install a and b"),
-        ("", {}, "what is needed: exit code 1"),
-    ],
-)
-def test_what_pip_says_becomes_a_sentence(line: str, environ: dict[str, str], words: str) -> None:
-    assert words in pip.explain(pip.Ended(code=1, lines=(line,)), environ).message
-
-
-@pytest.mark.parametrize(
-    ("settings", "options"),
-    [
-        ({"index-url": "u", "find-links": "a b"}, ["--default-index", "u", "--find-links", "a", "--find-links", "b"]),
-        ({"no-index": "1", "constraint": "c.txt"}, ["--constraints", "c.txt", "--no-index"]),
-        ({"no-index": "false", "timeout": "3"}, []),
-        ({"extra-index-url": "v"}, ["--index", "v", "--index-strategy", "unsafe-best-match"]),
-    ],
-)
-def test_uv_is_told_what_a_person_has_set_for_pip(settings: dict[str, str], options: list[str]) -> None:
-    assert pip._for_uv(settings) == options
-
-
-@pytest.mark.parametrize(
-    ("says", "is_used"), [("uv 0.13.9 (abc 2026-11-01)", True), ("uv 0.4.30", False), ("another program", False)]
-)
-def test_a_uv_that_is_too_old_is_left_alone(
-    says: str, is_used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "uv"
-    program.write_text(f"#!/bin/sh\necho '{says}'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    assert pip.uv() == (str(program) if is_used else None)
-
-
-def test_what_is_set_for_pip_is_read_from_files_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    file = tmp_path / "pip.conf"
-    file.write_text("[global]\nindex-url = https://there.example/simple\nretries = 9\n[install]\nretries = 4\n")
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
-    monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
-
-    found = pip._settings()
-
-    assert (found["index-url"], found["retries"], found["find-links"]) == (
-        "https://there.example/simple",
-        "4",
-        "wheels",
-    )
 
 
 # ------------------------------------------------------------------------------------------ what the installer is told
