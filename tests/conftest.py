@@ -123,15 +123,24 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _session_cache(_base: Path) -> Iterator[None]:
-    """What is made once a session keeps no projects in the cache of whoever runs the tests."""
+def _settings(_base: Path) -> Iterator[Path]:
+    """What is made once a session keeps no projects in the cache of whoever runs the tests, and asks nothing.
+
+    Answers after a training take as long as a small training; the tests of them delete the variable that names the
+    settings. They stay as long as the server that commands are forked from, which has the environment of its first one.
+    """
+    settings = _base / "settings.yaml"
+    settings.write_text("mlxops: {samples: 0}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLXOPS_CACHE", str(own_cache(_base / "session-cache")))
-        yield
+        patch.setenv("INVOKE_RUNTIME_CONFIG", str(settings))
+        yield settings
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(request: pytest.FixtureRequest, _base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_folders(
+    request: pytest.FixtureRequest, _base: Path, _settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Home, caches and the current folder are the test's own; what it does to the environment ends with it."""
     before = dict(os.environ)
     number = next(_numbers)
@@ -146,10 +155,7 @@ def _own_folders(request: pytest.FixtureRequest, _base: Path, monkeypatch: pytes
     monkeypatch.setenv("MLXOPS_CACHE", str(own_cache(home / "mlxops-cache")))
     monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    # Answers after a training take as long as a small training; the tests of them delete this.
-    settings = home / "settings.yaml"
-    settings.write_text("mlxops: {samples: 0}\n")
-    monkeypatch.setenv("INVOKE_RUNTIME_CONFIG", str(settings))
+    monkeypatch.setenv("INVOKE_RUNTIME_CONFIG", str(_settings))
     # Two threads that spin for tiny matrices take many times as long where the machine has other work.
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", os.environ.get("OPENBLAS_NUM_THREADS", "1"))
     # For processes that tests start: this checkout, installed or not, and the words the tests share.
