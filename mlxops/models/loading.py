@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlxops.errors import BadRequest
 from mlxops.models.folders import check_model, is_of_pictures
 from mlxops.models.loader_errors import loader_errors
+from mlxops.models.transformers_models import import_models
 from mlxops.models.weight_headers import read_headers
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def load_model(
     with loader_errors(what, name=folder.name):
         import mlx.core as mx
         from mlx.utils import tree_flatten
+
+        import_models()  # as mlx-lm does, in more time
         from mlx_lm import utils
 
         model, config = utils.load_model(folder, lazy=True, trust_remote_code=trust_remote_code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxops.models.folder_files import read_json
 from mlxops.models.loader_errors import loader_errors
+from mlxops.models.transformers_models import import_models
 from mlxops.texts import check_utf8
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    # It would say that PyTorch is missing.
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import_models()
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints, overload
@@ -31,6 +33,21 @@ PATIENCE = 30.0
 Parameters = Sequence[object] | Mapping[str, object]
 
 _Row = TypeVar("_Row")
+
+
+def _sqlite_utils() -> Any:
+    """The package, which does without pandas and numpy where they are not loaded already.
+
+    It would import them wherever they are installed, in twice its own time, for values that no table here has.
+    """
+    absent = [name for name in ("pandas", "numpy") if name not in sys.modules and "sqlite_utils" not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # as Python has it: not to be imported
+    try:
+        return import_module("sqlite_utils")
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 class Registry:
@@ -70,9 +87,7 @@ class Registry:
     def tables(self) -> sqlite_utils.Database:
         """The same connection as a sqlite-utils database, whose writes join an open `transaction()`."""
         if self._tables is None:
-            import sqlite_utils
-
-            self._tables = sqlite_utils.Database(self.connection, recursive_triggers=False, execute_plugins=False)
+            self._tables = _sqlite_utils().Database(self.connection, recursive_triggers=False, execute_plugins=False)
         return self._tables
 
     @contextmanager

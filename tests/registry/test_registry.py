@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from commands import run_python
 from registry_rows import age_heartbeats, new_attempt, new_run, report, save, status
 
 from mlxops import registry
@@ -339,3 +340,14 @@ def test_what_is_not_there_is_named(db: Registry) -> None:
     assert "'smollm2-quiet-heron'" in str(caught.value.hint)
     with pytest.raises(NotFound):
         report(db, 99, None, 1, train_loss=1.0)
+
+
+def test_a_registry_is_written_without_loading_pandas_and_numpy_and_leaves_them_to_others(path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from mlxops import registry; from registry_rows import new_run\n"
+        "with registry.open_registry(Path(sys.argv[1])) as db: new_run(db, 'heron')\n"
+        "print('sqlite_utils' in sys.modules, *{'pandas', 'numpy'} & set(sys.modules))\n"
+        "import numpy; print(numpy.int8(7))"
+    )
+
+    assert run_python("-c", program, str(path)) == (0, "True\n7\n", "")
