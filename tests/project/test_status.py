@@ -19,7 +19,7 @@ from summary_rows import run_row
 from mlxops import registry
 from mlxops.jobs.model.listing import ModelEntry
 from mlxops.jobs.project.status import MachineFacts, Observer, RunsNow, Status
-from mlxops.projects import accelerator, packages
+from mlxops.projects import accelerator, load, packages
 from mlxops.projects.accelerator import Accelerator
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.load import Load
@@ -30,6 +30,12 @@ from mlxops.ui.project import status as drawing
 from mlxops.ui.terminal import console as consoles
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first look at the processors takes no fifth of a second."""
+    monkeypatch.setattr(load, "_FIRST", 0.01)
 
 
 @pytest.fixture

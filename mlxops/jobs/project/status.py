@@ -126,11 +126,11 @@ class Observer:
             project=str(self._project.root),
             registry=str(self._project.registry_path),
             machine=self._machine,
-            load=self._sampler.sample(),
             accelerators=self._accelerators,
             environment=self._environment,
             models=self._models,
             runs=self._look_at_runs(),
+            load=self._sampler.sample(),  # the last: a first one waits until there is a difference to tell
         )
 
     def _look_at_runs(self) -> RunsNow:
