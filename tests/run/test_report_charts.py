@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pytest
 from commands import run_python
 from known_runs import begin, new_run, report, train
@@ -58,6 +57,8 @@ def test_the_same_rows_make_the_same_bytes(db: Registry) -> None:
 
 
 def test_drawing_leaves_matplotlib_as_it_was(db: Registry) -> None:
+    import matplotlib  # which the quick tests of this module do without
+
     train(db, "heron", LINE, VALIDATIONS)
     before = dict(matplotlib.rcParams)
     matplotlib.rcParams["lines.linewidth"] = 9.0
