@@ -92,6 +92,7 @@ def test_a_registry_that_cannot_be_read_costs_only_its_names(project: Path) -> N
     assert words("run.show he") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["mlxops", "invoke"])
 def test_both_programs_answer_a_shell(project: Path, module: str) -> None:
     (project / "tasks.py").write_text("from mlxops.tasks import namespace\n")

@@ -214,6 +214,7 @@ def test_it_hands_over_once_only() -> None:
     assert out.startswith("mlx-toolkit ")
 
 
+@pytest.mark.slow
 def test_an_environment_without_mlxops_is_left_alone() -> None:
     environment_of_the_project("exit 9")
     Path(".venv/lib/python3.11/site-packages/mlxops-1.0.dist-info").rmdir()

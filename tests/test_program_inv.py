@@ -70,9 +70,20 @@ def test_it_works_below_the_folder_of_tasks_py(inv: Inv, monkeypatch: pytest.Mon
             "--iters takes a whole number, not 'abc'\nhint: `inv lora --help` explains its options\n",
         ),
         ("lora --itres 3", 2, "lora has no option --itres\nhint: did you mean `--iters`?\n"),
-        ("lroa", 2, "there is no task 'lroa'\nhint: did you mean 'lora'?\n"),
-        ("run.show", 2, "run.show needs NAME\nhint: `inv run.show --help` explains it\n"),
-        ("sql .nope", 2, "'.nope' is not known\nhint: `inv sql .queries` and `inv sql .schema` list what there is\n"),
+        pytest.param(
+            *("lroa", 2, "there is no task 'lroa'\nhint: did you mean 'lora'?\n"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("run.show", 2, "run.show needs NAME\nhint: `inv run.show --help` explains it\n"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "sql .nope",
+            2,
+            "'.nope' is not known\nhint: `inv sql .queries` and `inv sql .schema` list what there is\n",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_its_exit_code(inv: Inv, command: str, code: int, err: str) -> None:
@@ -90,6 +101,7 @@ def test_tasks_of_invokes_own_kind_work_beside_ours(inv: Inv) -> None:
     assert inv("greet you runs --json", tasks=MINE) == (0, "hello you\n[]\n", "")
 
 
+@pytest.mark.slow
 def test_help_explains_a_task_of_invokes_own_kind_too(inv: Inv) -> None:
     assert inv("help greet", tasks=MINE)[1].splitlines()[2] == "  Greet somebody."
 
@@ -99,6 +111,7 @@ def test_a_task_has_its_help_under_each_of_its_names(inv: Inv) -> None:
     assert inv("--help lora")[1].count("--iters") == inv("--help train.lora")[1].count("--iters") == 2
 
 
+@pytest.mark.slow
 def test_names_of_invoke_may_be_reused(inv: Inv) -> None:
     Path("f").write_text("")
 

@@ -45,6 +45,7 @@ def test_its_environment_is_the_one_at_work_unless_none_is_wanted(mlxops) -> Non
     assert (Path("one/.venv").is_symlink(), os.path.lexists("two/.venv")) == (True, False)
 
 
+@pytest.mark.slow
 def test_inv_works_in_a_new_project_and_below(mlxops, inv, monkeypatch: pytest.MonkeyPatch) -> None:
     mlxops("init new")
     monkeypatch.chdir("new/data")
@@ -54,6 +55,7 @@ def test_inv_works_in_a_new_project_and_below(mlxops, inv, monkeypatch: pytest.M
     assert (code, json.loads(out)) == (0, [])
 
 
+@pytest.mark.slow
 def test_its_tasks_enter_an_environment_once_that_takes_itself_for_another(mlxops) -> None:
     mlxops("init new --no-env")
     python = Path("new/.venv/bin/python")

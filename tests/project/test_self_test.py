@@ -167,6 +167,7 @@ def test_a_check_whose_command_fails_is_broken_and_the_others_go_on(
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.slow
 def test_on_a_mac_the_boot_and_the_network_are_known(a_mac: mac.Mac) -> None:
     with laboratory(here(), Path(sys.executable)) as lab:
         boot, network = self_test._boot(here(), lab), self_test._network(here(), lab)

@@ -56,7 +56,14 @@ def test_the_handlers_from_before_are_put_back(number):
     assert signal.set_wakeup_fd(-1) == -1
 
 
-@pytest.mark.parametrize(("first", "second"), [("SIGINT", "SIGINT"), ("SIGINT", "SIGTERM"), ("SIGHUP", "SIGINT")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("SIGINT", "SIGINT"),
+        pytest.param("SIGINT", "SIGTERM", marks=pytest.mark.slow),
+        pytest.param("SIGHUP", "SIGINT", marks=pytest.mark.slow),
+    ],
+)
 def test_a_second_signal_leaves_at_once_with_its_exit_code(first, second):
     program = PROGRAM.format(first=first, second=second)
 
