@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from commands import run_python
+from empty_registry import open_empty
 from known_runs import new_run, settings
 
-from mlxops import registry
 from mlxops.tasks import completion, namespace
 
 Typed = Callable[[str], tuple[int, str, str]]
@@ -21,7 +21,7 @@ Typed = Callable[[str], tuple[int, str, str]]
 def project(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "argv", ["mlx-toolkit"])
     shutil.copytree(tiny_model, "models/tiny")
-    with registry.open_registry(settings().project.registry_path) as db:
+    with open_empty(settings().project.registry_path) as db:
         for name in ("heron", "otter"):
             new_run(db, name)
     return Path.cwd()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from empty_registry import open_empty
 from registry_rows import new_attempt, new_run
 
 from mlxops import registry, times
@@ -35,7 +36,7 @@ class Training:
     said: list[Notice] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.db = registry.open_registry(self.path)
+        self.db = (registry.open_registry if self.path.exists() else open_empty)(self.path)
         self.folder = self.path.parent / "adapters" / self.name
         self.folder.mkdir(parents=True)
         run = new_run(self.db, self.name)

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from empty_registry import open_empty
 from registry_rows import new_attempt, new_run, report, save, status
 
 from mlxops import registry
@@ -26,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def db(path: Path) -> Iterator[Registry]:
-    with registry.open_registry(path) as opened:
+    with open_empty(path) as opened:
         yield opened
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import mac
 import pytest
+from empty_registry import open_empty
 from registry_rows import age_heartbeats, new_attempt, new_run
 
 from mlxops import registry
@@ -22,7 +23,7 @@ from mlxops.registry.monitor import process_of, try_to_close_dead_attempts
 @pytest.fixture
 def db(a_mac: mac.Mac, tmp_path: Path) -> Iterator[Registry]:
     """A registry with an attempt of this process, on the Mac."""
-    with registry.open_registry(tmp_path / "runs.db") as opened:
+    with open_empty(tmp_path / "runs.db") as opened:
         new_attempt(opened, new_run(opened).id)
         yield opened
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from empty_registry import open_empty
 from registry_rows import age_heartbeats, new_attempt, new_run, report, save, status
 
 from mlxops import registry
@@ -27,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def db(path: Path) -> Iterator[Registry]:
-    with registry.open_registry(path) as opened:
+    with open_empty(path) as opened:
         yield opened
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from empty_registry import open_empty
 from history_rows import begin, new_run
 
 from mlxops import registry
@@ -15,7 +16,7 @@ from mlxops.registry import Ranges, Registry
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Registry]:
-    with registry.open_registry(tmp_path / "runs.db") as opened:
+    with open_empty(tmp_path / "runs.db") as opened:
         begin(opened, new_run(opened, "heron"))
         yield opened
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from empty_registry import open_empty
 from registry_rows import new_run
 
 from mlxops import registry
@@ -22,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def db(path: Path) -> Iterator[Registry]:
-    with registry.open_registry(path) as opened:
+    with open_empty(path) as opened:
         yield opened
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from empty_registry import open_empty
 from registry_rows import new_attempt, new_run, save
 
 from mlxops import registry
@@ -18,7 +19,7 @@ MESSAGES = [{"role": "user", "content": "Who? 👩"}, {"role": "assistant", "con
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Registry]:
-    with registry.open_registry(tmp_path / "runs.db") as opened:
+    with open_empty(tmp_path / "runs.db") as opened:
         yield opened
 
 

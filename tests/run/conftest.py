@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from empty_registry import open_empty
 from known_runs import settings
 
-from mlxops import registry
 from mlxops.registry import Registry
 
 
 @pytest.fixture
 def db() -> Iterator[Registry]:
     """The registry of the current folder, open; a module of tests may have another."""
-    with registry.open_registry(settings().project.registry_path) as opened:
+    with open_empty(settings().project.registry_path) as opened:
         yield opened

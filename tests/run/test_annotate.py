@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from empty_registry import open_empty
 from known_runs import new_run, settings
 
 from mlxops import registry
@@ -17,7 +18,7 @@ Typed = Callable[[str], tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def _runs() -> None:
-    with registry.open_registry(settings().project.registry_path) as db:
+    with open_empty(settings().project.registry_path) as db:
         new_run(db, "heron", tags=["first"], note="a start")
         new_run(db, "otter")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from empty_registry import open_empty
 from known_runs import begin, new_run, report, settings, train
 from ready_programs import run_forked
 
@@ -31,7 +32,7 @@ needs_arro3 = pytest.mark.skipif(find_spec("arro3") is None, reason="the extra p
 
 @pytest.fixture
 def db() -> Iterator[Registry]:
-    with registry.open_registry(settings().project.registry_path) as opened:
+    with open_empty(settings().project.registry_path) as opened:
         train(opened, "heron", AWKWARD, note='a, "b"\nc', tags=["x", "ü"])
         train(opened, "otter", [(10, 2.0)], [(10, 2.1, 0.1)])
         yield opened

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from empty_registry import open_empty
 from history_rows import begin, new_run
 
 from mlxops import registry
@@ -24,7 +25,7 @@ def runs() -> Invocation:
     """Two runs: `heron`, finished, and the newer `otter`, at work in this process."""
     root = Path.cwd()
     invocation = Invocation(project=Project.at(root))
-    with registry.open_registry(invocation.project.registry_path) as db:
+    with open_empty(invocation.project.registry_path) as db:
         heron, otter = new_run(db, "heron", tags=["first"]), new_run(db, "otter", model="models/other")
         attempt = begin(db, heron)
         for iteration in (50, 100):

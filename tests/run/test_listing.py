@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
+from empty_registry import open_empty
 from known_runs import new_run, settings, train
 
 from mlxops import registry, times
@@ -42,7 +43,7 @@ def zone() -> Iterator[Callable[[str], None]]:
 
 @pytest.fixture
 def runs() -> None:
-    with registry.open_registry(settings().project.registry_path) as db:
+    with open_empty(settings().project.registry_path) as db:
         train(db, "heron", [(10, 3.0)], [(10, 2.5, 0.1)], tags=["first", "good"])
         train(db, "otter", [(10, 2.0)], [(10, 2.1, 0.1)], note="the second")
         new_run(db, "wren")

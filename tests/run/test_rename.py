@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from empty_registry import open_empty
 from known_runs import begin, folder_of, new_run, settings, train
 from ready_programs import run_forked
 from training_runs import copy_project, lora, straight_project
@@ -30,7 +31,7 @@ SETTINGS = (
 @pytest.fixture
 def heron() -> Path:
     """The folder of the run `heron`, which has trained and was evaluated; `otter` stands beside it."""
-    with registry.open_registry(settings().project.registry_path) as db:
+    with open_empty(settings().project.registry_path) as db:
         run = train(db, "heron", [(10, 3.0), (20, 2.0)], config={"name": "heron"}, fingerprint="x")
         folder = folder_of(db, run)
         folder_of(db, train(db, "otter", [(10, 3.0)]))

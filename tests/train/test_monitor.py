@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from empty_registry import open_empty
 from history_rows import begin, new_run
 from registry_rows import age_heartbeats, die
 
@@ -32,7 +33,7 @@ def invocation(tmp_path: Path) -> Invocation:
 @pytest.fixture
 def db(invocation: Invocation) -> Iterator[Registry]:
     """Two runs: `heron`, finished at 100 with its best at 50, and the newer `otter`, which has not begun."""
-    with registry.open_registry(invocation.project.registry_path) as opened:
+    with open_empty(invocation.project.registry_path) as opened:
         heron = new_run(opened, "heron")
         attempt = begin(opened, heron)
         report(opened, heron.id, attempt, 1, 101)

@@ -73,18 +73,22 @@ class SavedQuery:
 
 def saved_queries() -> list[SavedQuery]:
     """The queries of `db/queries` by name."""
-    return [_read(file) for file in files.matching(folder("db") / "queries", "*.sql")]
+    return [_read(file) for file in _files()]
 
 
 def saved_query(name: str) -> SavedQuery:
     """The saved query of that name, or `NotFound` with the nearest."""
-    known = {each.name: each for each in saved_queries()}
+    known = {file.stem: file for file in _files()}
     if name not in known:
         near = nearest(name, known)
         raise NotFound(
             f"no saved query {name!r}", hint=f"did you mean {near!r}?" if near else "`inv sql .queries` lists them"
         )
-    return known[name]
+    return _read(known[name])
+
+
+def _files() -> list[Path]:
+    return files.matching(folder("db") / "queries", "*.sql")
 
 
 def _read(file: Path) -> SavedQuery:
