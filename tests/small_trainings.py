@@ -22,6 +22,7 @@ from mlxops.training.loop import train
 from mlxops.training.objectives.sft import SUPERVISED
 from mlxops.training.score import arrays_of, plain
 from mlxops.training.signals import StopRequest
+from mlxops.training.state import Counters
 from mlxops.training.step import Trainer, Work
 
 E = TypeVar("E")
@@ -153,6 +154,12 @@ def trained_weights(model: nn.Module) -> dict[str, np.ndarray]:
 def adapter_bytes(folder: Path, iteration: int) -> bytes:
     """The bytes of a checkpoint's adapter file."""
     return (folder / layout.adapter_name(iteration)).read_bytes()
+
+
+def content(checkpoint: checkpoints.Checkpoint) -> tuple[list[dict[str, Any]], Counters]:
+    """All that a run resumes with."""
+    parts = checkpoints.load(checkpoint)
+    return [{name: value.tolist() for name, value in part.items()} for part in parts], checkpoint.counters
 
 
 def row_losses(model: nn.Module, batch: batches.Batch) -> np.ndarray:

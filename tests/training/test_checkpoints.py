@@ -1,17 +1,15 @@
 """A checkpoint is whole or absent, is verified before it is used, and holds all that is needed to continue."""
 
-import json
 import resource
 import shutil
 import signal
 import tracemalloc
 
 import mlx.core as mx
-import numpy as np
 import pytest
 import safetensors
 from commands import ROOT
-from small_trainings import adapter_bytes, after_step, rows, settings, train_small, work
+from small_trainings import adapter_bytes
 
 from mlxops import files, layout, tensors
 from mlxops.errors import Failed
@@ -19,7 +17,6 @@ from mlxops.layout import recognise
 from mlxops.training import checkpoints
 from mlxops.training.checkpoints import Checkpoint, Damaged
 from mlxops.training.state import Counters
-from mlxops.training.step import Trainer
 
 FIXTURES = ROOT / "tests" / "fixtures"
 
@@ -45,12 +42,6 @@ def damage(path, place, flip=1):
     content = bytearray(path.read_bytes())
     content[place] ^= flip
     path.write_bytes(content)
-
-
-def content(checkpoint):
-    """All that a run resumes with."""
-    parts = checkpoints.load(checkpoint)
-    return [{name: value.tolist() for name, value in part.items()} for part in parts], checkpoint.counters
 
 
 @pytest.fixture
@@ -383,106 +374,3 @@ def test_verifying_a_checkpoint_takes_little_memory_whatever_its_size(folder):
 
     assert isinstance(found, Checkpoint)
     assert peak < 8 << 20  # of the 48 MiB that were read
-
-
-def test_counters_keep_every_bit_in_text():
-    closing = {"train_loss": 0.1 + 0.2, "gradient_norm": None}
-    counters = Counters(iteration=3, train_loss=0.1 + 0.2, gradient_norm=5e-324, closing=closing)
-    counters.window.add({"loss": 1 / 3}, {"loss": 7.0})
-
-    assert Counters.from_json(counters.to_json()) == counters
-    assert Counters.from_json(json.dumps(json.loads(counters.to_json()))) == counters
-
-
-def test_counters_from_before_there_were_objectives_are_read():
-    now = Counters(iteration=3, trained_tokens=50, group_weights={"loss": 20})
-    now.window.add({"loss": 1 / 3}, {"loss": 30})
-    window = {"loss": 1 / 3, "tokens": 30, "real": 0, "positions": 0}
-    old = {name: value for name, value in json.loads(now.to_json()).items() if name != "group_weights"}
-
-    assert Counters.from_json(json.dumps(old | {"window": window, "group_tokens": 20})) == now
-    empty = {"window": window | {"loss": 0.0, "tokens": 0}, "group_tokens": 0}
-    assert Counters.from_json(json.dumps(old | empty)) == Counters(iteration=3, trained_tokens=50)
-
-
-def test_a_copy_of_counters_goes_its_own_way():
-    counters = Counters()
-
-    copy = counters.copy()
-    copy.window.add({"loss": 1.0}, {"loss": 1.0})
-    copy.group_weights["loss"], copy.closing["train_loss"] = 1.0, 1.0
-
-    assert counters == Counters()
-
-
-# what is restored ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lora", "full"])
-@pytest.mark.parametrize(
-    ("optimizer", "arguments"),
-    [
-        ("adam", {"bias_correction": True}),
-        ("adamw", {}),
-        ("muon", {}),
-        ("sgd", {"momentum": 0.9}),
-        ("adafactor", {"beta_1": 0.9}),
-    ],
-)
-def test_every_optimizer_goes_on_from_its_state_to_the_last_bit(tiny_model, tmp_path, optimizer, arguments, kind):
-    config = settings(
-        optimizer=optimizer,
-        optimizer_config={optimizer: arguments},
-        fine_tune_type=kind,
-        iters=6,
-        grad_accumulation_steps=2,
-        max_grad_norm=0.05,
-        lr_schedule="cosine_decay",
-        warmup=2,
-    )
-    whole = train_small(tiny_model, tmp_path / "whole", config)
-
-    first = train_small(tiny_model, tmp_path / "parts", config, stop_at=after_step(3))
-    rest = train_small(tiny_model, tmp_path / "parts", config)
-
-    assert first.losses + rest.losses == whole.losses
-    assert adapter_bytes(tmp_path / "parts", 6) == adapter_bytes(tmp_path / "whole", 6)
-    assert content(checkpoints.read(tmp_path / "parts", 6)) == content(checkpoints.read(tmp_path / "whole", 6))
-
-
-def test_what_is_restored_is_what_was_there(tiny_model, tmp_path):
-    config = settings(iters=3, grad_accumulation_steps=2)
-    train_small(tiny_model, tmp_path, config, stop_at=after_step(3))
-    written = checkpoints.newest(tmp_path)[0]
-
-    found = Trainer(work(tiny_model, tmp_path, config)).snapshot()
-
-    assert found.accumulated
-    parts = (found.weights, found.optimizer, found.accumulated)
-    assert content(written) == (
-        [{name: value.tolist() for name, value in part.items()} for part in parts],
-        found.counters,
-    )
-
-
-@pytest.mark.parametrize("changed", [{"lora_rank": 2}, {"num_layers": 1}, {"optimizer": "sgd"}])
-def test_a_checkpoint_that_does_not_fit_is_refused(tiny_model, tmp_path, changed):
-    train_small(tiny_model, tmp_path, settings(iters=2))
-
-    with pytest.raises(Failed, match="do not fit this model"):
-        Trainer(work(tiny_model, tmp_path, settings(iters=2, **changed)))
-
-
-def test_a_snapshot_stays_as_it_is_while_training_goes_on(tiny_model, tmp_path):
-    trainer = Trainer(work(tiny_model, tmp_path, settings(optimizer="adam"), rows=rows(4)))
-    batch = trainer.work.plan.batch(1)
-    before = trainer.snapshot()
-    kept = {name: np.array(value) for name, value in before.weights.items()}
-
-    trainer.accumulate(batch, {"loss": batch.trained})
-    trainer.update(1e-1, {"loss": batch.trained})
-
-    assert all((np.array(before.weights[name]) == value).all() for name, value in kept.items())
-    assert before.optimizer["step"].item() == 0
-    assert before.counters == Counters()
