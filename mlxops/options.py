@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, replace
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from mlxops.errors import BadRequest
+from mlxops.likeness import choice_meant, nearest
 from mlxops.texts import check_utf8
 
 C = TypeVar("C")
@@ -228,7 +228,7 @@ class Option:
     def _check_choice(self, value: str, where: str) -> None:
         if value in self.choices:
             return
-        near = nearest(value, self.choices)
+        near = choice_meant(value, self.choices)
         hint = f"did you mean {near!r}?" if near else None
         raise BadRequest(f"{where} takes one of {', '.join(self.choices)}, not {value!r}", hint=hint)
 
@@ -388,13 +388,3 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like this one, or one that has such a word in it; None where none is near.
-
-    >>> nearest("itres", ["iters", "epochs"]), nearest("--trails", ["--iterations", "--num-trials"])
-    ('iters', '--num-trials')
-    """
-    near = [*get_close_matches(word, list(known), n=3, cutoff=0.6), None]
-    return next((one for one in near if one and get_close_matches(word.lstrip("-"), one.split("-"), 1, 0.8)), near[0])

@@ -18,7 +18,8 @@ from mlxops.config import LoraConfig, older_names
 from mlxops.config.mlx_lm_options import WITHOUT_EFFECT, cache_limit
 from mlxops.config.other_names import OTHER_NAMES
 from mlxops.errors import BadRequest, InvalidData, NotFound
-from mlxops.options import nearest, options_of
+from mlxops.likeness import nearest
+from mlxops.options import options_of
 
 _OPTIONS = {option.name: option for option in options_of(LoraConfig)}
 

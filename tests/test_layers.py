@@ -15,6 +15,7 @@ ROWS = [
     {
         "errors",
         "foreign",
+        "likeness",
         "hints",
         "resources",
         "system",

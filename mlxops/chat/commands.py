@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mlxops.errors import BadRequest
-from mlxops.options import nearest
+from mlxops.likeness import nearest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlxops import files
 from mlxops.errors import BadRequest, NotFound
+from mlxops.likeness import nearest
 from mlxops.models.folder_files import check_file, check_object, read_json, readable
 from mlxops.models.identity import DECIDING
 from mlxops.models.loader_errors import own_code
@@ -28,7 +29,6 @@ from mlxops.models.weight_headers import (
     read_headers,
     weight_files,
 )
-from mlxops.options import nearest
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 

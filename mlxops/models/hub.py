@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlxops.errors import BadRequest, Failed, MlxopsError, NotFound, Refused
 from mlxops.foreign import foreign_code
-from mlxops.options import nearest
+from mlxops.likeness import nearest
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo

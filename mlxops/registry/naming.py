@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from mlxops import layout, words
 from mlxops.errors import BadRequest, NotFound
+from mlxops.likeness import near_ones
 
 _SHOWN = 8  # of the runs that a part of a name could mean
 _DIGITS = 18  # of a number: SQLite and this machine know none that is longer
@@ -110,7 +110,7 @@ def _with_part(text: str, names: Collection[str]) -> list[str]:
 def _no_run(text: str, names: Sequence[str]) -> NotFound:
     if not names:
         return NotFound("there are no runs yet", hint="`inv lora --model MODEL --data DATA` starts the first")
-    near = difflib.get_close_matches(text, names, n=3)
+    near = near_ones(text, names, 3)
     hint = f"`inv runs` shows the runs there are: {words.listed(names, 3)}"
     if near:
         hint = f"did you mean {' or '.join(map(repr, near))}?"

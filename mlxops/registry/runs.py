@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from mlxops import layout, system, texts
 from mlxops.errors import BadRequest, NotFound, Refused
-from mlxops.options import nearest
+from mlxops.likeness import nearest
 from mlxops.registry import naming
 from mlxops.registry.database import Registry
 from mlxops.registry.names import readable_name
@@ -179,6 +179,11 @@ def change_tags(db: Registry, run_id: int, *, add: Iterable[str], remove: Iterab
     return [tag for (tag,) in found]
 
 
+def all_tags(db: Registry) -> list[str]:
+    """Every tag that some run has, each once."""
+    return [tag for (tag,) in db.connection.execute("SELECT DISTINCT tag FROM tags ORDER BY tag").fetchall()]
+
+
 def _insert_tags(db: Registry, run_id: int, tags: Iterable[str]) -> None:
     cleaned = sorted({texts.check_name(tag.strip(), texts.TAG) for tag in tags if tag.strip()})
     db.connection.executemany(
@@ -330,5 +335,18 @@ def id_of(db: Registry, name: str) -> int | None:
 
 def find_runs(db: Registry, names: Sequence[str]) -> list[FoundRun]:
     """The runs of these names, each once, in the order named; raises `NotFound` before anything is done to one."""
-    found = {run["id"]: run for run in (find_run(db, name) for name in names)}
+    found = {run["id"]: run for run in (find_run(db, name) for name in whole_names(db, names))}
     return list(found.values())
+
+
+def whole_names(db: Registry, words: Sequence[str]) -> list[str]:
+    """The words of a list with commas, those put together again that are one name: runs were once called so."""
+    known = {",".join(map(str.strip, name.split(","))): name for name in _names(db) if "," in name}
+    found, place = [], 0
+    while place < len(words):
+        longest = (end for end in range(len(words), place, -1) if ",".join(words[place:end]) in known)
+        end = next(longest, place + 1)
+        typed = ",".join(words[place:end])
+        found.append(known.get(typed, typed))
+        place = end
+    return found

@@ -22,7 +22,8 @@ from mlxops.config import LoraConfig
 from mlxops.config.other_names import is_known, meant, option_for
 from mlxops.errors import BadRequest
 from mlxops.hints import for_terminal
-from mlxops.options import Option, nearest, options_of
+from mlxops.likeness import nearest
+from mlxops.options import Option, options_of
 from mlxops.tasks import failures
 from mlxops.tasks.planned import PLANNED
 

@@ -6,7 +6,7 @@ from invoke import Context
 
 from mlxops.config import HelpConfig
 from mlxops.errors import NotFound
-from mlxops.options import nearest
+from mlxops.likeness import nearest
 from mlxops.tasks.house import task
 
 

@@ -30,7 +30,8 @@ from invoke.parser import Argument
 from mlxops import config as configs
 from mlxops import files, hints
 from mlxops.errors import BadRequest, Failed, MlxopsError
-from mlxops.options import Option, nearest, options_of, resolve
+from mlxops.likeness import nearest
+from mlxops.options import Option, options_of, resolve
 from mlxops.projects import entering, project
 from mlxops.projects.invocation import Invocation
 from mlxops.tasks import failures, pages

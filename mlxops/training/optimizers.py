@@ -9,7 +9,7 @@ import mlx.optimizers as optim
 
 from mlxops.config import LoraConfig
 from mlxops.errors import BadRequest
-from mlxops.options import nearest
+from mlxops.likeness import nearest
 from mlxops.training.ways import SCALED, WAYS
 
 _CLASSES = {

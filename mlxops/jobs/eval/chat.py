@@ -28,7 +28,7 @@ from mlxops.config import ChatConfig
 from mlxops.errors import BadRequest, MlxopsError
 from mlxops.jobs.eval import chat_input, loading, memory, speaking
 from mlxops.jobs.eval.loading import ChosenAdapter, ChosenModel
-from mlxops.options import nearest
+from mlxops.likeness import nearest
 from mlxops.projects.invocation import Invocation
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from mlxops import files, texts
 from mlxops.config import ImportConfig
 from mlxops.errors import BadRequest, NotFound
 from mlxops.jobs.model import record
+from mlxops.likeness import nearest
 from mlxops.models import folders, model_files, sample
 from mlxops.models.gguf import file, importing
-from mlxops.options import nearest
 from mlxops.projects import machine, pip
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project

@@ -10,10 +10,10 @@ from mlxops import files, registry, words
 from mlxops.config import RemoveConfig
 from mlxops.errors import Busy, NotFound, Refused
 from mlxops.jobs.model.record import recorded
+from mlxops.likeness import nearest
 from mlxops.models import folders, provenance
 from mlxops.models.provenance import ConvertedModel, FusedModel
 from mlxops.models.weight_files import disk_errors
-from mlxops.options import nearest
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 

@@ -17,7 +17,7 @@ from mlxops import files, layout, registry
 from mlxops.config import CleanConfig
 from mlxops.errors import BadRequest, Failed, MlxopsError
 from mlxops.jobs.model.hub_cache import hub_cache
-from mlxops.options import nearest
+from mlxops.likeness import nearest
 from mlxops.projects import machine
 from mlxops.projects.invocation import Invocation
 from mlxops.training import lock

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from mlxops import registry
 from mlxops.config import SqlConfig
 from mlxops.errors import BadRequest
-from mlxops.options import nearest
+from mlxops.likeness import nearest
 from mlxops.projects.invocation import Invocation
 from mlxops.registry import SavedQuery, Table
 

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 
 from mlxops.errors import BadRequest, Failed, MlxopsError, Refused
-from mlxops.options import nearest
+from mlxops.likeness import nearest
 from mlxops.registry.sql import text
 
 _SCHEMA = "inv sql .schema lists tables, views and columns"

@@ -14,7 +14,7 @@ from typing import Literal, TypedDict
 
 from mlxops import files, words
 from mlxops.errors import BadRequest, NotFound
-from mlxops.options import nearest
+from mlxops.likeness import nearest
 from mlxops.registry.database import open_read_only
 from mlxops.registry.sql.errors import columns_of
 from mlxops.registry.sql.query import query
