@@ -139,6 +139,8 @@ COLUMNS = {
     "bytes": "size of the files",
     "checkpoint_id": "the checkpoint",
     "checkpoints": "how many are whole",
+    "closing_elapsed_ms": f"of the validation that ended the run here before it was extended, milliseconds {ELAPSED}",
+    "closing_standard_error": "how well the validation loss is known that ended the run here before it was extended",
     "command": "what was typed",
     "config": "all settings, automatic choices included, as JSON",
     "context_tokens": "tokens before the prompt",

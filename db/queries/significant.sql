@@ -5,12 +5,19 @@
 WITH ranked AS (
     SELECT
         runs.*,
-        (
-            SELECT metrics.value
-            FROM metrics
-            WHERE metrics.run_id = runs.id
-                AND metrics.name_id = (SELECT id FROM metric_names WHERE name = 'validation_standard_error')
-                AND metrics.iteration = runs.best_iteration
+        coalesce(
+            (
+                SELECT metrics.value
+                FROM metrics
+                WHERE metrics.run_id = runs.id
+                    AND metrics.name_id = (SELECT id FROM metric_names WHERE name = 'validation_standard_error')
+                    AND metrics.iteration = runs.best_iteration
+            ),
+            (
+                SELECT checkpoints.closing_standard_error
+                FROM checkpoints
+                WHERE checkpoints.run_id = runs.id AND checkpoints.iteration = runs.best_iteration
+            )
         ) AS error,
         json_extract(config, '$.validation_identity') AS validated_on,
         json_array(

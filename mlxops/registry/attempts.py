@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from mlxops import times
 from mlxops.errors import NotFound
+from mlxops.registry.checkpoints import forget_closings, keep_closing
 from mlxops.registry.database import Registry
 from mlxops.registry.metrics import forget_points
 from mlxops.registry.processes import boot_id, is_proven_dead, process_start, this_host
@@ -41,11 +42,13 @@ def start_attempt(
 
     One transaction: attempts left open are closed as lost, the run goes back to `from_iteration`, and its metrics
     beyond it are removed; at it, only those named in `closing`, which a longer run would not have. Checkpoints and
-    events stay.
+    events stay, and the checkpoint at it keeps the validation of that closing until the run has finished.
     """
     with db.transaction() as connection:
         _check_run(db, run_id)
         connection.execute(_LOST + "run_id = ?", (run_id,))
+        if "validation_loss" in closing:
+            keep_closing(connection, run_id, from_iteration)
         forget_points(connection, run_id, beyond=from_iteration, at=closing)
         inserted = db.tables["attempts"].insert(
             {
@@ -101,7 +104,8 @@ def end_attempt(
 ) -> None:
     """End an attempt and give its run this status, unless a later attempt has taken the run over.
 
-    `at` is when it ended, in seconds since 1970, now unless given.
+    A run that is completed has no closing validations of earlier targets. `at` is when it ended, in seconds since
+    1970, now unless given.
     """
     with db.transaction() as connection:
         connection.execute(
@@ -120,7 +124,7 @@ def end_attempt(
                 "attempt": attempt_id,
             },
         )
-        connection.execute(
+        taken = connection.execute(
             """
             UPDATE runs
             SET status = ?, iteration = ?, trained_tokens = coalesce(?, trained_tokens), epoch = coalesce(?, epoch),
@@ -130,9 +134,13 @@ def end_attempt(
                 FROM attempts AS ended
                 WHERE id = ?
             )
+            RETURNING id
             """,
             (status, iteration, trained_tokens, epoch, attempt_id, attempt_id),
-        )
+        ).fetchall()
+        if status == "completed":
+            for (run_id,) in taken:
+                forget_closings(connection, run_id)
 
 
 def extend_lost(db: Registry, attempt_id: int, at: float) -> None:

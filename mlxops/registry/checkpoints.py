@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from mlxops import times
 from mlxops.errors import NotFound
 from mlxops.registry.database import Registry
-from mlxops.registry.metrics import record_progress
+from mlxops.registry.metrics import record_best, record_progress
 from mlxops.registry.rows import CheckpointRow
 
 
@@ -38,8 +38,8 @@ def add_checkpoint(
 ) -> int:
     """Record a checkpoint whose files are whole and synced, durably, and return its id.
 
-    One at the same iteration is replaced; `offered` makes it the one the run offers. `at` is when it was written, in
-    seconds since 1970, now unless given.
+    One at the same iteration is replaced, and keeps the closing validation of the same weights. `offered` makes it the
+    one the run offers. `at` is when it was written, in seconds since 1970, now unless given.
     """
     with db.transaction(durable=True) as connection:
         ((checkpoint_id,),) = connection.execute(
@@ -51,8 +51,13 @@ def add_checkpoint(
                 attempt_id = excluded.attempt_id, adapter_file = excluded.adapter_file,
                 state_file = excluded.state_file, bytes = excluded.bytes, adapter_sha256 = excluded.adapter_sha256,
                 state_sha256 = excluded.state_sha256, train_loss = excluded.train_loss,
-                validation_loss = excluded.validation_loss, created_at = excluded.created_at, status = 'whole',
-                verified_at = NULL, state_pruned_at = NULL
+                validation_loss = iif(
+                    adapter_sha256 = excluded.adapter_sha256 AND closing_elapsed_ms IS NOT NULL,
+                    coalesce(excluded.validation_loss, validation_loss), excluded.validation_loss
+                ),
+                closing_standard_error = iif(adapter_sha256 = excluded.adapter_sha256, closing_standard_error, NULL),
+                closing_elapsed_ms = iif(adapter_sha256 = excluded.adapter_sha256, closing_elapsed_ms, NULL),
+                created_at = excluded.created_at, status = 'whole', verified_at = NULL, state_pruned_at = NULL
             RETURNING id
             """,
             (
@@ -184,7 +189,10 @@ def iteration_rates(db: Registry) -> dict[int, float]:
 
 
 def mark_best(connection: sqlite3.Connection, run_id: int) -> None:
-    """Mark the whole checkpoint with the lowest validation loss of a run, within the caller's transaction."""
+    """Mark the whole checkpoint with the lowest validation loss of a run, within the caller's transaction.
+
+    The run's best is kept with it: a closing validation counts for it as long as its checkpoint is there.
+    """
     connection.execute(
         """
         UPDATE checkpoints
@@ -199,3 +207,52 @@ def mark_best(connection: sqlite3.Connection, run_id: int) -> None:
         """,
         {"run": run_id},
     )
+    record_best(connection, run_id)
+
+
+def keep_closing(connection: sqlite3.Connection, run_id: int, iteration: int) -> None:
+    """Keep a target's closing validation with its checkpoint: the curve loses it, as the run continues beyond it.
+
+    Within the caller's transaction, before the points go.
+    """
+    connection.execute(
+        """
+        UPDATE checkpoints
+        SET closing_elapsed_ms = losses.elapsed_ms,
+            closing_standard_error = (
+                SELECT value
+                FROM metrics
+                WHERE run_id = :run AND iteration = :iteration
+                    AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_standard_error')
+            )
+        FROM metrics AS losses
+        WHERE checkpoints.run_id = :run AND checkpoints.iteration = :iteration AND checkpoints.status = 'whole'
+            AND checkpoints.validation_loss = losses.value
+            AND losses.run_id = :run AND losses.iteration = :iteration
+            AND losses.name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
+        """,
+        {"run": run_id, "iteration": iteration},
+    )
+
+
+def forget_closings(connection: sqlite3.Connection, run_id: int) -> None:
+    """Drop the closing validations that a run kept when it continued, which a straight one would not have.
+
+    Within the caller's transaction.
+    """
+    dropped = connection.execute(
+        """
+        UPDATE checkpoints
+        SET closing_elapsed_ms = NULL, closing_standard_error = NULL,
+            validation_loss = (
+                SELECT value
+                FROM metrics
+                WHERE run_id = checkpoints.run_id AND iteration = checkpoints.iteration
+                    AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
+            )
+        WHERE run_id = ? AND closing_elapsed_ms IS NOT NULL
+        """,
+        (run_id,),
+    )
+    if dropped.rowcount:
+        mark_best(connection, run_id)

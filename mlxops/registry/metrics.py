@@ -66,14 +66,25 @@ _BEAT = """
     UPDATE attempts SET heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ? AND ended_at IS NULL
 """
 
+# of an extended run that has not finished again, the closing validation of its last target counts too
 _BEST = """
     UPDATE runs
     SET (best_iteration, best_validation_loss) = (
-        SELECT min_iteration, min_value
-        FROM series
-        WHERE run_id = runs.id AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
+        SELECT iteration, loss
+        FROM (
+            SELECT min_iteration AS iteration, min_value AS loss
+            FROM series
+            WHERE run_id = :run AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
+            UNION ALL
+            SELECT iteration, validation_loss
+            FROM checkpoints
+            WHERE run_id = :run AND status = 'whole' AND closing_elapsed_ms IS NOT NULL
+        )
+        WHERE loss IS NOT NULL
+        ORDER BY loss, iteration
+        LIMIT 1
     )
-    WHERE id = ?
+    WHERE id = :run
 """
 
 
@@ -113,7 +124,7 @@ def record_validation(
     losses = {"validation_loss": loss, "validation_standard_error": standard_error}
     with db.transaction() as connection:
         _add_points(db, run_id, iteration, {**metrics, **losses}, at)
-        connection.execute(_BEST, (run_id,))
+        record_best(connection, run_id)
         record_progress(connection, run_id, iteration, None, None)
         connection.execute(_BEAT, (attempt_id,))
 
@@ -127,8 +138,8 @@ def record_progress(
 
 
 def record_best(connection: sqlite3.Connection, run_id: int) -> None:
-    """Keep a run's best as its curve has it, within the caller's transaction."""
-    connection.execute(_BEST, (run_id,))
+    """Keep a run's best as its validations have it, within the caller's transaction."""
+    connection.execute(_BEST, {"run": run_id})
 
 
 def forget_points(connection: sqlite3.Connection, run_id: int, *, beyond: int, at: Collection[str]) -> None:
@@ -151,7 +162,7 @@ def forget_points(connection: sqlite3.Connection, run_id: int, *, beyond: int, a
         if deleted.rowcount:
             removed.append(name_id)
     rebuild(connection, run_id, removed)
-    connection.execute(_BEST, (run_id,))
+    record_best(connection, run_id)
 
 
 def _add_points(

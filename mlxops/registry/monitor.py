@@ -164,12 +164,17 @@ def time_of_best(db: Registry, run_id: int) -> str | None:
     """When the best validation loss of a run was measured, None where it has none."""
     rows = db.rows(
         """
-        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', julianday(runs.created_at) + metrics.elapsed_ms / 86400000.0) AS time
+        SELECT
+            strftime(
+                '%Y-%m-%dT%H:%M:%fZ',
+                julianday(runs.created_at) + coalesce(metrics.elapsed_ms, checkpoints.closing_elapsed_ms) / 86400000.0
+            ) AS time
         FROM runs
-        CROSS JOIN metrics
+        LEFT JOIN metrics
             ON metrics.run_id = runs.id
             AND metrics.name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
             AND metrics.iteration = runs.best_iteration
+        LEFT JOIN checkpoints ON checkpoints.run_id = runs.id AND checkpoints.iteration = runs.best_iteration
         WHERE runs.id = ?
         """,
         (run_id,),

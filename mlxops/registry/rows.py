@@ -135,6 +135,8 @@ class CheckpointRow(TypedDict):
     verified_at: str | None
     status: str
     state_pruned_at: str | None
+    closing_standard_error: float | None
+    closing_elapsed_ms: int | None
 
 
 class EvaluationRow(TypedDict):

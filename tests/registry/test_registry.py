@@ -287,6 +287,36 @@ def test_nothing_deletes_rows_but_the_start_of_an_attempt_which_removes_the_metr
     assert len(registry.metric_series(db, other.id, "train_loss")) == 4
 
 
+def test_the_validation_of_an_earlier_end_counts_for_the_best_until_the_run_has_finished(db: Registry) -> None:
+    run = new_run(db)
+    attempt = new_attempt(db, run.id)
+    for iteration, loss in ((10, 3.0), (13, 2.0)):
+        registry.record_validation(db, run.id, attempt, iteration=iteration, loss=loss, standard_error=0.25)
+        save(db, run.id, attempt, iteration, validation_loss=loss)
+    registry.end_attempt(db, attempt, reason="finished", status="completed", iteration=13)
+
+    def best() -> tuple[object, ...]:
+        row = registry.find_run(db, "heron")
+        marked = [each["iteration"] for each in registry.checkpoints_of(db, run.id) if each["is_best"]]
+        return row["best_iteration"], row["best_validation_loss"], marked
+
+    longer = new_attempt(db, run.id, 13, closing=["validation_loss", "validation_standard_error"])
+    begun = best()
+    save(db, run.id, longer, 13, validation_loss=None)
+    reopened, curve = best(), registry.metric_series(db, run.id, "validation_loss")
+    (kept,) = [each for each in registry.checkpoints_of(db, run.id) if each["closing_elapsed_ms"] is not None]
+    registry.mark_checkpoint(db, run.id, 13, "missing")
+    missing = best()
+    registry.mark_checkpoint(db, run.id, 13, "whole")
+    registry.end_attempt(db, longer, reason="finished", status="completed", iteration=20)
+
+    assert begun == reopened == (13, 2.0, [13])
+    assert [point["iteration"] for point in curve] == [10]
+    assert (kept["iteration"], kept["validation_loss"], kept["closing_standard_error"]) == (13, 2.0, 0.25)
+    assert missing == best() == (10, 3.0, [10])
+    assert registry.checkpoints_of(db, run.id)[-1]["validation_loss"] is None
+
+
 def test_starting_at_0_removes_every_metric_and_the_best(db: Registry) -> None:
     run = new_run(db)
     registry.record_validation(db, run.id, None, iteration=0, loss=3.0, standard_error=0.1)

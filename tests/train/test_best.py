@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from functools import partial
 from pathlib import Path
@@ -393,3 +394,84 @@ def test_reopening_a_finished_run_at_any_instant_costs_no_checkpoint(
 
     assert [each["from_iteration"] for each in attempts(project, "run")[1:]] == [10] * (len(instants) + 1)
     assert_exact(project, straight(tiny_model, *options))
+
+
+# beyond an earlier end -----------------------------------------------------------------------------------------------
+
+WHOLE_UPDATES = (*training_runs.RUN, "--grad-accumulation-steps", "1")
+"""Ends at 13 with a validation that no longer run has, of weights that each longer one has."""
+
+BEYOND = (*WHOLE_UPDATES, "--iters", "20")
+
+
+def best_shown(project: Path) -> dict[str, Any]:
+    """What the registry shows as the best of `run`, and the curve that this may be no point of."""
+    with registry.open_read_only(project / "runs.db") as db:
+        (run,) = db.rows("SELECT best_iteration, best_validation_loss FROM run_summary WHERE name = 'run'")
+        kept = db.rows("SELECT iteration, validation_loss FROM best_checkpoint WHERE run = 'run'")
+        curve = db.rows("SELECT iteration FROM metric WHERE run = 'run' AND name = 'validation_loss'")
+        number = registry.find_run(db, "run")["id"]
+        return {**run, "checkpoints": kept, "at": registry.time_of_best(db, number), "curve": curve}
+
+
+def ended_at_13(tiny_model: Path, folder: Path, *options: str) -> tuple[Path, dict[str, Any]]:
+    """A project whose run is finished at 13, the best of which is its closing validation; and that best."""
+    project = copy_project(straight_project(tiny_model, *WHOLE_UPDATES, *options), folder / "trained")
+    best = best_shown(project)
+    assert best.pop("curve") == [{"iteration": each} for each in (0, 5, 10, 13)]
+    assert (best["best_iteration"], [each["iteration"] for each in best["checkpoints"]]) == (13, [13])
+    return project, best
+
+
+@pytest.mark.slow
+def test_what_closed_an_earlier_end_is_the_best_until_the_longer_run_has_finished(
+    tiny_model, tmp_path, mlxops, monkeypatch
+):
+    project, best = ended_at_13(tiny_model, tmp_path)
+    shown = []
+
+    for stop in (
+        partial(_kill, STEP, 1),
+        partial(training_runs.signal_before, signal.SIGTERM, STEP, 1),
+        partial(_kill, STEP, 1),
+    ):
+        stopped = lora(project, *BEYOND, first=stop)
+        shown.append(best_shown(project))
+    monkeypatch.chdir(project)
+    (listed,) = json.loads(mlxops("checkpoints --run run --json")[1])["groups"]
+    branched = lora(project, *WHOLE_UPDATES, "--name", "child", "--branch", "--from", "run:best", "--iters", "14")
+    ended = lora(project, *BEYOND)
+
+    assert stopped.code == -signal.SIGKILL
+    assert shown == [best | {"curve": [{"iteration": each} for each in (0, 5, 10)]}] * 3
+    assert "a branch of run at iteration 13; its optimizer state is kept" in branched.said
+    assert ended.code == 0, ended.said
+    assert_exact(project, straight(tiny_model, *BEYOND))
+    (at_13,) = [each for each in listed["items"] if each["is_best"]]
+    assert (at_13["iteration"], at_13["validation_loss"]) == (13, best["best_validation_loss"])
+
+
+@pytest.mark.slow
+def test_a_closing_update_takes_its_validation_with_it(tiny_model, tmp_path):
+    slower = (*training_runs.RUN, "--learning-rate", "0.001")
+    project = copy_project(straight_project(tiny_model, *slower), tmp_path / "trained")
+    before = best_shown(project)
+
+    lora(project, *slower, "--iters", "20", first=partial(_kill, STEP, 1))
+    as_it_was = best_shown(project)
+    lora(project, *slower, "--iters", "20", first=partial(training_runs.signal_before, signal.SIGTERM, STEP, 1))
+    reopened = best_shown(project)
+
+    assert (before["best_iteration"], as_it_was["best_iteration"], reopened["best_iteration"]) == (13, 13, 10)
+
+
+@pytest.mark.slow
+def test_a_kept_closing_costs_the_longer_run_none_of_its_own_best(tiny_model, tmp_path):
+    keeping = ("--keep-last", "1", "--learning-rate", "0.03")
+    project, best = ended_at_13(tiny_model, tmp_path, *keeping)
+
+    lora(project, *BEYOND, *keeping, first=partial(training_runs.signal_before, signal.SIGTERM, STEP, 2))
+    assert best_shown(project)["checkpoints"] == best["checkpoints"]
+    lora(project, *BEYOND, *keeping)
+
+    assert_exact(project, straight(tiny_model, *BEYOND, *keeping))

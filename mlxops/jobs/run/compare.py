@@ -44,7 +44,7 @@ from mlxops.registry import (
     ScoredEvaluation,
 )
 from mlxops.registry.opening import reading
-from mlxops.registry.runs import find_runs
+from mlxops.registry.runs import find_runs, whole_names
 from mlxops.training.fingerprint import complete
 from mlxops.training.origin import origin_of
 
@@ -90,7 +90,7 @@ def compare(invocation: Invocation, config: CompareConfig) -> Comparison:
             f"run.compare takes {FEWEST} to {MOST} runs, not {len(names)}", hint="`inv run.compare heron,otter`"
         )
     with reading(invocation.project.registry_path) as db:
-        found = find_runs(db, names)
+        found, names = find_runs(db, names), whole_names(db, names)
         if len(found) < len(names):
             raise BadRequest(
                 f"{' and '.join(names)} are not different runs", hint="`inv runs` shows the runs there are"
@@ -137,7 +137,11 @@ def _read(db: Registry, row: FoundRun, by: str, layers: int | None) -> _Run:
         curves={name: [(place(point), point["value"]) for point in points(name)] for name in LOSSES},
         validations=points("validation_loss"),
         speeds=[(point["iteration"], point["value"]) for point in points("tokens_per_second")],
-        errors={point["iteration"]: point["value"] for point in points("validation_standard_error")},
+        errors={
+            # of a run that was extended, its best may be a closing validation that is no point of its curve
+            **{each["iteration"]: each["closing_standard_error"] for each in registry.checkpoints_of(db, row["id"])},
+            **{point["iteration"]: point["value"] for point in points("validation_standard_error")},
+        },
     )
 
 

@@ -69,8 +69,17 @@ def catch_up(db: registry.Registry, run_id: int, folder: Path, keep_last: int | 
 
 
 def kept(rows: Sequence[CheckpointRow], branch_points: set[int], sizes: Mapping[str, int]) -> list[Kept]:
-    """The checkpoints that rows and disk agree on; `sizes` holds the bytes of the folder's files by name."""
+    """The checkpoints that rows and disk agree on; `sizes` holds the bytes of the folder's files by name.
+
+    Beside a closing validation that a longer run has not, the best of those that it has is kept as well.
+    """
     found = []
+    losses = [
+        (row["validation_loss"], row["iteration"])
+        for row in rows
+        if row["status"] == "whole" and row["validation_loss"] is not None and row["closing_elapsed_ms"] is None
+    ]
+    best = min(losses)[1] if losses else None
     for row in rows:
         if row["status"] != "whole" or row["adapter_file"] not in sizes:
             continue
@@ -81,7 +90,7 @@ def kept(rows: Sequence[CheckpointRow], branch_points: set[int], sizes: Mapping[
                 has_state=state is not None,
                 adapter_bytes=sizes[row["adapter_file"]],
                 state_bytes=sizes[state] if state is not None else 0,
-                is_best=bool(row["is_best"]),
+                is_best=bool(row["is_best"]) or row["iteration"] == best,
                 is_branch_point=row["iteration"] in branch_points,
             )
         )

@@ -215,7 +215,8 @@ def setting(value: Any) -> str:
 def _figures(details: RunDetails) -> Pairs:
     """The few numbers that are looked for first."""
     row = details.run
-    errors = {point["iteration"]: point["validation_standard_error"] for point in details.curve}
+    errors = {each["iteration"]: each["closing_standard_error"] for each in details.checkpoints}
+    errors |= {point["iteration"]: point["validation_standard_error"] for point in details.curve}
     error = errors.get(row["best_iteration"]) if row["best_iteration"] is not None else None
     best = measured(row["best_validation_loss"], error)
     known = [
