@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 from commands import Ended
-from known_runs import settings, train
+from known_runs import new_run, settings, train
 
 from mlxops import config, registry
 from mlxops.errors import BadRequest, NotFound
 from mlxops.registry import naming
+from mlxops.registry.runs import find_runs
 
 Typed = Callable[..., Ended]
 RUNS = {"tiny-sandy-crane": 12, "7": 11, "tiny-quiet-heron": 7, "sandy": 3}
@@ -170,3 +171,22 @@ def test_a_saved_query_about_a_run_takes_a_part_of_its_name(mlxops: Typed, numbe
 
 def test_two_runs_of_a_saved_query_are_named_by_parts(mlxops: Typed, numbers: dict[str, int]) -> None:
     assert mlxops(f"sql @settings --param one=crane --param other={numbers['quiet-heron']}")[0] == 0
+
+
+def test_a_name_with_commas_that_a_run_has_is_one_in_a_list() -> None:
+    with registry.open_registry(settings().project.registry_path) as db:
+        for number, name in enumerate(("a,b", "c", "a", "x, y,z")):
+            new_run(db, f"new-{number}")
+            db.connection.execute("UPDATE runs SET name = ? WHERE name = ?", (name, f"new-{number}"))
+
+        found = {
+            text: [run["name"] for run in find_runs(db, [each.strip() for each in text.split(",")])]
+            for text in ("a,b,c", "c,a,b", "a,c", "x, y,z,a")
+        }
+
+    assert found == {
+        "a,b,c": ["a,b", "c"],
+        "c,a,b": ["c", "a,b"],
+        "a,c": ["a", "c"],
+        "x, y,z,a": ["x, y,z", "a"],
+    }

@@ -62,6 +62,13 @@ def bad_data(root: Path) -> str:
     return ""
 
 
+def name_that_could_be_given(root: Path) -> str:
+    """The name of a run that is there, which no new run could have."""
+    with registry.open_registry(root / "runs.db") as db:
+        db.connection.execute("UPDATE runs SET name = 'a:b'")
+    return "--name a:b"
+
+
 ENDS: list[tuple[str | Callable[[Path], str], int]] = [
     ("", 0),
     ("--name heron", 0),
@@ -82,6 +89,7 @@ ENDS: list[tuple[str | Callable[[Path], str], int]] = [
     ("--branch --from nothing", 2),
     ("--data missing", 2),
     (bad_data, 2),
+    (name_that_could_be_given, 0),
 ]
 
 

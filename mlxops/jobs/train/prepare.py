@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mlxops import data, texts, words
+from mlxops import data, registry, texts, words
 from mlxops.config import LoraConfig
 from mlxops.config.train import USUAL_LAYERS, layers_trained
 from mlxops.data import checking
-from mlxops.errors import BadRequest, InvalidData
+from mlxops.errors import BadRequest, InvalidData, NotFound
 from mlxops.jobs.eval.questions import last_answer
 from mlxops.jobs.train import adopt, fit
 from mlxops.models.folders import ModelInfo, check_model, find_model
@@ -176,7 +176,7 @@ class Tokenize:
 
 
 def _check_place(project: Project, config: LoraConfig) -> None:
-    if config.name is not None:
+    if config.name is not None and not _is_stored(project, config.name):
         texts.check_name(config.name, texts.RUN)
     if config.note is not None:
         texts.check_text(config.note, "the note")
@@ -192,6 +192,17 @@ def _check_place(project: Project, config: LoraConfig) -> None:
             f"{project.relative(file)!r} is a file, so the run's folder cannot be made there",
             hint="move it away, or name another `--adapter-path`",
         )
+
+
+def _is_stored(project: Project, name: str) -> bool:
+    """Whether a run has this name, which names could be given when it was made."""
+    if texts.why_unfit(name, texts.RUN) is None or not texts.is_utf8(name):
+        return False
+    try:
+        with registry.open_read_only(project.registry_path) as db:
+            return registry.id_of(db, name) is not None
+    except NotFound:
+        return False
 
 
 def _check_fit(config: LoraConfig, info: ModelInfo, folder: Path) -> None:
