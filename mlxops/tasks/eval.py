@@ -19,11 +19,12 @@ def chat(c: Context, config: ChatConfig) -> None:
     from mlxops.jobs.eval import chat as job
     from mlxops.jobs.eval import chat_input
     from mlxops.ui.eval import chat as drawing
+    from mlxops.ui.eval import notes
     from mlxops.ui.terminal import console
 
     out, err = console.make(), console.make(stderr=True)
     message = chat_input.message_of(config.prompt)
-    talker = job.open_chat(house.invocation(c), config, drawing.notes_on(err))
+    talker = job.open_chat(house.invocation(c), config, notes.teller(err))
     if message is None:
         return drawing.talk(talker, out, err)
     return chat_input.check(drawing.draw(talker.say(message), talker, out, err, tells_problems=False))
@@ -38,13 +39,14 @@ def query(c: Context, config: QueryConfig) -> None:
     """
     from mlxops.jobs.eval import chat_input
     from mlxops.jobs.eval import query as job
+    from mlxops.ui.eval import notes
     from mlxops.ui.eval import query as drawing
     from mlxops.ui.terminal import console
 
-    question = job.question_of(config)
-    asked = job.open_query(house.invocation(c), config)
+    question, screen = job.question_of(config), console.make(stderr=True)
+    asked = job.open_query(house.invocation(c), config, notes.teller(screen))
     if question is None:
-        return drawing.ask_on(asked, console.make(), console.make(stderr=True))
+        return drawing.ask_on(asked, console.make(), screen)
     return chat_input.check(drawing.answer(asked.ask(question), console.make(), as_json=config.json))
 
 
@@ -58,6 +60,7 @@ def test(c: Context, config: TestConfig) -> None:
     """
     from mlxops.jobs.eval import results as found
     from mlxops.jobs.eval import test as job
+    from mlxops.ui.eval import notes
     from mlxops.ui.eval import test as drawing
     from mlxops.ui.terminal import console, progress, tables
 
@@ -66,7 +69,7 @@ def test(c: Context, config: TestConfig) -> None:
     try:
         with progress.bars(screen, plain=True) as advance:
             plan = job.plan(house.invocation(c), config, advance)
-            drawing.notes(plan.notes, screen)
+            notes.tell(plan.notes, screen)
             job.run(plan, advance, measured)
     finally:
         if measured and config.json:
@@ -85,6 +88,7 @@ def compare(c: Context, config: CompareModelsConfig) -> None:
     model of the same name; models/NAME names the model.
     """
     from mlxops.jobs.eval import compare as job
+    from mlxops.ui.eval import notes
     from mlxops.ui.eval import test as drawing
     from mlxops.ui.terminal import console, progress, tables
 
@@ -93,7 +97,7 @@ def compare(c: Context, config: CompareModelsConfig) -> None:
     try:
         with progress.bars(screen, plain=True) as advance:
             plans = job.plan(house.invocation(c), config, advance)
-            drawing.notes(list(dict.fromkeys(note for _, plan in plans for note in plan.notes)), screen)
+            notes.tell((note for _, plan in plans for note in plan.notes), screen)
             job.run(plans, advance, entries)
     finally:
         if entries:
@@ -109,10 +113,11 @@ def benchmark(c: Context, config: BenchmarkConfig) -> None:
     """
     from mlxops.jobs.eval import benchmark as job
     from mlxops.ui.eval import benchmark as drawing
+    from mlxops.ui.eval import notes
     from mlxops.ui.terminal import console, progress
 
     screen = console.make(stderr=True)
-    plan = job.plan(house.invocation(c), config)
+    plan = job.plan(house.invocation(c), config, notes.teller(screen))
     with progress.bars(screen, plain=True) as advance:
         result = job.measure(plan, advance)
     drawing.draw(result, console.make(), "json" if config.json else config.format)
@@ -128,12 +133,13 @@ def serve(c: Context, config: ServeConfig) -> None:
     Only programs of this machine are answered unless --host and --api-key say otherwise. Ctrl-C ends it.
     """
     from mlxops.jobs.eval import serve as job
+    from mlxops.ui.eval import notes
     from mlxops.ui.eval import serve as drawing
     from mlxops.ui.terminal import console
 
     out, screen = console.make(), console.make(stderr=True)
     plan = job.plan(house.invocation(c), config)
-    drawing.notes(plan.notes, screen)
+    notes.tell(plan.notes, screen)
     with job.serve(plan, drawing.Log(screen, house.keep_bug)) as serving:
         drawing.ready(serving, out, screen, as_json=config.json)
         job.answer(serving)

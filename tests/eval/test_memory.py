@@ -9,7 +9,8 @@ import pytest
 from history_rows import begin, new_run
 
 from mlxops import registry
-from mlxops.jobs.eval import loading, memory
+from mlxops.config import BenchmarkConfig, ChatConfig, QueryConfig, ServeConfig, TestConfig
+from mlxops.jobs.eval import benchmark, chat, loading, memory, query, serve, test
 from mlxops.projects import machine, project
 from mlxops.projects.invocation import Invocation
 
@@ -52,3 +53,20 @@ def test_a_training_at_work_is_told_with_what_it_still_takes(notes: Notes, tmp_p
     assert after[0].endswith(
         "beside the training of heron, which takes up to 2.2 TB more: a quantized model takes less"
     )
+
+
+def test_every_task_that_loads_a_model_tells_of_its_memory_before(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda: 1000)
+    here, model, rows = Invocation(project=project.find(tmp_path)), str(tiny_model), tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Where?", "completion": "Here."}\n')
+    told: dict[str, list[str]] = {name: [] for name in ("chat", "query", "benchmark")}
+
+    chat.open_chat(here, ChatConfig(model=model), told["chat"].append)
+    query.open_query(here, QueryConfig(model=model, prompt="hi"), told["query"].append)
+    benchmark.plan(here, BenchmarkConfig(model=model, generation_tokens=[2]), told["benchmark"].append)
+    told["serve"] = [*serve.plan(here, ServeConfig(model=model)).notes]
+    told["test"] = [*test.plan(here, TestConfig(model=model, data=str(rows)), lambda *_: None).notes]
+
+    assert [name for name, notes in told.items() if notes and notes[0].startswith("the model takes about ")] == [*told]

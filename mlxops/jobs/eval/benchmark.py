@@ -13,7 +13,7 @@ from mlxops import files, registry
 from mlxops.analysis.change import Change, change
 from mlxops.config import BenchmarkConfig
 from mlxops.errors import BadRequest
-from mlxops.jobs.eval import loading
+from mlxops.jobs.eval import loading, memory
 from mlxops.jobs.eval.loading import ChosenModel
 from mlxops.projects import known_projects, machine
 from mlxops.projects.invocation import Invocation
@@ -75,8 +75,8 @@ class Result:
     changes: tuple[Changed, ...]
 
 
-def plan(invocation: Invocation, config: BenchmarkConfig) -> Plan:
-    """Load the model that a person names, and check that every shape fits it.
+def plan(invocation: Invocation, config: BenchmarkConfig, tell: Callable[[str], None] = lambda note: None) -> Plan:
+    """Load the model that a person names, and check that every shape fits it; its memory is told of before.
 
     Raises `BadRequest` and `NotFound` for what is not there or does not fit.
     """
@@ -86,6 +86,8 @@ def plan(invocation: Invocation, config: BenchmarkConfig) -> Plan:
     chosen = loading.choose_as(invocation, config)
     with registry.open_registry(invocation.project.registry_path):
         pass  # what cannot be recorded is known before the work
+    for note in memory.notes(invocation, chosen):
+        tell(note)
     started = time.perf_counter()
     loaded = loading.load(invocation, chosen, draft_model=config.draft_model)
     load_seconds = time.perf_counter() - started

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxops.chat.events import Answered, Event, Piece, Problem
 from mlxops.config import QueryConfig
 from mlxops.errors import BadRequest, Failed, MlxopsError, NotFound
-from mlxops.jobs.eval import chat_input, loading, speaking
+from mlxops.jobs.eval import chat_input, loading, memory, speaking
 from mlxops.jobs.eval.loading import ChosenAdapter
 from mlxops.projects.invocation import Invocation
 
@@ -36,10 +36,15 @@ def question_of(config: QueryConfig) -> str | None:
     return chat_input.message_of("-")
 
 
-def open_query(invocation: Invocation, config: QueryConfig) -> Query:
-    """Load the model that a person names. Raises `BadRequest` and `NotFound` for what is not there or does not fit."""
+def open_query(invocation: Invocation, config: QueryConfig, tell: Callable[[str], None] = lambda note: None) -> Query:
+    """Load the model that a person names, and tell before what they should know of its memory.
+
+    Raises `BadRequest` and `NotFound` for what is not there or does not fit.
+    """
     schema = None if config.schema is None else _read_schema(invocation.project.resolve(config.schema))
     chosen = loading.choose_as(invocation, config)
+    for note in memory.notes(invocation, chosen):
+        tell(note)
     loaded = loading.load(invocation, chosen, draft_model=config.draft_model)
     grammar = None
     if config.schema is not None:

@@ -13,7 +13,7 @@ from mlxops.adapters import adapter_config
 from mlxops.adapters.adapter_config import DescribedRun
 from mlxops.config import TestConfig
 from mlxops.errors import BadRequest
-from mlxops.jobs.eval import every_checkpoint, lm_eval_tasks, loading, questions, results, samples
+from mlxops.jobs.eval import every_checkpoint, lm_eval_tasks, loading, memory, questions, results, samples
 from mlxops.jobs.eval.lm_eval_tasks import AskedTasks, LoadedTasks
 from mlxops.jobs.eval.loading import ChosenModel
 from mlxops.jobs.eval.questions import Question, Questions
@@ -108,7 +108,7 @@ def plan(invocation: Invocation, config: TestConfig, progress: Progress) -> Test
         on=on,
         template_config=template_config,
         checkpoints=checkpoints,
-        notes=(*damaged, *notes),
+        notes=(*memory.notes(invocation, chosen), *damaged, *notes),
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -59,11 +59,6 @@ class Talker(Protocol):
     def handle(self, text: str) -> Iterator[Event]: ...
     def stop(self) -> None: ...
     def completions(self, text: str) -> Iterable[tuple[str, str]]: ...
-
-
-def notes_on(console: Console) -> Callable[[str], None]:
-    """What draws a note before the chat begins."""
-    return lambda note: console.print(Text(note, style="dim"), soft_wrap=True)
 
 
 def talk(chat: Talker, out: Console, err: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from mlxops.serving.server import Served
 
 _NAMED = 4  # models of the first line; the rest is counted
-
-
-def notes(notes: Sequence[str], console: Console) -> None:
-    """What a person should know before the model is loaded, one line each."""
-    for note in notes:
-        console.print(Text(note), soft_wrap=True)
 
 
 def ready(serving: Serving, out: Console, screen: Console, *, as_json: bool) -> None:

@@ -24,12 +24,6 @@ _DETAILS = ("perplexity_all", "loss", "longest_repeat")  # left out where many c
 _SHOWN = 3  # rows that changed most, in each direction
 
 
-def notes(notes: Sequence[str], console: Console) -> None:
-    """What a person should know before the model is loaded, one line each."""
-    for note in notes:
-        console.print(Text(note), soft_wrap=True)
-
-
 def results(results: TestResults, console: Console) -> None:
     """The scores as a table, then the rows with the highest perplexity, then where the results are."""
     tuned, base = results.tuned, results.base
