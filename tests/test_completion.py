@@ -12,6 +12,7 @@ from commands import run_python
 from empty_registry import open_empty
 from known_runs import new_run, settings
 
+from mlxops import registry
 from mlxops.tasks import completion, namespace
 
 Typed = Callable[[str], tuple[int, str, str]]
@@ -23,7 +24,12 @@ def project(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(tiny_model, "models/tiny")
     with open_empty(settings().project.registry_path) as db:
         for name in ("heron", "otter"):
-            new_run(db, name)
+            run = new_run(db, name)
+            registry.change_tags(db, run.id, add=["fast" if name == "heron" else "night"], remove=[])
+            for iteration in (20, 40):
+                files = {"adapter_file": f"{iteration}", "state_file": None, "adapter_sha256": "", "state_sha256": None}
+                registry.add_checkpoint(db, run.id, None, iteration=iteration, bytes=1, **files)
+        registry.mark_checkpoint(db, run.id, 40, "pruned")
     return Path.cwd()
 
 
@@ -39,6 +45,9 @@ def test_a_value_is_completed_by_what_it_names() -> None:
             "lora --model ", "chat t", "lora t", "eval.compare tiny,h", "model.fuse h", "train.monitor --run l",
             "sql @endi", "sql .q", "lora --optimizer ad", "runs --status=c", "init --template ",
             "lora --iters 5 --model ti", "lora --grad-checkpoint --model ti",
+            "chat --run otter:2", "checkpoints --use latest:l", "eval.compare tiny,heron:4", "runs --tag n",
+            "run.tag heron --remove fast,n", "lora --tag=f", "test --metrics perplexity,gen", "runs --sort best_",
+            "clean --what cr",
         )
     }  # fmt: skip
 
@@ -46,7 +55,16 @@ def test_a_value_is_completed_by_what_it_names() -> None:
         "run.show he": ["heron"],
         "train.stop ": ["otter", "heron", "latest"],
         "run.compare heron,o": ["heron,otter"],
-        "lora --from heron:": ["heron:best", "heron:last"],
+        "lora --from heron:": ["heron:best", "heron:last", "heron:20", "heron:40"],
+        "chat --run otter:2": ["otter:20"],
+        "checkpoints --use latest:l": ["latest:last"],
+        "eval.compare tiny,heron:4": ["tiny,heron:40"],
+        "runs --tag n": ["night"],
+        "run.tag heron --remove fast,n": ["fast,night"],
+        "lora --tag=f": ["--tag=fast"],
+        "test --metrics perplexity,gen": ["perplexity,generation_quality"],
+        "runs --sort best_": ["best_train_loss", "best_validation_loss", "best_iteration"],
+        "clean --what cr": ["crashes"],
         "lora --branch-from=o": ["--branch-from=otter"],
         "lora --model ": ["tiny"],
         "chat t": ["tiny"],

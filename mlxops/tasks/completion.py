@@ -1,4 +1,4 @@
-"""What Tab completes where a value is typed: choices, runs, models, saved queries.
+"""What Tab completes where a value is typed: choices, runs, checkpoints, tags, metrics, models, saved queries.
 
 Invoke completes tasks and options itself and knows nothing of values. What has no candidates is left to the shell,
 which completes files.
@@ -105,11 +105,23 @@ def _runs(here: Invocation, typed: str) -> list[str]:
 
     if not here.project.registry_path.is_file():
         return []
+    name, colon, _ = typed.rpartition(",")[2].rpartition(":")
     with registry.open_read_only(here.project.registry_path) as db:
         names = [run["name"] for run in registry.overview(db)]
-    name, colon, _ = typed.rpartition(",")[2].partition(":")
-    places = ("best", "last") if colon else ()
-    return [f"{name}:{place}" for place in places] if name in names and places else [*names, "latest"]
+        if not colon or name not in (*names, "latest"):
+            return [*names, "latest"]
+        rows = registry.checkpoints_of(db, registry.find_run(db, name)["id"])
+    places = ["best", "last", *(str(row["iteration"]) for row in rows if row["status"] == "whole")]
+    return [f"{name}:{place}" for place in places]
+
+
+def _tags(here: Invocation, typed: str) -> list[str]:
+    from mlxops import registry
+
+    if not here.project.registry_path.is_file():
+        return []
+    with registry.open_read_only(here.project.registry_path) as db:
+        return registry.all_tags(db)
 
 
 def _models(here: Invocation, typed: str) -> list[str]:
@@ -120,6 +132,26 @@ def _models(here: Invocation, typed: str) -> list[str]:
 
 def _models_and_runs(here: Invocation, typed: str) -> list[str]:
     return [*_models(here, typed), *_runs(here, typed)]
+
+
+def _metrics(here: Invocation, typed: str) -> list[str]:
+    from importlib.metadata import entry_points
+
+    from mlxops.config import TestConfig
+
+    return [*TestConfig().metrics, *sorted({each.name for each in entry_points(group="mlxops.metrics")})]
+
+
+def _columns(here: Invocation, typed: str) -> list[str]:
+    from mlxops.registry.views import RunSummaryView
+
+    return list(RunSummaryView.__annotations__)
+
+
+def _cleanable(here: Invocation, typed: str) -> Iterable[str]:
+    from mlxops.jobs.project.clean import NAMES
+
+    return NAMES
 
 
 def _queries(here: Invocation, typed: str) -> list[str]:
@@ -135,11 +167,21 @@ _SOURCES: dict[str, Source] = {
     "model": _models,
     "models": _models_and_runs,
     "draft_model": _models,
+    "metrics": _metrics,
+    "tag": _tags,
+    "run.tag.add": _tags,
+    "run.tag.remove": _tags,
     "run.show.name": _runs,
     "run.note.name": _runs,
     "run.tag.name": _runs,
     "run.rename.name": _runs,
     "run.sql.text": _queries,
+    "run.list.sort": _columns,
+    "run.list.columns": _columns,
+    "train.checkpoints.use": _runs,
+    "train.lora.name": _runs,
+    "train.finetune.name": _runs,
+    "project.clean.what": _cleanable,
     "model.convert.source": _models,
     "model.fuse.source": _models_and_runs,
     "eval.serve.model": _models_and_runs,

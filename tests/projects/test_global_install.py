@@ -305,9 +305,13 @@ def test_a_tab_completes_tasks_options_and_values(installed: Home, name: str, tm
     (tmp_path / "bashrc").write_text(f"{line}\n")
     options = ["--rcfile", str(tmp_path / "bashrc")] if name == "bash" else []
     with registry.open_registry(tmp_path / "runs.db") as db:
-        new_run(db, "heron")
+        run = new_run(db, "heron")
+        registry.change_tags(db, run.id, add=["fast"], remove=[])
+        files = {"adapter_file": "a", "state_file": None, "adapter_sha256": "", "state_sha256": None}
+        registry.add_checkpoint(db, run.id, None, iteration=40, bytes=1, **files)
     keys = "mlx-toolkit list-t\t--js\t> templates\rinv run.sh\the\t--js\t> shown\r"
-    keys += "mlx-toolkit sql @endi\t> endings\rinv runs --status=c\tr\t--js\t> runs\rexit\r"
+    keys += "mlx-toolkit sql @endi\t> endings\rinv runs --status=c\tr\t--js\t> runs\r"
+    keys += "inv runs --tag fa\t--js\t> tagged\rinv run.show heron:4\t2> place\rexit\r"
 
     said = type_keys(installed, [shell, *options, "-i"], keys, tmp_path, ZDOTDIR=str(tmp_path))
 
@@ -317,6 +321,8 @@ def test_a_tab_completes_tasks_options_and_values(installed: Home, name: str, tm
     assert json.loads((tmp_path / "shown").read_text())["run"]["name"] == "heron"
     assert (tmp_path / "endings").read_text().startswith("end_reason")
     assert [each["name"] for each in json.loads((tmp_path / "runs").read_text())] == ["heron"]
+    assert [each["tags"] for each in json.loads((tmp_path / "tagged").read_text())] == ["fast"]
+    assert (tmp_path / "place").read_text().startswith("no run 'heron:40'"), said
 
 
 def test_fish_completes_tasks_options_values_and_files(installed: Home, tmp_path: Path) -> None:
