@@ -63,3 +63,23 @@ def test_a_stream_in_ascii_gets_ascii_of_the_same_width():
 
 def test_progress_on_a_terminal_that_is_gone_does_not_stop_the_work():
     consoles.make(stderr=True, file=GoneTerminal()).print("iteration 10/1000")
+
+
+def test_a_styled_sentence_breaks_at_words_and_keeps_its_styles():
+    stream = Terminal()
+    said = Text("the base model ").append("answers 12 rows better", "bold").append(", `inv run.show heron` has them")
+
+    consoles.make(file=stream, width=24).print(said, soft_wrap=True)
+
+    drawn = Text.from_ansi(stream.getvalue())
+    assert drawn.plain.splitlines() == ["the base model answers", "12 rows better,", "`inv run.show heron` has", "them"]
+    bold = [drawn.plain[each.start : each.end] for each in drawn.spans]
+    assert " ".join(each.strip() for each in bold) == "answers 12 rows better"
+
+
+def test_what_is_printed_with_an_end_is_no_sentence():
+    stream = Terminal()
+
+    consoles.make(file=stream, width=8).print(Text("a  row  of  data"), soft_wrap=True, end="\n")
+
+    assert stream.getvalue() == "a  row  of  data\n"

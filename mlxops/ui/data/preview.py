@@ -23,7 +23,8 @@ def result(preview: DataPreview, console: Console, *, as_json: bool) -> None:
     opening, closing = ("⟦", "⟧") if is_unicode(console) else ("[[", "]]")
     for row in preview.rows:
         console.print(tables.heading(_title(row)), soft_wrap=True)
-        console.print(_text(row, preview.max_seq_length, opening, closing), soft_wrap=True)
+        # the end says that these are no words of ours, whose spaces could be broken at
+        console.print(_text(row, preview.max_seq_length, opening, closing), soft_wrap=True, end="\n")
         for rule in row.rules:
             console.print(Text(rule, style="dim"), soft_wrap=True)
         console.print()

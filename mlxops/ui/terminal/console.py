@@ -6,7 +6,9 @@ import os
 import sys
 from typing import Any, TextIO, cast
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from mlxops.hints import folded, quoted_for_program
 
@@ -33,14 +35,29 @@ def make(*, stderr: bool = False, file: TextIO | None = None, width: int | None 
 class _HouseConsole(Console):
     """A Console whose sentences name the program that was typed, and break at words where nothing else breaks them.
 
-    A Text, which may be a person's, stays as it is.
+    A Text, which may be a person's, keeps its words. What is printed with an `end` is no sentence and stays as it is.
     """
 
     def print(self, *objects: Any, **options: Any) -> None:
         said = [quoted_for_program(each) if isinstance(each, str) else each for each in objects]
         if self.is_terminal and options.get("soft_wrap") and "end" not in options:
-            said = [folded(each, self.width) if isinstance(each, str) else each for each in said]
+            said = [_at_words(each, self.width) for each in said]
         super().print(*said, **options)
+
+
+def _at_words(said: Any, width: int) -> Any:
+    """A sentence in lines that fit; a Text with its styles."""
+    if isinstance(said, str):
+        return folded(said, width)
+    if not isinstance(said, Text) or all(cell_len(line) <= width for line in said.plain.split("\n")):
+        return said
+    lines, place = [], 0
+    for line in folded(said.plain, width).split("\n"):
+        words = line.lstrip()
+        place = said.plain.index(words, place)
+        lines.append(Text(line.removesuffix(words)).append_text(said[place : place + len(words)]))
+        place += len(words)
+    return Text("\n").join(lines)
 
 
 def is_unicode(console: Console) -> bool:
