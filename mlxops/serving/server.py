@@ -160,7 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
                 path = urlsplit(self.path).path
             except ValueError as error:
                 raise ApiError(400, "the target is no address") from error
+            self._check_headers()
             self.server.service.access.check(self.headers.get)
+            if self.command == "GET" and self._has_body():
+                self._body()  # else it would be read as the next request
             served = work(path)
         except ApiError as error:
             served = self._refuse(path, error)
@@ -174,6 +177,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             served = self._refuse(path, internal_error())
         self.server.service.listener.served(served)
+
+    def _check_headers(self) -> None:
+        """Raise `ApiError` where two programs could read the request in two ways."""
+        for name in ("Host", "Content-Length"):
+            if len(self.headers.get_all(name, ())) > 1:
+                self.close_connection = True
+                raise ApiError(400, f"the request has more than one {name}")
+
+    def _has_body(self) -> bool:
+        return "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
 
     def _get(self, path: str) -> Served:
         if path == "/v1/models":
@@ -334,7 +347,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, path: str, error: ApiError) -> Served:
         """Tell the client what was wrong; in the middle of a stream as its last event."""
-        if not self._is_streaming and self.command == "POST" and error.status in (401, 403, 404):
+        if not self._is_streaming and self._has_body() and error.status in (401, 403, 404):
             self.close_connection = True  # its body was not read
         try:
             if self._is_streaming:

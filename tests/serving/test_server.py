@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -125,3 +127,35 @@ def test_what_is_sent_leaves_at_once(serve) -> None:
     connection.close()
 
     assert waits_for_nothing
+
+
+def answers(server: ApiServer, content: bytes) -> list[int]:
+    """The statuses that bytes on one connection are answered with, until the server closes it."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(content)
+        said = b""
+        with suppress(ConnectionResetError):  # what the server has not read ends a connection so
+            while piece := connection.recv(65_536):
+                said += piece
+    return [int(each) for each in re.findall(rb"HTTP/1.1 (\d+) ", said)]
+
+
+def test_the_body_of_a_get_is_no_request(serve) -> None:
+    server, _ = serve(list)
+    inside = b"GET /v1/models/none HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    head = b"GET /health HTTP/1.1\r\nHost: %b\r\nContent-Length: %d\r\n\r\n"
+
+    assert answers(server, head % (b"localhost", len(inside)) + inside + last) == [200, 200]
+    assert answers(server, head % (b"other", len(inside)) + inside + last) == [403]
+    assert answers(
+        server, b"GET /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ) == [411]
+
+
+@pytest.mark.parametrize("twice", [b"Content-Length: 2", b"Host: localhost", b"content-length: 3", b"HOST: other"])
+def test_a_header_that_says_two_things_is_refused_and_ends_the_connection(serve, twice: bytes) -> None:
+    server, _ = serve(list)
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n%b\r\n\r\n{}"
+
+    assert answers(server, head % twice + head % b"A: b") == [400]
