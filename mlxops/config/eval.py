@@ -225,7 +225,7 @@ class BenchmarkConfig:
         aliases=["i", "n", "repetitions", "num-trials"],
     )
     format: Literal["table", "csv", "json", "md", "sql"] = option("table", "how the figures are written")
-    json: bool = option(False, "the figures as JSON; the same as --format json")
+    json: bool = option(False, "the figures as JSON; the same as --format json", instead_of="format")
 
 
 @settings

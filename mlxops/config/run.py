@@ -134,5 +134,5 @@ class SqlConfig:
     format: Literal["table", "csv", "json", "jsonl", "md"] | None = option(
         None, "how the rows are written; a table in a terminal and csv in a pipe unless given"
     )
-    json: bool = option(False, "the same as --format json")
+    json: bool = option(False, "the same as --format json", instead_of="format")
     timeout: float = option(30.0, "seconds after which the query is given up", above=0, at_most=1e6)

@@ -279,3 +279,10 @@ def test_names_of_other_programs_are_taken(mlxops: Typed) -> None:
     ):
         code, _, err = mlxops(f"benchmark nowhere {words}")
         assert (code, "nowhere" in err) == (2, True), shlex.join([words, err])
+
+
+@pytest.mark.parametrize("command", ["benchmark tiny --format csv --json", "sql 'select 1' --format csv --json"])
+def test_two_forms_at_once_are_refused(mlxops: Typed, command: str) -> None:
+    code, out, err = mlxops(command)
+
+    assert (code, out, err.splitlines()[0]) == (2, "", "--json and --format say the same thing: give one of them")
