@@ -1,4 +1,9 @@
+import ast
+import re
+from pathlib import Path
+
 from mlxops import hints
+from mlxops.tasks import namespace, spelling
 
 
 def test_a_line_breaks_at_words_and_a_command_in_it_stays_whole():
@@ -23,3 +28,55 @@ def test_a_line_that_is_indented_goes_on_below_itself():
 
 def test_a_backtick_alone_is_a_letter():
     assert hints.folded("it's ` here and there", 12) == "it's ` here\nand there"
+
+
+def texts_of(file):
+    """Every text of a module that is no docstring, with `…` for what is filled in."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    pieces = {id(piece) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for piece in node.values}
+    pieces |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(each.value if isinstance(each, ast.Constant) else "…" for each in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in pieces:
+            yield node.value
+
+
+def flags_of(task):
+    found = {*spelling.flags_of(namespace[task], task), "--help"}
+    return found | {f"--no-{option.name.replace('_', '-')}" for option in namespace[task].options if option.default}
+
+
+def unknown_in(command):
+    """The task or the options of a command that are not there, None where all are."""
+    program, *words = command.replace("(", "").split()
+    if program not in ("inv", "mlx-toolkit"):
+        others = ("git", "hf", "./install.sh", "wsl", "pip", "uv", "…", "python")
+        taken, words = EVERY_FLAG, [program, *words] if program not in others else []
+    elif not words or words[0].startswith(("-", "…", "TASK", "T")):
+        return None
+    elif words[0] not in namespace.task_names:
+        return words[0]
+    else:
+        taken = flags_of(words[0])
+    options = [word.partition("=")[0].rstrip(",.") for word in words if word.startswith("--") and "…" not in word]
+    return next((option for option in options if option not in taken), None)
+
+
+EVERY_FLAG = {flag for task in namespace.task_names for flag in flags_of(task)}
+OF_OTHERS = {"--add-to-path", "--dry", "--learning_rate"}
+"""Options of the installer and of Invoke, and one as a person mistypes it."""
+
+
+def test_every_command_that_is_named_has_its_task_and_its_options():
+    package = Path(hints.__file__).parent
+    commands = {
+        (file.relative_to(package).as_posix(), command)
+        for file in package.rglob("*.py")
+        for text in texts_of(file)
+        for command in re.findall(r"`([^`]+)`", text)
+    }
+    unknown = {(file, command, unknown_in(command)) for file, command in commands}
+
+    assert len(commands) > 300
+    assert {each for each in unknown if each[2] not in {None, *OF_OTHERS}} == set()

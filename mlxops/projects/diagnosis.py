@@ -296,7 +296,7 @@ def check_swap(facts: MachineFacts) -> Finding:
 def check_disk(facts: MachineFacts) -> Finding:
     """Whether checkpoints and caches have room."""
     folder, free = min(facts.disks.items(), key=lambda each: each[1])
-    cure = "`inv checkpoints --prune --preview` shows what can go; `inv model.remove` removes models"
+    cure = "`inv checkpoints --prune` shows what can go; `inv model.remove` removes models"
     if free < _LOW_DISK:
         level: Level = "broken" if free < _NO_DISK else "warning"
         return Finding(check="disk", level=level, said=f"{words.size(free)} free for {folder}", cure=cure)
