@@ -48,7 +48,8 @@ def folded(text: str, width: int) -> str:
 
 
 _COMMAND = re.compile(r"\s*(inv|mlx-toolkit|mlxops|mlx_lm\.\w+|cd|rm|python|pip|brew|\./\S+) ")
-_WORD = re.compile(r"\s*(?:`[^`]*`|[^\s`]|`)+")
+_WORD = re.compile(r"\s*(?:`[^`]*`|\d[\d.,]* (?:(?:[kMGT]?B|s|ms|m|h)\b|%)|[^\s`]|`)+")
+"""A word with the space before it; a number and its unit are one."""
 
 
 def _fold(line: str, width: int) -> list[str]:

@@ -22,6 +22,10 @@ def test_what_fits_and_commands_on_lines_of_their_own_stay_as_they_are():
     assert hints.folded(said, 40) == said
 
 
+def test_a_number_stays_with_its_unit():
+    assert hints.folded("the page is 84.5 kB, 12 % more", 15).split("\n") == ["the page is", "84.5 kB, 12 %", "more"]
+
+
 def test_a_line_that_is_indented_goes_on_below_itself():
     assert hints.folded("  one two three", 9) == "  one two\n  three"
 

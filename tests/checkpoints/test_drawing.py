@@ -126,7 +126,7 @@ def test_many_iterations_that_go_are_counted() -> None:
     listing.pruning([going], console.make(file=stream), is_done=False)
 
     assert stream.getvalue().splitlines() == [
-        "r: the checkpoints 0, 1, 2, 3, 4, 5, 6, 7 and 12 more: 1.0 kB",
+        "r: checkpoints 0, 1, 2, 3, 4, 5, 6, 7 and 12 more: 1.0 kB",
         "1.0 kB would be freed",
     ]
 

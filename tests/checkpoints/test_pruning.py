@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_a_branch_point_stays(mlxops: Program, project: Path, folder: Path) -> N
 def test_keep_every_keeps_weights_and_says_that_their_state_goes(mlxops: Program, project: Path, folder: Path) -> None:
     code, out, _ = mlxops("checkpoints --prune --keep-every 4 --yes")
 
-    assert (code, "states alone, whose weights stay, 4" in out) == (0, True)
+    assert (code, bool(re.search("the states? of checkpoints? 4.*, whose weights stay", out))) == (0, True)
     assert (adapter_name(4) in on_disk(folder), state_name(4) in on_disk(folder)) == (True, False)
     assert (rows(project)[4]["status"], rows(project)[4]["bytes"]) == (
         "whole",

@@ -53,7 +53,7 @@ def _lines(found: Explanation) -> Iterator[Text]:
         yield Text(f"  the newest weights: {words.visible(found.newest.name)}, {found.newest.reason}")
     for each in found.set_aside:
         yield Text(f"  resuming sets aside {words.visible(each)}", "yellow")
-    yield _step(5, "what inv lora does with it")
+    yield _step(5, f"what {hints.program()} lora does with it")
     decision = found.decision
     yield Text(f"  {_DECISIONS[decision.kind]}: {words.visible(decision.reason)}")
     if decision.hint:

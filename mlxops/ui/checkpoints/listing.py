@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mlxops import hints, times, words
+from mlxops.ui.terminal import confirm
 
 if TYPE_CHECKING:
     from mlxops.jobs.checkpoints.listing import CheckpointFolder, ListedCheckpoint, Listing
@@ -139,11 +140,12 @@ def _going(going: Going) -> list[str]:
         return [f"{name}: left out, {going.left_out}"]
     lines = [f"{name}: counts on nothing damaged; {each}" for each in going.damaged]
     states_alone = [each for each in going.states if each not in going.adapters]
-    parts = [
-        ("checkpoints", going.adapters),
-        ("states alone, whose weights stay,", states_alone),
-    ]
-    found = [f"the {what} {_numbers(numbers)}" for what, numbers in parts if numbers]
+    found = [_checkpoints(going.adapters)] if going.adapters else []
+    found += (
+        [f"the {_noun('state', states_alone)} of {_checkpoints(states_alone)}, whose weights stay"]
+        if states_alone
+        else []
+    )
     found += [f"what a kill left: {', '.join(going.left_overs)}"] if going.left_overs else []
     found += [f"damaged ones set aside: {', '.join(going.set_aside)}"] if going.set_aside else []
     if found:
@@ -151,8 +153,12 @@ def _going(going: Going) -> list[str]:
     return lines
 
 
-def _numbers(numbers: Sequence[int], shown: int = 8) -> str:
-    return words.listed([words.count(number) for number in numbers], shown)
+def _noun(noun: str, numbers: Sequence[int]) -> str:
+    return noun if len(numbers) == 1 else f"{noun}s"
+
+
+def _checkpoints(numbers: Sequence[int], shown: int = 8) -> str:
+    return f"{_noun('checkpoint', numbers)} {words.listed([words.count(number) for number in numbers], shown)}"
 
 
 def agree(console: Console, planned: Sequence[Going]) -> bool | None:
@@ -160,10 +166,7 @@ def agree(console: Console, planned: Sequence[Going]) -> bool | None:
     pruning(planned, console, is_done=False)
     if not (console.is_terminal and sys.stdin.isatty()):
         return None
-    try:
-        return console.input("remove them? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+    return confirm.ask("remove them?", console)
 
 
 # verifying and choosing ----------------------------------------------------------------------------------------------

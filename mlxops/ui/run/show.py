@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 
 from mlxops import words
@@ -167,10 +168,18 @@ def _section(title: str, console: Console) -> None:
 
 
 def _print_pairs(pairs: Sequence[tuple[str, str]], console: Console) -> None:
+    indent = max((cell_len(label) for label, _ in pairs), default=0) + 1
     for line in lines.pairs(pairs, console.width):
-        line.no_wrap = False
-        line.overflow = "fold"
-        console.print(line, soft_wrap=not console.is_terminal)
+        if not console.is_terminal or cell_len(line.plain) <= console.width:
+            console.print(line, soft_wrap=True, end="\n")
+            continue
+        # only one pair on a line can be too long: its value continues below itself
+        label, value = line.divide([indent])
+        room = max(console.width - indent, 20)
+        for part in value.wrap(console, room, overflow="fold", no_wrap=False):
+            part.rstrip()
+            console.print(label.append_text(part), soft_wrap=True, end="\n")
+            label = lines.line(" " * indent)
 
 
 # tables of any columns ----------------------------------------------------------------------------------------------

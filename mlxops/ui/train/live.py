@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from shlex import quote
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console, Group
@@ -233,7 +234,8 @@ class _Drawing:
         if state.said > len(state.notices):
             notices.append(
                 lines.line(
-                    f"{state.said - len(state.notices):,} earlier: `{program()} run.show {state.run_name}`", "dim"
+                    f"{state.said - len(state.notices):,} earlier: `{program()} run.show {quote(state.run_name)}`",
+                    "dim",
                 )
             )
         drawn = [head, self._bar(width), *lines.pairs(_facts(state), width)]
@@ -258,7 +260,9 @@ class _Drawing:
     def _loss(self, width: int, height: int) -> list[Text]:
         wanted = (self._state.version, width, height)
         is_resized = self._chart_of is None or self._chart_of[1:] != wanted[1:]
-        if is_resized or (wanted != self._chart_of and self._state.pace.clock() - self._chart_at >= _CHART_SECONDS):
+        # the last frame stays on the screen
+        is_time = self._state.is_over or self._state.pace.clock() - self._chart_at >= _CHART_SECONDS
+        if is_resized or (wanted != self._chart_of and is_time):
             curve = list(self._state.curve)
             chart = charts.loss_chart(curve, width, height, unicode=self._unicode, title="loss")
             self._chart = list(chart.split("\n"))
