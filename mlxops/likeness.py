@@ -14,6 +14,8 @@ _OTHER_CHOICES: Mapping[str, str] = {
     **dict.fromkeys(("active", "alive", "working", "started", "training"), "running"),
     **dict.fromkeys(("dead", "vanished", "stale"), "lost"),
     **dict.fromkeys(("new", "pending", "queued"), "created"),
+    **dict.fromkeys(("local", "installed", "here"), "downloaded"),
+    **dict.fromkeys(("remote", "hub", "online"), "available"),
 }
 """What a choice of ours is called elsewhere."""
 
@@ -36,6 +38,9 @@ def choice_meant(word: str, choices: Sequence[str]) -> str | None:
     >>> choice_meant("fnished", ["failed", "completed"]), choice_meant("adamm", ["sgd", "adam"])
     ('completed', 'adam')
     """
+    begun = [choice for choice in choices if word and choice.startswith(word)]
+    if len(begun) == 1:
+        return begun[0]
     others = {other: choice for other, choice in _OTHER_CHOICES.items() if choice in choices}
     near = nearest(word, [*choices, *others])
     return near if near is None else others.get(near, near)

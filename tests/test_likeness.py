@@ -35,6 +35,7 @@ def test_a_status_is_meant_by_what_others_call_it_too() -> None:
         *["completed"] * 4, *["interrupted"] * 2, "failed", "running", "failed", "lost", None,
     ]  # fmt: skip
     assert choice_meant("done", ["adam", "sgd"]) is None
+    assert [choice_meant(word, ["basic", "advanced"]) for word in ("adv", "a", "")] == ["advanced", "advanced", None]
 
 
 def test_the_likest_come_first() -> None:

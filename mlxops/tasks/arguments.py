@@ -25,7 +25,7 @@ from mlxops.hints import for_terminal
 from mlxops.likeness import nearest
 from mlxops.options import Option, options_of
 from mlxops.tasks import failures
-from mlxops.tasks.planned import PLANNED
+from mlxops.tasks.planned import OTHER_NAMES, PLANNED
 
 # a word with one dash may be a value: `--sort -created_at`
 _LIKE_A_FLAG = re.compile(r"--[^\W\d_][\w-]*|-[^\W\d_]")
@@ -196,13 +196,19 @@ def _explain_unknown(machine: Any, word: str) -> str:
         if word in PLANNED:
             return failures.in_words(BadRequest(f"{word} is planned and not there yet", hint=PLANNED[word]))
         ends = [each for each in names if each.rpartition(".")[2] == word]
+        inside = [each for each in names if each.startswith(f"{word}.")]
         near = " or ".join(map(repr, ends)) or (repr(found) if (found := nearest(word, names)) else None)
         hint = f"did you mean {near}?" if near else "`inv --list` shows the tasks there are"
         # a run may be called like a task
         if name and not ends and (run := _as_run(context, word)):
             hint = run
-        elif name and not near and (several := _as_list(context, argument, word)):
+        elif name and not near and (several := _as_list(context, argument, word) or _as_one(context, word)):
             hint = several
+        elif inside:
+            tasks = ", ".join(sorted(each.rpartition(".")[2] for each in inside))
+            hint = f"{word} is a group of tasks: {tasks}; `inv {min(inside)}` is one"
+        elif word in OTHER_NAMES and not ends:
+            hint = f"`inv {OTHER_NAMES[word]}` does that"
     return failures.in_words(BadRequest(sentence, hint=hint))
 
 
@@ -216,6 +222,14 @@ def _as_list(context: Any, argument: Any, word: str) -> str | None:
     flag = "" if before[0].option.positional else f"{before[0].option.flag} "
     values = shlex.quote(",".join([*map(str, there), word]))
     return f"several are one list, with commas: `inv {context.name} {flag}{values}`"
+
+
+def _as_one(context: Any, word: str) -> str | None:
+    """What to type where a bare word follows the one that a task takes."""
+    given = [each for each in context.args.values() if isinstance(each, OptionArgument) and each.got_value]
+    if not any(each.option.positional for each in given):
+        return None
+    return f"{context.name} takes one: `inv {context.name} {shlex.quote(word)}` is a call of its own"
 
 
 def _as_run(context: Any, word: str) -> str | None:

@@ -344,11 +344,20 @@ def test_a_long_curve_keeps_its_spike(mlxops: Typed, db: Registry) -> None:
     assert [1234.0, 99.0] in curve
 
 
+HOW_MANY = "hint: `mlx-toolkit run.compare 1,2`; `mlx-toolkit runs` shows the numbers\n"
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ("heron", "run.compare takes 2 to 8 runs, not 1\nhint: `mlx-toolkit run.compare heron,otter`\n"),
-        ("a,b,c,d,e,f,g,h,i", "run.compare takes 2 to 8 runs, not 9\nhint: `mlx-toolkit run.compare heron,otter`\n"),
+        (
+            "heron",
+            f"run.compare takes 2 to 8 runs, not 1\n{HOW_MANY}",
+        ),
+        (
+            "a,b,c,d,e,f,g,h,i",
+            f"run.compare takes 2 to 8 runs, not 9\n{HOW_MANY}",
+        ),
         ("heron,heron", "the run 'heron' stands there twice\nhint: name each run once\n"),
         (
             "heron,latest",

@@ -83,7 +83,7 @@ def test_a_file_of_that_name_is_replaced_where_that_is_meant_and_a_missing_folde
         ("run.report heron,heron", "the run 'heron' stands there twice"),
         (
             f"run.report {','.join('abcdefghi')}",
-            "run.report takes 1 to 8 runs, not 9\nhint: `mlx-toolkit run.report heron,otter`\n",
+            "run.report takes 1 to 8 runs, not 9\nhint: `mlx-toolkit run.report 1,2`\n",
         ),
     ],
 )

@@ -28,7 +28,7 @@ def message_of(prompt: str | None) -> str | None:
         return None
     message = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
     if not message.strip():
-        raise BadRequest("the message is empty", hint="-p takes a text, and `-p -` all of standard input")
+        raise BadRequest("the message is empty", hint="`-p TEXT` says it, and `-p -` all of standard input")
     return message
 
 

@@ -42,7 +42,8 @@ def plan(invocation: Invocation, config: CompareModelsConfig, progress: Progress
     names = config.models
     if not 2 <= len(names) <= _MOST:
         raise BadRequest(
-            f"eval.compare takes 2 to {_MOST} models, not {len(names)}", hint="`inv eval.compare slower,faster`"
+            f"eval.compare takes 2 to {_MOST} models, not {len(names)}",
+            hint="`inv eval.compare 1,2`; `inv runs` shows the numbers",
         )
     if twice := [name for name in names if names.count(name) > 1]:
         raise BadRequest(f"{twice[0]!r} stands there twice")

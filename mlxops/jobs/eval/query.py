@@ -32,7 +32,7 @@ def question_of(config: QueryConfig) -> str | None:
     if config.prompt is not None:
         return chat_input.message_of(config.prompt)
     if sys.stdin is None or sys.stdin.isatty():
-        raise BadRequest("nothing is asked", hint="-p takes the question, -i asks for one after the other")
+        raise BadRequest("nothing is asked", hint="`-p QUESTION` asks one, `-i` one after the other")
     return chat_input.message_of("-")
 
 

@@ -87,7 +87,8 @@ def compare(invocation: Invocation, config: CompareConfig) -> Comparison:
         raise BadRequest(f"the run {twice!r} stands there twice", hint="name each run once")
     if not FEWEST <= len(names) <= MOST:
         raise BadRequest(
-            f"run.compare takes {FEWEST} to {MOST} runs, not {len(names)}", hint="`inv run.compare heron,otter`"
+            f"run.compare takes {FEWEST} to {MOST} runs, not {len(names)}",
+            hint="`inv run.compare 1,2`; `inv runs` shows the numbers",
         )
     with reading(invocation.project.registry_path) as db:
         found, names = find_runs(db, names), whole_names(db, names)

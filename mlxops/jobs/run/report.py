@@ -70,15 +70,13 @@ def check(config: ReportConfig) -> None:
     if not config.runs:
         raise BadRequest("a report needs the name of a run", hint="`inv run.report latest`")
     if len(config.runs) > MOST:
-        raise BadRequest(
-            f"run.report takes 1 to {MOST} runs, not {len(config.runs)}", hint="`inv run.report heron,otter`"
-        )
+        raise BadRequest(f"run.report takes 1 to {MOST} runs, not {len(config.runs)}", hint="`inv run.report 1,2`")
     for kind, given in (("html", config.output), ("png", config.png)):
         if given is not None and not files.expanded(given).name.lower().endswith(_ENDINGS[kind]):
             option = "--output" if kind == "html" else "--png"
             raise BadRequest(
                 f"{option} takes a file that ends in {_ENDINGS[kind][0]}, not {given!r}",
-                hint=f"{option} report{_ENDINGS[kind][0]}",
+                hint=f"`{option} report{_ENDINGS[kind][0]}`",
             )
 
 

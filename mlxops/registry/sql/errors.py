@@ -10,7 +10,7 @@ from mlxops.errors import BadRequest, Failed, MlxopsError, Refused
 from mlxops.likeness import nearest
 from mlxops.registry.sql import text
 
-_SCHEMA = "inv sql .schema lists tables, views and columns"
+_SCHEMA = "`inv sql .schema` lists tables, views and columns"
 _NAMED = re.compile(
     r"(no such (?:column|table|function)|ambiguous column name|wrong number of arguments to function"
     r"|misuse of (?:aggregate|window function|aggregate function)):? \"?(?:[^ \"]*\.)?([^ .\"()]+)"
@@ -53,7 +53,7 @@ def refused(sql: str, denied: str | None, name_of_file: str) -> Refused:
     what = verb if verb in text.WRITING else denied or "this"
     return Refused(
         f"SQL here only reads, and {what} would do more",
-        hint=f"sqlite3 {name_of_file} '.backup copy.db' makes a copy to try things on",
+        hint=f"`sqlite3 {name_of_file} '.backup copy.db'` makes a copy to try things on",
     )
 
 
