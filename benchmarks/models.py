@@ -2,7 +2,8 @@
 
 The models are copies of a tiny one, or hard links to the files of a model's folder, which has a tokenizer of its size.
 The first list, which has nothing remembered, is measured twice: with models of one header, as those that were trained
-from one base are, and with headers that all differ.
+from one base are, and with headers that all differ. A busy machine becomes faster and slower, so that each list is
+compared with the bare `inv` just before it.
 """
 
 from __future__ import annotations
@@ -15,30 +16,42 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mlxops.models.tiny import make_tiny
 
-REPEATS = 5
+REPEATS = 7
 
 
 def main(count: int, folder: Path | None) -> None:
-    """Print the medians."""
+    """Measure and print each case."""
     with tempfile.TemporaryDirectory() as place:
         project = Path(place)
         (project / "tasks.py").write_text("from mlxops.tasks import namespace\n", encoding="utf-8")
         first = make_tiny(project / "model") if folder is None else folder
         for number in range(count):
             shutil.copytree(first, project / "models" / f"m-{number:03}", copy_function=os.link)
-        bare = statistics.median(seconds(project) for _ in range(REPEATS))
-        alike = statistics.median(first_list(project) for _ in range(REPEATS))
-        again = statistics.median(seconds(project, "models") for _ in range(REPEATS))
+        first_list(project)  # not measured: the files come into memory
+        print(f"inv models with {count} models, the first time and afterwards:")
+        report("one header", project, first_list)
+        report("remembered", project, lambda each: seconds(each, "models"))
         for number in range(count):
             differ(project / "models" / f"m-{number:03}" / "model.safetensors", number)
-        different = statistics.median(first_list(project) for _ in range(REPEATS))
-    print(f"bare inv {bare:.3f} s; inv models with {count} models, the first time and afterwards:")
-    for what, each in (("one header", alike), ("headers that differ", different), ("remembered", again)):
-        print(f"{what}: {each:.3f} s, {each / bare:.1f} times bare inv")
+        first_list(project)
+        report("headers that differ", project, first_list)
+
+
+def report(what: str, project: Path, measure: Callable[[Path], float]) -> None:
+    """Print the medians of a list's seconds, of bare inv beside it, and of their ratio."""
+    pairs = [(seconds(project), measure(project)) for _ in range(REPEATS)]
+    bare, listed = (statistics.median(each) for each in zip(*pairs, strict=True))
+    ratios = sorted(each / beside for beside, each in pairs)
+    print(
+        f"{what}: {listed:.3f} s, bare inv {bare:.3f} s: {statistics.median(ratios):.1f} times "
+        f"({ratios[0]:.1f} to {ratios[-1]:.1f})",
+        flush=True,
+    )
 
 
 def first_list(project: Path) -> float:
@@ -69,7 +82,7 @@ def seconds(project: Path, *words: str) -> float:
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "MLXOPS_CACHE": str(project / "cache")},
     )
     return time.perf_counter() - start
 

@@ -6,11 +6,12 @@ import ast
 import fnmatch
 import functools
 import importlib.util
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlxops import files
 from mlxops.errors import BadRequest, NotFound
@@ -21,6 +22,7 @@ from mlxops.models.loader_errors import own_code
 from mlxops.models.weight_headers import (
     INDEX,
     Tensors,
+    count_alike,
     count_layers,
     count_parameters,
     embedding_rows,
@@ -44,6 +46,7 @@ _CHECKED = re.compile(
         if "/" not in each and each != "*.py"
     )
 )
+_READ = re.compile(r"(config|generation_config|tokenizer|tokenizer_config)\.json|model.*\.safetensors(\.index\.json)?")
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -67,6 +70,14 @@ class ModelInfo:
     embedding_rows: int | None
     learned_positions: int | None
     context_length: int | None
+
+
+class CheckedModel(NamedTuple):
+    """What a model is, and what was read for that: its config.json and the headers of its weights."""
+
+    info: ModelInfo
+    config: Mapping[str, Any]
+    tensors: Tensors
 
 
 def list_models(models_folder: Path) -> list[str]:
@@ -157,13 +168,11 @@ def check_model(folder: Path, *, trust_remote_code: bool = False) -> ModelInfo:
     Reads the small files and the headers of the weights; no code is run. Raises `BadRequest` that says what is wrong
     and where, also for a model that needs code from its folder, unless that is trusted.
     """
-    return check_with_headers(folder, trust_remote_code=trust_remote_code)[0]
+    return check_with_headers(folder, trust_remote_code=trust_remote_code).info
 
 
-def check_with_headers(
-    folder: Path, *, trust_remote_code: bool = False, parses_tokenizer: bool = True
-) -> tuple[ModelInfo, Tensors]:
-    """The same with the headers of the weights, for who would read them again. Raises as `check_model` does.
+def check_with_headers(folder: Path, *, trust_remote_code: bool = False, parses_tokenizer: bool = True) -> CheckedModel:
+    """The same with its configuration and the headers, for who would read them again. Raises as `check_model` does.
 
     The vocabulary is most of what would be read. Unless it is parsed, only its beginning and its end are looked at.
     """
@@ -177,6 +186,7 @@ def check_with_headers(
         tensors = read_headers(folder)
         _check_tokenizer(folder, parses=parses_tokenizer)
         size = sum(file.stat().st_size for file in weight_files(folder))
+    kinds = count_alike(tensors)
     text_config = {**config, **_table(config, "text_config", folder)}
     quantization = _table(config, "quantization", folder) or _table(config, "quantization_config", folder)
     info = ModelInfo(
@@ -185,15 +195,15 @@ def check_with_headers(
         vocab_size=_count(text_config, _VOCABULARY, folder),
         hidden_size=_count(text_config, _HIDDEN, folder),
         quantization=quantization or None,
-        parameters=count_parameters(tensors, quantization),
+        parameters=count_parameters(tensors, kinds, quantization),
         bytes=size,
-        dtype=main_dtype(tensors),
+        dtype=main_dtype(kinds),
         chat_template=has_chat_template(folder),
         embedding_rows=embedding_rows(tensors) or _count(text_config, _VOCABULARY, folder),
         learned_positions=learned_positions(tensors),
         context_length=_count(text_config, _CONTEXT, folder),
     )
-    return info, tensors
+    return CheckedModel(info, config, tensors)
 
 
 def check_config(folder: Path) -> None:
@@ -205,9 +215,15 @@ def check_config(folder: Path) -> None:
 
 def _check_files(folder: Path) -> None:
     """Refuse what only stands in for one of the files that decide what the model does, broken links among it."""
-    found = sorted(file for file in folder.iterdir() if _CHECKED.match(file.name))
+    with os.scandir(folder) as listed:
+        found = sorted(
+            each.name
+            for each in listed
+            # what is a file, and no link to one, is looked at when it is read
+            if _CHECKED.match(each.name) and not (_READ.match(each.name) and each.is_file(follow_symlinks=False))
+        )
     others = sorted(folder.glob("additional_chat_templates/*.jinja"))  # broken links among them
-    for file in [*found, *(each for each in others if not files.is_put_by_macos(each))]:
+    for file in [*(folder / name for name in found), *(each for each in others if not files.is_put_by_macos(each))]:
         check_file(file)
 
 

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from mlxops.models import weight_headers
 from mlxops.models.folder_files import read_json
@@ -48,6 +47,9 @@ _PREFILL_OF_BATCH = 2048  # and of each prompt of a batch, as mlx-lm has it
 _PREFILLED = 8  # prompts of a batch at once
 _STEP = 256  # tokens by which it makes a cache longer
 
+_Array = tuple[str, str, Tensor, Tensor | None]
+"""Of an array its module, what it is of that, and the scales of a packed one."""
+
 _Number = TypeVar("_Number", bound=float)
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+)\.(\w+)$")
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -70,6 +72,13 @@ class Layer:
 
     matrices: tuple[Matrix, ...]
     numbers: int
+
+
+class _Part(NamedTuple):
+    """A layer, or what lies outside the layers, and the bytes of it that are packed."""
+
+    layer: Layer
+    packed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,59 +144,47 @@ class GenerationMemory:
         return self.model + self.cache + self.activations
 
 
-def shape_of(folder: Path, tensors: Mapping[str, Tensor] | None = None) -> Shape:
-    """What the memory of the model in a folder depends on; reads its config, and its headers unless they are given.
+def shape_of(folder: Path) -> Shape:
+    """What the memory of the model in a folder depends on; reads its config and its headers.
 
     Raises `BadRequest` as `folders.check_model` does, which has a better sentence for what is wrong.
     """
-    config = read_json(folder / "config.json")
+    return shape(read_json(folder / "config.json"), weight_headers.read_headers(folder))
+
+
+def shape(config: Mapping[str, Any], tensors: Mapping[str, Tensor], vocabulary: int | None = None) -> Shape:
+    """The same of a configuration and the headers of the weights; `vocabulary` is looked up there unless given."""
     text = config.get("text_config")
-    config = {**config, **(text if isinstance(text, dict) else {})}
-    return shape(config, weight_headers.read_headers(folder) if tensors is None else tensors)
-
-
-def shape(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape:
-    """The same of a configuration and the headers of the weights."""
+    config = {**config, **text} if isinstance(text, dict) else config
     active = _whole(config, ("num_experts_per_tok", "num_experts_per_token", "moe_topk"), 1)
     quantization = config.get("quantization")
     group = _whole(quantization if isinstance(quantization, dict) else {}, ("group_size",), 64)
-    layers: dict[str, tuple[list[Matrix], list[int]]] = {}
-    others: list[Matrix] = []
-    sizes: list[int] = []
-    packed = 0
-    made: dict[tuple[str, Tensor, Tensor | None], Matrix] = {}  # a layer is mostly as the one before it
+    arrays: dict[str | None, list[_Array]] = {None: []}
     for name, tensor in tensors.items():
-        dtype, shape = tensor
-        size, scales = math.prod(shape), None
-        if dtype not in _FLOATS and (scales := tensors.get(f"{name.rpartition('.')[0]}.scales")):
-            packed += 4 * size
-            size = 0
         number, module, last = _place(name)
-        if number is None:
-            matrices, own_sizes = others, sizes
-        else:
-            if (layer := layers.get(number)) is None:
-                layer = layers[number] = ([], [])
-            matrices, own_sizes = layer
-        own_sizes.append(size)
-        if last == "weight" and 2 <= len(shape) <= 3:
-            key = (module, tensor, scales)
-            if (matrix := made.get(key)) is None:
-                matrix = made[key] = _matrix(module, tensor, scales, active=active, group=group)
-            matrices.append(matrix)
-    ordered = [layers[each] for each in sorted(layers, key=int)]
+        scales = None if tensor.dtype in _FLOATS else tensors.get(f"{name.rpartition('.')[0]}.scales")
+        if (found := arrays.get(number)) is None:
+            found = arrays[number] = []
+        found.append((module, last, tensor, scales))
+    others = _part(arrays.pop(None), active=active, group=group)
+    layers: list[_Part] = []
+    before: list[_Array] | None = None
+    for _, found in sorted(arrays.items(), key=lambda each: int(each[0] or 0)):
+        # a layer is mostly as the one before it
+        layers.append(layers[-1] if found == before else _part(found, active=active, group=group))
+        before = found
     hidden = _whole(config, ("hidden_size", "n_embd", "d_model", "dim", "model_dim"), 0)
     heads = _whole(config, ("num_attention_heads", "n_head", "n_heads"), 0)
     head = _whole(config, ("head_dim",), hidden // heads if heads else 0)
     return Shape(
-        layers=tuple(Layer(matrices=tuple(matrices), numbers=sum(own_sizes)) for matrices, own_sizes in ordered),
-        others=tuple(others),
+        layers=tuple(each.layer for each in layers),
+        others=others.layer.matrices,
         hidden=hidden,
         heads=heads,
         cached=2 * head * _whole(config, ("num_key_value_heads", "n_kv_heads", "num_kv_heads"), heads),
-        vocabulary=weight_headers.embedding_rows(tensors) or _whole(config, ("vocab_size", "n_vocab"), 0),
-        numbers=sum(sizes) + sum(sum(own_sizes) for _, own_sizes in ordered),
-        packed=packed,
+        vocabulary=vocabulary or weight_headers.embedding_rows(tensors) or _whole(config, ("vocab_size", "n_vocab"), 0),
+        numbers=others.layer.numbers + sum(each.layer.numbers for each in layers),
+        packed=others.packed + sum(each.packed for each in layers),
     )
 
 
@@ -282,6 +279,18 @@ def _place(name: str) -> tuple[str | None, str, str]:
         return found[1], found[2], found[3]
     module, _, last = name.rpartition(".")
     return None, module, last
+
+
+def _part(arrays: Iterable[_Array], *, active: int, group: int) -> _Part:
+    matrices, numbers, packed = [], 0, 0
+    for module, last, tensor, scales in arrays:
+        if scales is None:
+            numbers += tensor.size
+        else:
+            packed += 4 * tensor.size
+        if last == "weight" and 2 <= len(tensor.shape) <= 3:
+            matrices.append(_matrix(module, tensor, scales, active=active, group=group))
+    return _Part(Layer(matrices=tuple(matrices), numbers=numbers), packed)
 
 
 def _numbers(matrix: Matrix) -> int:

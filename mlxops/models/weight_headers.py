@@ -47,6 +47,8 @@ class Tensor(NamedTuple):
 
 
 Tensors = Mapping[str, Tensor]
+Kinds = list[tuple[Tensor, int]]
+"""Tensors, and how many arrays of a model each of them stands for."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -54,7 +56,7 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("model*.safetensors"))
 
 
-def read_headers(folder: Path) -> dict[str, Tensor]:
+def read_headers(folder: Path) -> Tensors:
     """Each array by its name, from all weight files, each of which is as long as it says.
 
     Raises `BadRequest` for missing, damaged and pickled files, and for what only stands in for a file.
@@ -64,6 +66,8 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
     if not files:
         raise _no_weights(folder)
     _check_shards(folder, files)
+    if len(files) == 1:
+        return _read_header(files[0])
     tensors: dict[str, Tensor] = {}
     for file in files:
         tensors.update(_read_header(file))
@@ -86,8 +90,8 @@ def embedding_rows(tensors: Tensors) -> int | None:
 
 def learned_positions(tensors: Tensors) -> int | None:
     """For how many positions a model has learned embeddings; None where positions are computed."""
-    found = (each for name, each in tensors.items() if name.endswith("wpe.weight") and _POSITION_EMBEDDING.search(name))
-    return next((each.shape[0] for each in found), None)
+    names = [name for name in tensors if name.endswith("wpe.weight")]
+    return next((tensors[name].shape[0] for name in names if _POSITION_EMBEDDING.search(name)), None)
 
 
 def count_layers(tensors: Tensors) -> int:
@@ -96,10 +100,17 @@ def count_layers(tensors: Tensors) -> int:
     return max(found, default=-1) + 1
 
 
-def count_parameters(tensors: Tensors, quantization: Mapping[str, Any]) -> int:
+def count_alike(tensors: Tensors) -> Kinds:
+    """The tensors that there are: most arrays of a model are as others of it."""
+    values = tensors.values()
+    by_id = dict(zip(map(id, values), values, strict=True))  # hashing shapes takes longer
+    return [(by_id[each], number) for each, number in Counter(map(id, values)).items()]
+
+
+def count_parameters(tensors: Tensors, kinds: Kinds, quantization: Mapping[str, Any]) -> int:
     """The numbers the model computes with: of a packed matrix its unpacked ones, without scales and biases."""
-    if not any(name.endswith(".scales") for name in tensors):
-        return sum(number * tensor.size for tensor, number in Counter(tensors.values()).items())
+    if all(tensor.dtype in _FLOATS for tensor, _ in kinds):  # nothing is packed
+        return sum(number * tensor.size for tensor, number in kinds)
     count = 0
     for name, tensor in tensors.items():
         stem = name.rpartition(".")[0]
@@ -113,10 +124,10 @@ def count_parameters(tensors: Tensors, quantization: Mapping[str, Any]) -> int:
     return count
 
 
-def main_dtype(tensors: Tensors) -> str:
+def main_dtype(kinds: Kinds) -> str:
     """The type of most of the unpacked numbers."""
     sizes: Counter[str] = Counter()
-    for tensor, number in Counter(tensors.values()).items():  # most arrays of a model are as others of it
+    for tensor, number in kinds:
         if dtype := _FLOATS.get(tensor.dtype):
             sizes[dtype] += number * tensor.size
     return sizes.most_common(1)[0][0] if sizes else "unknown"
@@ -187,14 +198,22 @@ def _read_header(file: Path) -> Tensors:
 # Models that were trained from one base have the same header, and a list of models reads all of them.
 @functools.lru_cache(maxsize=8)
 def _parse_header(text: bytes) -> tuple[Tensors, int]:
-    """The arrays of a header, and where the last one ends."""
+    """The arrays of a header, those alike as one tensor, and where the last one ends."""
     header = json.loads(text)
     header.pop("__metadata__", None)
-    tensors = {name: Tensor(str(each["dtype"]), tuple(each["shape"])) for name, each in header.items()}
-    offsets = [each["data_offsets"] for each in header.values()]
-    _check_whole(chain.from_iterable(tensor.shape for tensor in tensors.values()))
-    _check_whole(chain.from_iterable(offsets))
-    return MappingProxyType(tensors), max((end for _, end in offsets), default=0)
+    made: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+    tensors = {}
+    offsets: list[int] = []
+    for name, each in header.items():
+        kind = each["dtype"], tuple(each["shape"])
+        if (tensor := made.get(kind)) is None:
+            tensor = made[kind] = Tensor(*kind)
+        tensors[name] = tensor
+        begin, end = each["data_offsets"]
+        offsets += (begin, end)
+    _check_whole(chain.from_iterable(shape for _, shape in made))
+    _check_whole(offsets)
+    return MappingProxyType(tensors), max(offsets[1::2], default=0)
 
 
 def _damaged(file: Path) -> BadRequest:

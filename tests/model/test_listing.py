@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 from hub import Fault, Hub
 
@@ -48,6 +50,38 @@ def test_models_here_are_listed_with_what_they_are_and_whether_they_fit(models: 
     assert (found["broken"]["fit"], "model.safetensors" in found["broken"]["problem"]) == (None, True)
     code, out, _ = mlxops("models --filter downloaded")
     assert (code, "trains" in out, "broken: " in out) == (0, True, True), out
+
+
+def test_the_list_has_the_figures_of_each_kind_of_model_that_model_info_has(
+    models: Path, tiny_experts: Path, mlxops: Any
+) -> None:
+    weights = mx.load(str(models / "tiny" / "model.safetensors"))
+    shutil.copytree(tiny_experts, models / "experts")
+    for name, changed in (("half", {"dtype": mx.bfloat16}), ("layers", {"layers": 1}), ("shards", {"shards": 2})):
+        folder = shutil.copytree(models / "tiny", models / name)
+        (folder / "model.safetensors").unlink()
+        kept = {
+            key: each.astype(changed.get("dtype", each.dtype))
+            for key, each in weights.items()
+            if int((re.findall(r"layers\.(\d)", key) or "0")[0]) < changed.get("layers", 4)
+        }
+        count = changed.get("shards", 1)
+        for number in range(count):
+            shard = dict(list(kept.items())[number::count])
+            mx.save_safetensors(str(folder / f"model-{number + 1:05}-of-{count:05}.safetensors"), shard)
+
+    found = {each["name"]: each for each in listed(mlxops) if each["problem"] is None}
+    told = {name: json.loads(mlxops(f"model.info {name} --json")[1]) for name in found}
+    held = sum(each.size for each in weights.values())
+
+    figures = ("type", "layers", "parameters", "bytes", "loading", "training")
+    assert sorted(found) == ["experts", "half", "layers", "shards", "small", "tiny"]
+    assert {name: [each[key] for key in figures] for name, each in found.items()} == {
+        name: [each[key] for key in figures] for name, each in told.items()
+    }
+    assert {found[name]["parameters"] for name in ("tiny", "half", "shards", "small")} == {held}
+    assert (found["half"]["dtype"], found["tiny"]["dtype"]) == ("bfloat16", "float32")
+    assert found["half"]["loading"] == found["tiny"]["loading"]  # a processor computes in float32
 
 
 def test_what_is_remembered_of_a_model_is_looked_at_again_when_a_file_changes(models: Path, mlxops: Any) -> None:

@@ -12,7 +12,7 @@ from mlxops.config import InfoConfig
 from mlxops.errors import MlxopsError
 from mlxops.jobs.model import convert, needs
 from mlxops.jobs.model.record import recorded
-from mlxops.models import conversation, folders
+from mlxops.models import conversation, folders, memory
 from mlxops.models.folder_files import read_json
 from mlxops.models.tokenizer import eos_ids, load_tokenizer
 from mlxops.projects.invocation import Invocation
@@ -78,7 +78,7 @@ def info(invocation: Invocation, config: InfoConfig) -> ModelFacts:
     found = folders.check_model(folder)
     row = recorded(project).get(project.relative(folder))
     tokenizer = load_tokenizer(folder)
-    memory = needs.of_folder(folder, found, rows=config.batch_size, width=config.max_seq_length)
+    needed = needs.of_shape(memory.shape_of(folder), found.dtype, rows=config.batch_size, width=config.max_seq_length)
     template = _template(folder, tokenizer)
     return ModelFacts(
         name=folder.name,
@@ -98,8 +98,8 @@ def info(invocation: Invocation, config: InfoConfig) -> ModelFacts:
         template=template,
         rows=config.batch_size,
         width=config.max_seq_length,
-        loading=memory.loading,
-        training=memory.training,
+        loading=needed.loading,
+        training=needed.training,
         free=needs.room(),
         notes=tuple(_notes(folder, template)),
     )

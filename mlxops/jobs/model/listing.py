@@ -16,7 +16,7 @@ from mlxops.jobs.model import needs
 from mlxops.jobs.model.hub_cache import hub_cache
 from mlxops.jobs.model.hub_list import HubList, hub_list
 from mlxops.jobs.model.record import recorded
-from mlxops.models import folders
+from mlxops.models import folders, memory
 from mlxops.models.weight_headers import weight_files
 from mlxops.projects import known_projects, machine
 from mlxops.projects.invocation import Invocation
@@ -137,8 +137,8 @@ def on_this_machine(invocation: Invocation, *, other_projects: bool = False) -> 
         known_projects.remember(cache, project.root)
     sources = _sources(project) if places else {}
     places += [("cache", name, place) for name, place in _in_hub_cache()]
-    memory = project.root / ".mlxops" / "model_list.json"
-    known = _read(memory)
+    remembered_in = project.root / ".mlxops" / "model_list.json"
+    known = _read(remembered_in)
     entries, stamps = [], {}
     for where, name, place in places:
         stamp = _stamp(place)
@@ -148,13 +148,13 @@ def on_this_machine(invocation: Invocation, *, other_projects: bool = False) -> 
         else:
             entry = _entry(where, name, place)
         if stamp is not None:
-            stamps[str(place)] = [stamp, asdict(entry)]
+            stamps[str(place)] = [stamp, vars(entry)]
         is_recorded = where == "models" and sources
         entries.append(replace(entry, source=sources.get(project.relative(place))) if is_recorded else entry)
     # a folder that is no project stays as it is
-    is_project = folder.is_dir() or memory.parent.is_dir()
+    is_project = folder.is_dir() or remembered_in.parent.is_dir()
     if is_project and stamps != {place: [*each] for place, each in known.items()}:
-        _write(memory, stamps)
+        _write(remembered_in, stamps)
     if other_projects:
         for root in known_projects.others(cache, project.root):
             entries += _of_project(root, seen={folder.resolve()})
@@ -188,8 +188,7 @@ def _of_project(root: Path, *, seen: set[Path]) -> list[ModelEntry]:
 
 def _entry(where: str, name: str, folder: Path) -> ModelEntry:
     try:
-        info, tensors = folders.check_with_headers(folder, parses_tokenizer=False)
-        found = needs.of_folder(folder, info, tensors)
+        info, config, tensors = folders.check_with_headers(folder, parses_tokenizer=False)
     except MlxopsError as error:
         return ModelEntry(name=name, where=where, problem=str(error))
     bits = (info.quantization or {}).get("bits")
@@ -198,6 +197,7 @@ def _entry(where: str, name: str, folder: Path) -> ModelEntry:
         where=where,
         type=info.model_type,
         layers=info.layers,
+    found = needs.of_shape(memory.shape(config, tensors, info.embedding_rows), info.dtype)
         parameters=info.parameters,
         bytes=info.bytes,
         dtype="quantized" if info.quantization else info.dtype,

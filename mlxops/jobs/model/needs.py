@@ -8,14 +8,11 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from mlxops import system
 from mlxops.config import LoraConfig
 from mlxops.jobs.train import memory as training
 from mlxops.models import memory
-from mlxops.models.folders import ModelInfo
-from mlxops.models.weight_headers import Tensors
 from mlxops.projects import machine
 
 CONVERSATION = 2048
@@ -31,19 +28,22 @@ class Needs:
     training: int
 
 
-def of_folder(
-    folder: Path, info: ModelInfo, tensors: Tensors | None = None, *, rows: int = ROWS, width: int = WIDTH
-) -> Needs:
-    """The estimate of a model in a folder; raises `BadRequest` as `check_model` does."""
-    shape = memory.shape_of(folder, tensors)
+def of_shape(shape: memory.Shape, dtype: str, *, rows: int = ROWS, width: int = WIDTH) -> Needs:
+    """The estimate of a model whose files have numbers of this type."""
     on_cpu = not _has_gpu()
     # a processor computes in float32, whatever the files have
-    dtype = "float32" if on_cpu else info.dtype
-    trained = training.trained_part(LoraConfig(model=str(folder)), len(shape.layers))
+    dtype = "float32" if on_cpu else dtype
+    trained = _usual(len(shape.layers))
     return Needs(
         loading=memory.generating(shape, tokens=CONVERSATION, dtype=dtype, keeps_scores=on_cpu).peak,
         training=memory.training(shape, trained, rows=rows, width=width, dtype=dtype, keeps_scores=on_cpu).peak,
     )
+
+
+@functools.cache
+def _usual(layers: int) -> memory.Trained:
+    """What the usual settings train of a model of so many layers."""
+    return training.trained_part(LoraConfig(), layers)
 
 
 @functools.cache

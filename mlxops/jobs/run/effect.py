@@ -41,7 +41,7 @@ def layers_of(project: Project, runs: Sequence[RunRow]) -> int | None:
         return None
     for place in dict.fromkeys(run["model"] for run in runs):
         try:
-            return check_with_headers(project.from_root(place), parses_tokenizer=False)[0].layers
+            return check_with_headers(project.from_root(place), parses_tokenizer=False).info.layers
         except MlxopsError:
             continue
     return None

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.text import Text
 
 from mlxops import hints, words
 from mlxops.ui.terminal import lines
-from mlxops.ui.terminal.tables import SPACE, add_column, make_table, print_table, shortened
+from mlxops.ui.terminal.tables import SPACE, Column, print_columns, print_table, shortened
 
 if TYPE_CHECKING:
     from mlxops.registry import RunSummaryView
@@ -48,13 +47,10 @@ def runs(
     shown = _columns_that_fit(widths, console.width)
     room = console.width - sum(widths[name] + SPACE for name in shown if name != "name")
     widths["name"] = min(widths["name"], max(room, 1))
-    table = make_table()
-    for name in shown:
-        add_column(table, name, widths[name], is_number=name in _NUMBERS)
     for each in cells:
         each["name"] = shortened(each["name"], widths["name"])
-        table.add_row(*(Text(each[name], style=_style_of(name, each[name])) for name in shown))
-    console.print(table)
+    styled = ([(each[name], _style_of(name, each[name])) for name in shown] for each in cells)
+    print_columns([Column(name, widths[name], name in _NUMBERS) for name in shown], styled, console)
 
 
 def _run_cells(row: RunSummaryView, now: datetime) -> dict[str, str]:

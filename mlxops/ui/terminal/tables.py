@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
-from rich import box
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
+from rich.segment import Segment, Segments
 from rich.text import Text
 
 from mlxops import words
@@ -18,6 +17,7 @@ from mlxops.ui.terminal.console import is_unicode
 Format = Literal["table", "csv", "json", "jsonl", "md"]
 SPACE = 2  # between two columns
 _NAMES = frozenset({"name", "run", "parent"})  # columns of names that have their beginning in common
+_BETWEEN = Segment(" " * SPACE)
 _NARROWEST = 6  # columns of a table that would have to be narrower become lines of their own
 
 
@@ -58,15 +58,39 @@ def heading(text: str) -> Text:
     return Text(text, style="bold")
 
 
-def make_table() -> Table:
-    return Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, SPACE - 1, 0, 0), header_style="bold"
-    )
+class Column(NamedTuple):
+    """A column of a table: numbers stand to the right."""
+
+    name: str
+    width: int
+    is_number: bool
 
 
-def add_column(table: Table, name: str, width: int, *, is_number: bool) -> None:
-    justify: Literal["right", "left"] = "right" if is_number else "left"
-    table.add_column(Text(name), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
+def print_columns(columns: Sequence[Column], rows: Iterable[Sequence[tuple[str, str]]], console: Console) -> None:
+    """Cells, each a text with its style, under the names of their columns; a text that is too long is cut.
+
+    Rich's Table takes as long for some hundred rows as the rest of a command.
+    """
+    total = sum(column.width + SPACE for column in columns) - SPACE
+    names = [(column.name, "bold") for column in columns]
+    segments = [*_line(columns, names, console), Segment("─" * total), Segment.line()]
+    for row in rows:
+        segments += _line(columns, row, console)
+    console.print(Segments(segments), end="")
+
+
+def _line(columns: Sequence[Column], cells: Sequence[tuple[str, str]], console: Console) -> Iterator[Segment]:
+    for number, (column, (text, style)) in enumerate(zip(columns, cells, strict=True)):
+        if number:
+            yield _BETWEEN
+        length = cell_len(text)
+        if length > column.width:
+            text = set_cell_size(text, column.width - 1) + "…"
+        else:
+            space = " " * (column.width - length)
+            text = space + text if column.is_number else text + space
+        yield Segment(text, console.get_style(style) if style else None)
+    yield Segment.line()
 
 
 def shortened(name: str, width: int) -> str:
@@ -102,20 +126,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], console: 
     if sum(min(width, _NARROWEST) + SPACE for width in widths) - SPACE > console.width:
         _print_records(columns, cells, console)
         return
-    table = make_table()
-    fitted = _fitted(widths, console.width)
-    for index, width in enumerate(fitted):
-        is_number = any(isinstance(row[index], (int, float)) for row in rows)
-        add_column(table, columns[index], width, is_number=is_number)
-    for row, values in zip(cells, rows, strict=True):
-        row = [
-            shortened(text, width) if name in _NAMES else text
-            for name, text, width in zip(columns, row, fitted, strict=True)
+    fitted = [
+        Column(name, width, any(isinstance(row[index], (int, float)) for row in rows))
+        for index, (name, width) in enumerate(zip(columns, _fitted(widths, console.width), strict=True))
+    ]
+    styled = (
+        [
+            (shortened(text, column.width) if column.name in _NAMES else text, "dim" if value is None else "")
+            for column, text, value in zip(fitted, row, values, strict=True)
         ]
-        table.add_row(
-            *(Text(text, style="dim" if value is None else "") for text, value in zip(row, values, strict=True))
-        )
-    console.print(table)
+        for row, values in zip(cells, rows, strict=True)
+    )
+    print_columns(fitted, styled, console)
 
 
 def _print_records(columns: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
