@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import hub_uploads
 
@@ -134,24 +136,17 @@ def etag(name: str, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest() if is_large(name) else blob_id(content)
 
 
+def _sibling(name: str, content: bytes) -> dict[str, Any]:
+    lfs = {"lfs": {"sha256": etag(name, content), "size": len(content), "pointerSize": 130}} if is_large(name) else {}
+    return {"rfilename": name, "size": len(content), "blobId": blob_id(content), **lfs}
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else a body waits 40 ms until the client confirms its head
     hub: Hub
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
     def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_PUT(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
         asked = urlsplit(self.path)
         path = unquote(asked.path)
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
@@ -166,6 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
         if parts[2:3] == ["resolve"]:
             return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         return self._send(404, {"error": "not here"}, {"X-Error-Code": "EntryNotFound"})
+
+    do_HEAD = do_POST = do_PUT = do_GET
 
     def _upload(self, kind: str, work: Callable[[], tuple[int, Any]]) -> None:
         is_known = self.headers.get("Authorization") == f"Bearer {hub_uploads.TOKEN}"
@@ -207,48 +204,28 @@ class _Handler(BaseHTTPRequestHandler):
         page = found[start : start + min(_PAGE, int(query.get("limit", ["100"])[0]))]
         headers = {}
         if start + len(page) < len(found):
-            others = "&".join(f"{key}={each}" for key, values in query.items() for each in values if key != "cursor")
-            headers["Link"] = f'<{self.hub.endpoint}/api/models?{others}&cursor={start + len(page)}>; rel="next"'
+            others = urlencode({**query, "cursor": [start + len(page)]}, doseq=True)
+            headers["Link"] = f'<{self.hub.endpoint}/api/models?{others}>; rel="next"'
         self._send(200, [self._about(name, each, each.newest, files=False) for name, each in page], headers)
 
     def _about(self, name: str, repository: Repository, commit: str, *, files: bool) -> dict[str, Any]:
-        said: dict[str, Any] = {
-            "_id": "1",
+        content = repository.commits[commit]
+        said = {
             "id": name,
-            "modelId": name,
             "sha": commit,
             "tags": repository.tags,
-            "library_name": "mlx" if "mlx" in repository.tags else "transformers",
             "pipeline_tag": "text-generation",
             "downloads": repository.downloads,
-            "likes": 0,
             "lastModified": "2026-01-02T03:04:05.000Z",
-            "gated": "auto" if repository.gated else False,
-            "private": False,
+            "siblings": [_sibling(key, value) if files else {"rfilename": key} for key, value in content.items()],
         }
-        content = repository.commits[commit]
-        if "model.safetensors" in content:
-            header = content["model.safetensors"]
-            tensors = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
-            count: dict[str, int] = {}
-            for key, each in tensors.items():
-                if key != "__metadata__":
-                    size = 1
-                    for length in each["shape"]:
-                        size *= length
-                    count[each["dtype"]] = count.get(each["dtype"], 0) + size
-            said["safetensors"] = {"parameters": count, "total": sum(count.values())}
+        if weights := content.get("model.safetensors"):
+            count: Counter[str] = Counter()
+            for each in json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")]).values():
+                if each and "shape" in each:  # MLX writes null for no metadata
+                    count[each["dtype"]] += math.prod(each["shape"])
+            said["safetensors"] = {"parameters": count, "total": count.total()}
             said["config"] = json.loads(content.get("config.json", b"{}"))
-        said["siblings"] = [self._sibling(key, value, files) for key, value in content.items()]
-        said["usedStorage"] = sum(map(len, content.values()))
-        return said
-
-    def _sibling(self, name: str, content: bytes, with_sizes: bool) -> dict[str, Any]:
-        said: dict[str, Any] = {"rfilename": name}
-        if with_sizes:
-            said |= {"size": len(content), "blobId": blob_id(content)}
-            if is_large(name):
-                said["lfs"] = {"sha256": etag(name, content), "size": len(content), "pointerSize": 130}
         return said
 
     def _info(self, name: str, revision: str | None) -> None:
@@ -281,19 +258,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
         known = etag(name, content)
         content = content if fault.content is None else fault.content
-        span, start = self.headers.get("Range"), 0
-        if span is not None:
-            start = int(span.removeprefix("bytes=").split("-")[0])
-        self.send_response(200 if span is None else 206)
-        if span is not None:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("ETag", f'"{known}"')
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("X-Linked-ETag", f'"{known}"')
-        self.send_header("X-Linked-Size", str(len(content)))
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
+        span = self.headers.get("Range")
+        start = int(span.removeprefix("bytes=").split("-")[0]) if span else 0
+        part = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if span else {}
+        self._begin(206 if span else 200, len(content) - start, {"ETag": f'"{known}"', "X-Repo-Commit": commit, **part})
         if self.command == "HEAD":
             return None
         end = len(content) if fault.cut_at is None else max(start, fault.cut_at)
@@ -311,14 +279,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, said: Any, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(said).encode()
-        self.send_response(status)
-        for key, value in (headers or {}).items():
-            self.send_header(key, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        self._begin(status, len(body), {**(headers or {}), "Content-Type": "application/json"})
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _begin(self, status: int, length: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(length)}.items():
+            self.send_header(key, value)
+        self.end_headers()
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Say nothing."""
