@@ -14,7 +14,7 @@ class ModelsConfig:
 
     EXAMPLES: ClassVar = ("models", "models --search qwen3 --sort fit", "models --filter available --limit 50 --json")
 
-    search: str | None = option(None, "text in the name; the hub is searched, too")
+    search: str | None = option(None, "text in the name or the source; the hub is searched, too")
     filter: Literal["all", "downloaded", "available"] = option(
         "all", "downloaded are on this machine, available on the hub alone"
     )

@@ -242,14 +242,18 @@ def _listed(info: ModelInfo) -> RemoteModel:
     tags = set(info.tags or ())
     kind = "mlx" if is_mlx(info) else "gguf" if "gguf" in tags else "safetensors"
     config = info.config or {}
-    said = config.get("quantization_config") or config.get("quantization")
-    bits = said.get("bits") if isinstance(said, dict) else None
+    found = config.get("quantization_config") or config.get("quantization")
+    said = found if isinstance(found, dict) else {}
+    bits = said.get("bits")
     if bits is None and (named := _BITS_IN_NAME.search(info.id)):
         bits = int(named[1])
     counts = dict(info.safetensors.parameters or {}) if info.safetensors else {}
     size = sum(count * _BYTES.get(dtype, 1) for dtype, count in counts.items()) or None
     packed = counts.get("U32", 0)
-    total = sum(counts.values()) - packed + (packed * 32 // bits if bits else packed)
+    unpacked = packed * 32 // bits if bits else packed
+    total = sum(counts.values()) - packed + unpacked
+    if kind == "mlx" and bits and said.get("mode", "affine") == "affine":
+        total -= 2 * unpacked // said.get("group_size", 64)  # a scale and a bias per group
     return RemoteModel(
         name=info.id,
         type=config.get("model_type"),

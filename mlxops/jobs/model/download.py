@@ -50,7 +50,8 @@ class DownloadPlan:
             said.append(f"it is converted to {self.config.quantize} bits after the download")
         elif not self.repository.is_mlx:
             said.append(
-                "where mlx-lm would rearrange its tensors, it is converted after the download, numbers unchanged"
+                "MLX loads such files, so they stay as they are; if mlx-lm would rearrange their tensors at each load, "
+                "they are converted after the download, with the same numbers"
             )
             said.append("`--quantize 4` makes it smaller")
         if code := [each.name for each in self.repository.files if each.name.endswith(".py")]:

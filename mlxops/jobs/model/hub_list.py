@@ -35,15 +35,16 @@ class _KeptList:
     @property
     def age(self) -> str:
         """How old it is, as a sentence."""
-        return f"the hub's list is of {words.duration(time.time() - self.at)} ago"
+        return f"the hub's list is {words.duration(time.time() - self.at)} old"
 
 
 def hub_list(text: str | None, sort: str, limit: int | None, cache: Path | None) -> HubList:
-    """The hub's models whose names have this text, asked for again after an hour.
+    """The hub's models whose names have this text, asked for again after an hour; of a low limit some more.
 
+    Some of them may be on this machine, too, and are left out of what is shown.
     Where the hub cannot be asked it is the list of the last time, whatever its age, and a note says so.
     """
-    count = min(limit or _USUAL, _MOST)
+    count = min(max(limit or 0, _USUAL), _MOST)
     key = json.dumps([text, sort == "updated", count])
     file = None if cache is None else cache / "hub_models.json"
     known = _read(file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,9 @@ def models(invocation: Invocation, config: ModelsConfig) -> ModelList:
         remote = hub_list(config.search, config.sort, config.limit, cache)
         notes += remote.notes
     if config.search is not None:
-        found = [each for each in found if config.search.casefold() in each.name.casefold()]
-    there = {each.name.casefold() for each in local if each.where != "project"}
+        text = config.search.casefold()
+        found = [each for each in found if any(text in name.casefold() for name in (each.name, each.source or ""))]
+    there = _ids_of([each for each in local if each.where != "project"])
     found += [
         ModelEntry(where="hub", **asdict(each))
         for each in remote.entries
@@ -96,6 +97,11 @@ def models(invocation: Invocation, config: ModelsConfig) -> ModelList:
     if not asks_hub and config.filter == "all":
         notes.append("`inv models --search TEXT` searches the hub, too")
     return ModelList(entries=tuple(ordered[: config.limit]), notes=tuple(notes))
+
+
+def _ids_of(entries: Iterable[ModelEntry]) -> set[str]:
+    """What these models are called on the hub: by where they are recorded to come from, else by their names."""
+    return {(each.source or each.name).casefold() for each in entries}
 
 
 def _fit(entry: ModelEntry, room: int) -> str | None:
@@ -191,13 +197,13 @@ def _entry(where: str, name: str, folder: Path) -> ModelEntry:
         info, config, tensors = folders.check_with_headers(folder, parses_tokenizer=False)
     except MlxopsError as error:
         return ModelEntry(name=name, where=where, problem=str(error))
+    found = needs.of_shape(memory.shape(config, tensors, info.embedding_rows), info.dtype)
     bits = (info.quantization or {}).get("bits")
     return ModelEntry(
         name=name,
         where=where,
         type=info.model_type,
         layers=info.layers,
-    found = needs.of_shape(memory.shape(config, tensors, info.embedding_rows), info.dtype)
         parameters=info.parameters,
         bytes=info.bytes,
         dtype="quantized" if info.quantization else info.dtype,
