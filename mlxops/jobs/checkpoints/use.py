@@ -70,10 +70,13 @@ def _wanted(config: CheckpointsConfig) -> str:
     wanted = config.use or ""
     if config.run is not None:
         if naming.place_of(wanted) is None:
-            raise BadRequest(f"--use takes best, last or an iteration, not {wanted!r}")
+            hint = f"`inv checkpoints --use {quote(config.run)}:best`"
+            raise BadRequest(f"--use takes best, last or an iteration, not {wanted!r}", hint=hint)
         return f"{config.run}:{wanted}"
     if ":" not in wanted:
-        raise BadRequest("--use needs the run whose checkpoint it is", hint="`inv checkpoints --use RUN:best`")
+        meant = f"latest:{wanted}" if wanted in ("best", "last") else f"{wanted}:best"
+        hint = f"`inv checkpoints --use {quote(meant)}`"
+        raise BadRequest("--use needs the run whose checkpoint it is", hint=hint)
     return wanted
 
 

@@ -19,6 +19,7 @@ from mlxops.jobs.eval.loading import ChosenModel
 from mlxops.jobs.eval.questions import Question, Questions
 from mlxops.jobs.eval.results import MeasuredModel, TestResults
 from mlxops.jobs.train import fit
+from mlxops.likeness import nearest
 from mlxops.models.folders import check_model
 from mlxops.models.tokenizer import eos_ids, load_tokenizer, template_arguments
 from mlxops.options import given
@@ -313,7 +314,7 @@ def _plugins(config: TestConfig) -> list[Plugin]:
     if unknown or not config.metrics:
         raise BadRequest(
             f"--metrics takes {', '.join(there)}, not {', '.join(map(repr, unknown)) or 'nothing'}",
-            hint=f"`--metrics {','.join(METRICS)}` is what is measured unless given",
+            hint=f"`--metrics {(unknown and nearest(unknown[0], there)) or ','.join(METRICS)}` is one that is there",
         )
     return plugins.load(wanted)
 
