@@ -89,10 +89,11 @@ def test_an_attempt_that_goes_on_says_from_where():
 
 
 def test_a_name_that_is_too_long_leaves_room_for_the_status():
-    lines = [frame(snapshot(run_row(name="n" * 90)), 80, unicode=unicode)[0] for unicode in (True, False)]
-    assert [line.lstrip("n") for line in lines] == [
-        "…  running   updated 3 seconds ago",
-        "...  running   updated 3 seconds ago",
+    name = "n" * 80 + "-sandy-crane"
+    lines = [frame(snapshot(run_row(name=name)), 80, unicode=unicode)[0] for unicode in (True, False)]
+    assert [line.strip("n") for line in lines] == [
+        f"…{'n' * 19}-sandy-crane  running   updated 3 seconds ago",
+        f"...{'n' * 17}-sandy-crane  running   updated 3 seconds ago",
     ]
     assert {len(line) for line in lines} == {80}
 

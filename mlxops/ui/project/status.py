@@ -13,6 +13,7 @@ from rich.text import Text
 from mlxops import words
 from mlxops.ui.terminal import lines, live_screen
 from mlxops.ui.terminal.console import is_unicode
+from mlxops.ui.terminal.tables import shortened
 
 if TYPE_CHECKING:
     from mlxops.jobs.model.listing import ModelEntry
@@ -293,7 +294,7 @@ def _folded(text: str, width: int) -> list[str]:
 
 
 def _cut(text: str, width: int) -> str:
-    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+    return set_cell_size(shortened(text, width), width)
 
 
 def _beside(left: Sequence[Text], right: Sequence[Text], width: int) -> list[Text]:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Group
 from rich.text import Text
 
 from mlxops import hints, times, words
 from mlxops.ui.charts import losses
 from mlxops.ui.terminal import lines
+from mlxops.ui.terminal.tables import shortened
 from mlxops.ui.train import pace
 
 if TYPE_CHECKING:
@@ -163,8 +164,7 @@ def _title(snapshot: Snapshot, width: int, clock: _Clock, unicode: bool) -> Text
     room = max(width - cell_len(f"  {status}{updated}"), _SHORTEST_NAME)
     is_cut = cell_len(name) > room
     if is_cut:
-        more = "…" if unicode else "..."
-        name = set_cell_size(name, room - len(more)) + more
+        name = shortened(name, room) if unicode else shortened(name, room - 2).replace("…", "...")
     text = lines.line().append(name, "bold").append("  ")
     text.append(status, lines.style_of_status(run["status"])).append(updated)
     if is_cut:
