@@ -71,6 +71,22 @@ class ModelInfo:
     learned_positions: int | None
     context_length: int | None
 
+    @property
+    def packing(self) -> str | None:
+        """How many bits a quantized model has, from the fewest of a matrix to the most; None for all others."""
+        if not self.quantization:
+            return None
+        said, mode = self.quantization, self.quantization.get("mode", "affine")
+        tables = [said, *(value for value in said.values() if isinstance(value, Mapping))]
+        bits = sorted({each["bits"] for each in tables if isinstance(each.get("bits"), int)})
+        several = f"{bits[0]} to {bits[-1]} bits" if len(bits) > 1 else f"{bits[0] if bits else '?'} bits"
+        return several + (f" ({mode})" if mode != "affine" else "")
+
+    @property
+    def numbers(self) -> str:
+        """What the weights are made of, in words."""
+        return self.packing or self.dtype
+
 
 class CheckedModel(NamedTuple):
     """What a model is, and what was read for that: its config.json and the headers of its weights."""

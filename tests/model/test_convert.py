@@ -98,7 +98,9 @@ def test_the_same_command_again_changes_nothing_and_another_one_asks(mlxops: Typ
     replaced = converted(mlxops, "tiny --quantize 8 --name small --yes")
 
     assert (first["was_there"], again["was_there"], after == before) == (False, True, True)
-    assert (code, "no terminal to confirm on" in err) == (3, True)
+    assert (code, "replace models/small, converted from models/tiny? no terminal to confirm on" in err) == (3, True), (
+        err
+    )
     assert (replaced["was_there"], replaced["numbers_after"]) == (False, "8 bits")
 
 

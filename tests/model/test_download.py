@@ -259,6 +259,9 @@ def test_a_model_is_quantized_on_the_way_and_only_the_result_stays(there: Hub, t
 
     assert code == 0, err
     assert "it is converted to 4 bits after the download" in err
+    sizes = dict(line.split(": ", 1) for line in err.splitlines() if line.startswith(("download", "model", "tensors")))
+    assert {name for name, size in sizes.items() if size.endswith(" kB")} == {"download", "model files"}
+    assert sizes["tensors written"].isdecimal()
     assert (json.loads(out)["quantization"], json.loads(out)["path"]) == ("4 bits", "models/Tiny-4bit")
     assert left() == ["Tiny-4bit"]
     assert row()["revision"] == there.repositories["me/Tiny"].newest

@@ -149,6 +149,7 @@ def test_a_model_is_removed_after_saying_what_uses_it(tuned_project: Path, mlxop
     code, out, err = mlxops("model.remove tiny --yes --json")
 
     assert (refused[0], is_there) == (3, True)
+    assert "base of 1 run: tuned; made of it: tiny-4bit)? no terminal to confirm on" in refused[2]
     assert code == 0, err
     assert json.loads(out) == {
         "path": "models/tiny",

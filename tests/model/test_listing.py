@@ -57,6 +57,9 @@ def test_the_list_has_the_figures_of_each_kind_of_model_that_model_info_has(
 ) -> None:
     weights = mx.load(str(models / "tiny" / "model.safetensors"))
     shutil.copytree(tiny_experts, models / "experts")
+    config = json.loads((shutil.copytree(models / "small", models / "mixed") / "config.json").read_text())
+    config["quantization"]["model.layers.0.mlp.down_proj"] = {"group_size": 64, "bits": 6}
+    (models / "mixed" / "config.json").write_text(json.dumps(config))
     for name, changed in (("half", {"dtype": mx.bfloat16}), ("layers", {"layers": 1}), ("shards", {"shards": 2})):
         folder = shutil.copytree(models / "tiny", models / name)
         (folder / "model.safetensors").unlink()
@@ -75,11 +78,12 @@ def test_the_list_has_the_figures_of_each_kind_of_model_that_model_info_has(
     held = sum(each.size for each in weights.values())
 
     figures = ("type", "layers", "parameters", "bytes", "loading", "training")
-    assert sorted(found) == ["experts", "half", "layers", "shards", "small", "tiny"]
+    assert sorted(found) == ["experts", "half", "layers", "mixed", "shards", "small", "tiny"]
     assert {name: [each[key] for key in figures] for name, each in found.items()} == {
         name: [each[key] for key in figures] for name, each in told.items()
     }
     assert {found[name]["parameters"] for name in ("tiny", "half", "shards", "small")} == {held}
+    assert found["mixed"]["quantization"] == told["mixed"]["numbers"] == "4 to 6 bits"
     assert (found["half"]["dtype"], found["tiny"]["dtype"]) == ("bfloat16", "float32")
     assert found["half"]["loading"] == found["tiny"]["loading"]  # a processor computes in float32
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mlxops import registry
 from mlxops.config import ConvertConfig
@@ -124,7 +123,7 @@ def convert(plan: ConvertPlan, progress: Progress) -> ConvertResult:
         plan.target,
         source=f"converted from {result.source}",
         revision=plan.work.key,
-        quantization=quantization(check_model(plan.target, trust_remote_code=plan.config.trust_remote_code)),
+        quantization=check_model(plan.target, trust_remote_code=plan.config.trust_remote_code).packing,
         progress=progress,
     )
     return result
@@ -150,29 +149,12 @@ def make(plan: ConvertPlan, progress: Progress) -> ConvertResult:
         typed=models.as_typed(project, plan.target),
         source=plan.work.source,
         was_there=plan.is_done,
-        numbers_before=numbers(plan.info),
-        numbers_after=numbers(info),
+        numbers_before=plan.info.numbers,
+        numbers_after=info.numbers,
         bytes_before=plan.info.bytes,
         bytes_after=info.bytes,
         bits_per_weight=8 * info.bytes / info.parameters,
     )
-
-
-def numbers(info: ModelInfo) -> str:
-    """What a model's weights are made of, in words."""
-    said: Mapping[str, Any] = info.quantization or {}
-    if not said:
-        return info.dtype
-    mode = said.get("mode", "affine")
-    tables = [said, *(value for value in said.values() if isinstance(value, Mapping))]
-    bits = sorted({each["bits"] for each in tables if isinstance(each.get("bits"), int)})
-    several = f"{bits[0]} to {bits[-1]} bits" if len(bits) > 1 else f"{bits[0] if bits else '?'} bits"
-    return several + (f" ({mode})" if mode != "affine" else "")
-
-
-def quantization(info: ModelInfo) -> str | None:
-    """The same of a quantized model, as the registry has it; None for all others."""
-    return numbers(info) if info.quantization else None
 
 
 def _write(plan: ConvertPlan, folder: Path, progress: Progress) -> None:
@@ -204,7 +186,7 @@ def _write(plan: ConvertPlan, folder: Path, progress: Progress) -> None:
 def _card(plan: ConvertPlan, folder: Path) -> str:
     info = check_model(folder, trust_remote_code=plan.config.trust_remote_code)
     base = card.read_base(plan.source, name=_name_of(plan.source), hub_id=hub_id(plan.invocation.project, plan.source))
-    return card.converted(plan.target.name, base, f"{numbers(plan.info)} before, {numbers(info)} in this model")
+    return card.converted(plan.target.name, base, f"{plan.info.numbers} before, {info.numbers} in this model")
 
 
 def _quantizes(config: ConvertConfig) -> bool:
@@ -235,7 +217,7 @@ def _check(config: ConvertConfig) -> None:
 def _check_source(config: ConvertConfig, info: ModelInfo, source: Path) -> None:
     if _quantizes(config) and info.quantization:
         raise BadRequest(
-            f"{source.name!r} is quantized already ({numbers(info)}), and quantizing again would lose more",
+            f"{source.name!r} is quantized already ({info.numbers}), and quantizing again would lose more",
             hint="take the model that it was made of; or unpack it first (`--dequantize`)",
         )
     if config.dequantize and not info.quantization:

@@ -257,6 +257,6 @@ def _result(plan: DownloadPlan, info: ModelInfo, *, was_there: bool) -> Download
         type=info.model_type,
         parameters=info.parameters,
         bytes=info.bytes,
-        quantization=convert.quantization(info),
+        quantization=info.packing,
         is_converted=provenance.read(plan.target, ConvertedModel) is not None,
     )

@@ -12,7 +12,7 @@ from mlxops import registry, words
 from mlxops.config import FuseConfig
 from mlxops.errors import Failed, Refused
 from mlxops.jobs.eval import loading
-from mlxops.jobs.model import card, convert, fuse_plan, models, needs, parity
+from mlxops.jobs.model import card, fuse_plan, models, needs, parity
 from mlxops.jobs.model.fuse_plan import FusePlan
 from mlxops.jobs.model.parity import Parity
 from mlxops.jobs.model.record import record_made
@@ -274,7 +274,7 @@ def _result(plan: FusePlan, made: FusedModel, *, layers: int | None, progress: P
         plan.target,
         source=f"fused from {made.base} + {of}",
         revision=made.key,
-        quantization=convert.quantization(check_model(plan.target, trust_remote_code=plan.config.trust_remote_code)),
+        quantization=check_model(plan.target, trust_remote_code=plan.config.trust_remote_code).packing,
         progress=progress,
     )
     return FuseResult(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlxops import registry
 from mlxops.config import InfoConfig
 from mlxops.errors import MlxopsError
-from mlxops.jobs.model import convert, needs
+from mlxops.jobs.model import needs
 from mlxops.jobs.model.record import recorded
 from mlxops.models import conversation, folders, memory
 from mlxops.models.folder_files import read_json
@@ -89,7 +89,7 @@ def info(invocation: Invocation, config: InfoConfig) -> ModelFacts:
         hidden_size=found.hidden_size,
         context_length=found.context_length,
         vocabulary=found.embedding_rows,
-        numbers=convert.numbers(found),
+        numbers=found.numbers,
         bytes=found.bytes,
         source=row["source"] if row else None,
         revision=row["revision"] if row else None,

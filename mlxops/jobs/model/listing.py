@@ -22,7 +22,7 @@ from mlxops.projects import known_projects, machine
 from mlxops.projects.invocation import Invocation
 from mlxops.projects.project import Project
 
-_VERSION = 3  # of what is remembered about a folder
+_VERSION = 4  # of what is remembered about a folder
 _STAMPED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -198,7 +198,6 @@ def _entry(where: str, name: str, folder: Path) -> ModelEntry:
     except MlxopsError as error:
         return ModelEntry(name=name, where=where, problem=str(error))
     found = needs.of_shape(memory.shape(config, tensors, info.embedding_rows), info.dtype)
-    bits = (info.quantization or {}).get("bits")
     return ModelEntry(
         name=name,
         where=where,
@@ -207,7 +206,7 @@ def _entry(where: str, name: str, folder: Path) -> ModelEntry:
         parameters=info.parameters,
         bytes=info.bytes,
         dtype="quantized" if info.quantization else info.dtype,
-        quantization=f"{bits} bits" if bits is not None else None,
+        quantization=info.packing,
         loading=found.loading,
         training=found.training,
     )

@@ -18,7 +18,7 @@ def confirm(question: str, console: Console, *, yes: bool) -> bool:
     if yes:
         return True
     if not can_ask(console):
-        raise Refused("this deletes something: no terminal to confirm on", hint="add `--yes`")
+        raise Refused(f"{question} no terminal to confirm on", hint="add `--yes`")
     return ask(question, console)
 
 

@@ -12,15 +12,33 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 from mlxops import words
+
+# What has the other unit than the rest of its command.
+_BYTES = frozenset({"model files"})
+_COUNTS = frozenset({"tensors written", "files hashed"})
+
+
+class _Amount(ProgressColumn):
+    """How much is done of how much: bytes with their rate, or a count."""
+
+    _size, _rate, _count = DownloadColumn(), TransferSpeedColumn(), MofNCompleteColumn()
+
+    def render(self, task: Task) -> Text:
+        if not task.fields["are_bytes"]:
+            return self._count.render(task)
+        return Text(" ").join([self._size.render(task), self._rate.render(task)])
 
 
 @contextmanager
@@ -29,16 +47,16 @@ def bars(console: Console, *, plain: bool = False, of_bytes: bool = False) -> It
 
     Not a terminal: nothing is shown, or with `plain` a line where a `what` begins. `of_bytes` shows sizes and a rate.
     """
-    counts = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
-    columns = TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), _Amount(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         tasks: dict[str, TaskID] = {}
 
         def advance(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(escape(what), total=total)
+                are_bytes = what in _BYTES or (of_bytes and what not in _COUNTS)
+                tasks[what] = progress.add_task(escape(what), total=total, are_bytes=are_bytes)
                 if plain and not console.is_interactive:
-                    console.print(f"{what}: {words.size(total) if of_bytes else words.count(total)}", soft_wrap=True)
+                    console.print(f"{what}: {words.size(total) if are_bytes else words.count(total)}", soft_wrap=True)
             progress.update(tasks[what], completed=done, total=total)
 
         yield advance
