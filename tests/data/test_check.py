@@ -124,6 +124,7 @@ def test_a_file_of_text_and_conversations_is_noted_and_is_no_warning(mlxops: Typ
     assert (code, json.loads(out)["notes"]) == (0, ["rows.jsonl mixes formats: 1 row of text, 1 conversation"])
 
 
+@pytest.mark.slow
 def test_what_create_writes_is_clean_under_strict(mlxops: Typed, model: str) -> None:
     for name in ("instruction", "text", "chat", "both"):
         mlxops(f"create-training-data --format {name} --samples 100 --output {name}")

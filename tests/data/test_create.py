@@ -37,6 +37,7 @@ def test_rows_of_preferences_are_refused_by_their_name() -> None:
         parse(dict(row), "f:1")
 
 
+@pytest.mark.slow
 def test_a_thousand_rows_are_all_different_and_come_from_the_seed() -> None:
     found = {name: [json.dumps(row) for row in samples.rows(name, 1000, seed=5)] for name in FORMATS}
 
@@ -45,6 +46,7 @@ def test_a_thousand_rows_are_all_different_and_come_from_the_seed() -> None:
     assert samples.rows("chat", 100, seed=5) != samples.rows("chat", 100, seed=6)
 
 
+@pytest.mark.slow
 def test_no_row_is_nearly_the_same_as_another() -> None:
     for name in FORMATS:
         rows = samples.rows(name, 600, seed=8)

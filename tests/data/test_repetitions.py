@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
+
 from mlxops.data.formats import Record
 from mlxops.data.repetitions import Repetitions
 
@@ -67,6 +69,7 @@ def test_case_and_white_space_make_no_difference_to_likeness() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_among_thousands_of_rows_all_repetitions_are_found_and_few_bytes_of_each_stay() -> None:
     repetitions = Repetitions(near=True)
     parts = [

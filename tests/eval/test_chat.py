@@ -243,6 +243,7 @@ def test_facts_are_told(chat: Chat) -> None:
     assert "/adapter [RUN[:ITERATION]|PATH|none]" in out
 
 
+@pytest.mark.slow
 def test_ten_thousand_lines_through_a_pipe_are_all_taken(chat: Chat) -> None:
     code, out, err = chat("tiny --max-tokens 1 --json", *["/set seed 1"] * 9_998, "one", "two")
 
@@ -250,6 +251,7 @@ def test_ten_thousand_lines_through_a_pipe_are_all_taken(chat: Chat) -> None:
     assert (code, prompts, len(objects(out))) == (0, ["one", "two"], 10_000), err[-300:]
 
 
+@pytest.mark.slow
 def test_a_model_that_never_stops_is_cut_where_its_context_ends(chat: Chat, tuned_project: Path) -> None:
     for name in ("config.json", "generation_config.json"):
         file = tuned_project / "models" / "tiny" / name

@@ -119,6 +119,7 @@ def test_a_slow_server_shows_progress_while_it_sends(there: Hub, tiny_model: Pat
     assert content(Path("models/tiny")) == content(tiny_model)
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_sending_is_asked_again_for_the_rest(
     there: Hub, tiny_model: Path, mlxops: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,6 +133,7 @@ def test_a_clone_says_what_is_upstream_and_goes_forward_to_it(clone: Path, upstr
     assert ((clone / "mine.txt").read_text(), (clone / "notes.txt").read_text()) == ("kept", "changed\n")
 
 
+@pytest.mark.slow
 def test_nothing_of_a_persons_is_lost(clone: Path, upstream: Path) -> None:
     def state() -> tuple[str, str, str]:
         return git(clone, "rev-parse", "HEAD"), git(clone, "status", "--porcelain"), git(clone, "diff")

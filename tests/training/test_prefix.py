@@ -222,6 +222,7 @@ def stopped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_training_has_the_same_bits_whatever_is_kept(
     tiny_model: Path, tmp_path: Path, whole: tuple[Path, Heard]
 ) -> None:
@@ -240,6 +241,7 @@ def test_a_training_has_the_same_bits_whatever_is_kept(
     assert len({each.stopped for each in heard.values()}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", ["warm", "removed", "damaged", "without room"])
 def test_a_resumed_training_has_the_same_bits_whatever_became_of_what_was_kept(
     tiny_model: Path, tmp_path: Path, whole: tuple[Path, Heard], stopped: Path, between: str
@@ -257,6 +259,7 @@ def test_a_resumed_training_has_the_same_bits_whatever_became_of_what_was_kept(
     assert (report.metrics["prefix_hits"] > 0.5) == (between == "warm")
 
 
+@pytest.mark.slow
 def test_a_longer_run_has_the_bits_of_one_that_was_that_long_from_the_start(tiny_model: Path, tmp_path: Path) -> None:
     one_epoch = settings(num_layers=2, iters=4)
     for room, folder in ((Room(), tmp_path / "a"), (Room(memory=0), tmp_path / "b")):

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from registry_rows import new_attempt, new_run
 from rich.console import Console
 from small_trainings import adapter_bytes, row, rows, settings, train_small
@@ -26,6 +27,7 @@ PARTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_profile_has_every_part_once_and_changes_no_bit(tiny_model: Path, tmp_path: Path) -> None:
     config = settings(iters=10, num_layers=2)
     plain = train_small(tiny_model, tmp_path / "plain", config, validation_rows=(row(9, 12),))
