@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,26 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
     return report
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have each of several processes begin with its share of the slow tests, in the order they have.
+
+    Each begins with its part of the list, and takes over half of what is left to another at its end: what is quick is
+    shared out evenly, and a long test that begins last keeps all others waiting.
+    """
+    count = getattr(config, "workerinput", {}).get("workercount", 1)
+    if count == 1:
+        return
+    is_slow = [each.get_closest_marker("slow") is not None for each in items]
+    slow = [each for each, its_own in zip(items, is_slow, strict=True) if its_own]
+    quick = [each for each, its_own in zip(items, is_slow, strict=True) if not its_own]
+    items[:] = [each for number in range(count) for kind in (slow, quick) for each in _part(kind, number, count)]
+
+
+def _part(items: Sequence[pytest.Item], number: int, count: int) -> Sequence[pytest.Item]:
+    """The nth (from 0) of so many parts of equal length, which follow each other."""
+    return items[number * len(items) // count : (number + 1) * len(items) // count]
 
 
 @pytest.fixture(scope="session")

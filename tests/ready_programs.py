@@ -127,8 +127,13 @@ def _run(argv: list[str], folder: str, environment: dict[str, str], streams: tup
 
 
 def _run_python(first: str, *rest: str) -> None:
-    """What Python does with a script, with `-c` and its source, or with `-m` and the name of a module."""
-    if first == "-c":
+    """What Python does with a script, with `-c` and its source, or with `-m` and the name of a module.
+
+    `-P` before these changes nothing: the server does not import from the current folder.
+    """
+    if first == "-P":
+        _run_python(*rest)
+    elif first == "-c":
         source, *arguments = rest
         sys.argv = ["-c", *arguments]
         exec(compile(source, "<string>", "exec"), {"__name__": "__main__"})

@@ -150,14 +150,11 @@ def environment_facts(root: Path, installed: Installed) -> EnvironmentFacts:
         return EnvironmentFacts(folder=str(link), is_own=True, python=None, versions={}, is_dangling=True)
     python = _python_of(installed)
     stamp = environment.stamp_of(folder.resolve())
-    found = EnvironmentFacts(
-        folder=".venv" if installed.is_own else installed.folder,
-        is_own=installed.is_own,
+    found = replace(
+        installed_facts(installed),
         python=installed.python if _runs(python) else None,
         state=stamp.get("state"),
         made_in=_moved_from(stamp, folder),
-        versions=installed.versions,
-        backends=installed.backends,
         hidden=tuple(each.name for each in environment.hidden_files(folder)),
     )
     # one that is shared with other programs, or that was made without MLX, is not as pip would have it
@@ -170,6 +167,17 @@ def environment_facts(root: Path, installed: Installed) -> EnvironmentFacts:
         is_damaged=environment.is_damaged(folder),
         differences=differences,
         conflicts=_conflicts(python),
+    )
+
+
+def installed_facts(installed: Installed) -> EnvironmentFacts:
+    """What the environment's own files say of it, without starting anything in it."""
+    return EnvironmentFacts(
+        folder=".venv" if installed.is_own else installed.folder,
+        is_own=installed.is_own,
+        python=installed.python,
+        versions=installed.versions,
+        backends=installed.backends,
     )
 
 

@@ -130,9 +130,7 @@ def _about(versions: Mapping[str, str]) -> dict[str, str | int | None]:
 def _device(invocation: Invocation, lab: Laboratory) -> Finding:
     cache = invocation.cache or machine.user_cache()
     found = examination.compute_facts(lab.python, lab.folder, cache, invocation.blas, has_mlx=True)
-    return judge_device(
-        found, examination.environment_facts(invocation.project.root, _installed(invocation)), host.cpu_model()
-    )
+    return judge_device(found, examination.installed_facts(_installed(invocation)), host.cpu_model())
 
 
 def _installed(invocation: Invocation) -> packages.Installed:
