@@ -35,10 +35,10 @@ def closure(requirements: set[str]) -> dict[str, metadata.Distribution]:
     return {name: distribution for (name, _), distribution in found.items()}
 
 
-def write_linked_wheels(folder: Path) -> None:
-    """Fill a folder with wheels for all that mlxops needs and is built with."""
+def write_linked_wheels(folder: Path, *, has_light_whole: bool = True) -> None:
+    """Fill a folder with wheels for all that mlxops needs and is built with; all are links but for the light ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    whole = closure(LIGHT)
+    whole = closure(LIGHT) if has_light_whole else {}
     for name, distribution in closure({*PROJECT["project"]["dependencies"], *_BUILD}).items():
         stem = f"{name.replace('-', '_')}-{distribution.version}"
         with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:

@@ -173,10 +173,13 @@ def test_a_program_of_others_has_the_options_that_a_sentence_gives_it(command: s
 def old_project(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project as the older toolkit left it: its copies of the data, the adapter and log that mlx-lm wrote for it.
 
-    The model has as many layers as mlx-lm and the toolkit train unless told otherwise.
+    The model has a quarter of the layers that are trained unless told otherwise, and its owner's settings say so.
     """
     project = tmp_path / "old project"
-    make_tiny(project / "models" / "NAME", layers=16, hidden=32)
+    make_tiny(project / "models" / "NAME", layers=4, hidden=32)
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("mlxops: {samples: 0, num_layers: 4}\n", encoding="utf-8")
+    monkeypatch.setenv("INVOKE_RUNTIME_CONFIG", str(settings))
     rows = [{"instruction": f"Number {number}?", "response": f"{number}.\nYes."} for number in range(40)]
     flat = [{"text": f"User: {row['instruction']} Assistant: {row['response']}".replace("\n", " ")} for row in rows]
     pairs = [{"prompt": row["instruction"], "completion": row["response"]} for row in rows[:4]]
@@ -201,7 +204,7 @@ def old_project(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
     # what the older `lora` ran
     trained = shell(
-        "mlx_lm lora --model models/NAME --train --data mlx_data --iters 10 --save-every 10 --batch-size 4"
+        "mlx_lm lora --model models/NAME --train --data mlx_data --iters 10 --save-every 10 --batch-size 4 --num-layers 4"
         " --adapter-path models/lora_adapters --learning-rate 1e-5 --steps-per-report 10 --steps-per-eval 100"
     )
     assert trained.returncode == 0, trained.stdout

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT
 from ready_programs import ready_programs
+from short_rows import shorten_rows
 
 from mlxops.models import sample
 
@@ -68,8 +69,7 @@ def test_every_other_command_of_the_readme_does_its_work(tiny_model: Path, smoll
     with ready_programs(tmp_path / ".venv" / "bin"):
         run(".venv/bin/mlx-toolkit quickstart --tiny --iters 1", tmp_path)
         put_tiny_for_smollm2(tmp_path / "quickstart", tiny_model)
-        for file in (tmp_path / "quickstart" / "data").glob("*.jsonl"):
-            shorten(file)
+        shorten_rows(tmp_path / "quickstart" / "data")
 
         tried = [command for command in commands()[2:] if command not in WITH_A_NETWORK]
         ended = run("\n".join(["set -ex", *tried]), tmp_path)
@@ -88,11 +88,3 @@ def put_tiny_for_smollm2(folder: Path, tiny_model: Path) -> None:
     settings = folder / "invoke.yaml"
     settings.write_text(settings.read_text().replace("model: tiny", f"model: {sample.NAME}"))
     (folder / ".mlxops" / "quickstart.json").write_text(json.dumps({"model": sample.NAME}))
-
-
-def shorten(file: Path) -> None:
-    """Cut the rows of a file: the tiny model has a token per letter, and hundreds of them take their time."""
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    for turn in [turn for row in rows for turn in row["messages"]]:
-        turn["content"] = turn["content"][:30]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))

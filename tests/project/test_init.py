@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import ROOT
+from short_rows import shorten_rows
 
 from mlxops.models.tiny import make_tiny
 from mlxops.projects import templates
@@ -150,6 +151,7 @@ def test_every_recipe_trains(mlxops, monkeypatch: pytest.MonkeyPatch) -> None:
     mlxops("init recipes")
     monkeypatch.chdir("recipes")
     make_tiny(Path("models/tiny"), layers=16, hidden=32)
+    shorten_rows(Path("data"))
     commands = {each.name: each.command for each in templates.available() if each.kind == "recipe"}
 
     results = {}

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,12 @@ class Home:
 @pytest.fixture(scope="module")
 def wheels(shared: Shared) -> Path:
     return shared("linked-wheels", write_linked_wheels)
+
+
+@pytest.fixture(scope="module")
+def links(shared: Shared) -> Path:
+    """Wheels that are links, all of them: pip takes four seconds to write and compile the files of the light ones."""
+    return shared("links", partial(write_linked_wheels, has_light_whole=False))
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +208,9 @@ def test_an_inv_with_a_bare_tasks_py_enters_the_environment_too(installed: Home,
 
 
 def test_pip_installs_it_too_and_a_killed_run_is_completed_and_removed(
-    tmp_path: Path, clone: Path, wheels: Path
+    tmp_path: Path, clone: Path, links: Path
 ) -> None:
-    home = Home(tmp_path, clone, wheels, has_uv=False)
+    home = Home(tmp_path, clone, links, has_uv=False)
     mine = tmp_path / "bin" / "inv"
     mine.write_text("#!/bin/sh\n")
     mine.chmod(0o755)

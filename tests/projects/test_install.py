@@ -463,7 +463,8 @@ def test_no_network_is_said_in_seconds_and_leaves_what_works(install: Checkout) 
     with socket.socket() as nobody_listens:
         nobody_listens.bind(("127.0.0.1", 0))
         index = f"http://127.0.0.1:{nobody_listens.getsockname()[1]}/simple"
-        code, _, err = install("test", PIP_NO_INDEX="", PIP_FIND_LINKS="", PIP_INDEX_URL=index)
+        tried_once = {"PIP_RETRIES": "0", "UV_HTTP_RETRIES": "0"}
+        code, _, err = install("test", PIP_NO_INDEX="", PIP_FIND_LINKS="", PIP_INDEX_URL=index, **tried_once)
 
     assert code == 1
     assert "the package index cannot be reached: is there a network?\nhint: with a network" in err

@@ -20,6 +20,7 @@ from shared_folders import Shared
 from training_runs import STEP, assert_exact, attempts, copy_project, lora, straight, straight_project
 
 from mlxops import registry
+from mlxops.registry import away
 
 pytestmark = pytest.mark.slow
 
@@ -175,6 +176,8 @@ _readers: list[sqlite3.Connection] = []  # what this process keeps open
 
 
 def _fill_the_disk_at_a_report(log: Path) -> None:
+    away.END_PATIENCE = 0.3  # seconds, of which each takes as long as this training
+
     def fill() -> None:
         # what another program reads keeps the log from being emptied, which would make room
         reader = sqlite3.connect(log.with_name("runs.db"), isolation_level=None)
