@@ -26,7 +26,7 @@ _writers: list[away.Writer] = []
 
 def at_steps(begin: Callable[[], object], end: Callable[[], object] | None, patience: float = 0.0) -> None:
     """Have this process do something before step 3 and before step 11; it waits so long at its end."""
-    away.END_PATIENCE, away._SILENT = patience, 0.0
+    away.END_PATIENCE, away._SILENT, away._THREAD_PATIENCE = patience, 0.0, 0.1
     training_runs.act_before(STEP, begin, call=FIRST)
     if end is not None:
         training_runs.act_before(STEP, end, call=LAST)

@@ -204,8 +204,9 @@ def old_project(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
     # what the older `lora` ran
     trained = shell(
-        "mlx_lm lora --model models/NAME --train --data mlx_data --iters 10 --save-every 10 --batch-size 4 --num-layers 4"
-        " --adapter-path models/lora_adapters --learning-rate 1e-5 --steps-per-report 10 --steps-per-eval 100"
+        "mlx_lm lora --model models/NAME --train --data mlx_data --iters 10 --save-every 10 --batch-size 4"
+        " --num-layers 4 --adapter-path models/lora_adapters --learning-rate 1e-5 --steps-per-report 10"
+        " --steps-per-eval 100"
     )
     assert trained.returncode == 0, trained.stdout
     (project / "training.log").write_text(trained.stdout, encoding="utf-8")

@@ -38,7 +38,8 @@ def straight(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def other(training: Training) -> Iterator[sqlite3.Connection]:
-    """Another program, which has the registry open."""
+def other(training: Training, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlite3.Connection]:
+    """Another program, which has the registry open; what waits for it does not wait for long."""
+    monkeypatch.setattr("mlxops.registry.away._THREAD_PATIENCE", 0.1)
     with closing(sqlite3.connect(training.path, isolation_level=None, timeout=0)) as connection:
         yield connection

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 from empty_registry import open_empty
 from known_runs import begin, new_run, report, settings, train
 from ready_programs import run_forked
+from shared_folders import Shared
 
 from mlxops import registry
 from mlxops.registry import Registry
@@ -267,13 +269,23 @@ def add_points(db: Registry, run_id: int, count: int) -> None:
         )
 
 
+@pytest.fixture
+def few_and_many(shared: Shared) -> None:
+    """A registry with a run of a few points and one of many."""
+
+    def make(folder: Path) -> None:
+        with registry.open_registry(folder / "runs.db") as db:
+            train(db, "heron", AWKWARD)
+            add_points(db, new_run(db, "few").id, 4_000)
+            add_points(db, new_run(db, "many").id, 400_000)
+
+    shutil.copy(shared("few-and-many", make) / "runs.db", settings().project.registry_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "json", pytest.param("parquet", marks=needs_arro3)])
-def test_many_points_take_little_more_memory_than_a_few(db: Registry, form: str) -> None:
-    few, many = new_run(db, "few"), new_run(db, "many")
-    add_points(db, few.id, 4_000)
-    add_points(db, many.id, 400_000)
-
+@pytest.mark.usefixtures("few_and_many")
+def test_many_points_take_little_more_memory_than_a_few(form: str) -> None:
     peaks = {run: peak_memory("run.export", "--run", run, "--output", f"{run}.{form}") for run in ("few", "many")}
 
     assert Path(f"many.{form}").stat().st_size > 10 * Path(f"few.{form}").stat().st_size
