@@ -25,6 +25,8 @@ _IN_BLOCK = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
 _CHOSEN_FIRST = (OFFERED, "adapters.npz")
 _FITTING = ("lora", "dora", "full")
 
+_NOT_THERE = "`--adopt` takes a folder of mlx_lm.lora or one of its files; a run that has begun resumes without it"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
@@ -54,7 +56,7 @@ def read(path: Path, *, layers: int) -> Adapter:
     refuse_peft(folder)
     name = _choose(folder, names) if path.is_dir() else path.name
     if name not in names:
-        raise NotFound(f"there is no adapter {str(path)!r}", hint="a run that has begun resumes without `--adopt`")
+        raise NotFound(f"there is no adapter {str(path)!r}", hint=_NOT_THERE)
     settings = _settings(names)
     try:
         iteration, why = _iteration(name, names, settings)

@@ -229,6 +229,6 @@ def _like(decision: Any) -> tuple[str, ...]:
 
 def _short(difference: tuple[str, Any, Any]) -> tuple[str, Any, Any]:
     name, there, asked = difference
-    if name.endswith("_identity"):
-        return name, str(there)[:12], str(asked)[:12]
+    if name.endswith(("_identity", "_sha256")):
+        return name, there and str(there)[:12], asked and str(asked)[:12]
     return difference

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from mlxops.ui.terminal import tables
-from mlxops.words import duration, number, plural, share, size, visible
+from mlxops.words import duration, number, plural, setting, share, size, visible
 
 if TYPE_CHECKING:
     from mlxops.jobs.project.quickstart import TrialResult
@@ -55,9 +55,22 @@ def preview(facts: Preview, console: Console, *, as_json: bool) -> None:
     ]
     if facts.similar:
         pairs.append(("most similar", facts.similar))
-    pairs += [(f"  {each.setting}", f"{each.there} → {each.asked_for}") for each in facts.differences]
+    pairs += [
+        (f"  {each.setting}", " → ".join(_setting(each.setting, value) for value in (each.there, each.asked_for)))
+        for each in facts.differences
+    ]
     notes = [note for note in (*facts.notes, facts.hint) if note]
     tables.facts(f"This command {_KINDS[facts.decision].format(**vars(facts))}", pairs, notes, console)
+
+
+def _setting(name: str, value: Any) -> str:
+    """A setting's value; of a hash the beginning.
+
+    >>> _setting("start_adapter_sha256", "b628a7963e48" + 52 * "0"), _setting("start_iteration", None)
+    ('b628a7963e48', '-')
+    """
+    is_hash = value is not None and name.endswith(("_sha256", "_identity"))
+    return str(value)[:12] if is_hash else visible(setting(name, value))
 
 
 def _quoted(text: str) -> str:
