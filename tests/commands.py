@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,14 @@ def own_cache(place: Path) -> Path:
         if not (place / name).is_symlink():
             (place / name).symlink_to(CACHE / name)
     return place
+
+
+def copy_writable(source: Path, target: Path) -> Path:
+    """A copy of a folder of the checkout that may be changed, though the checkout may be read-only."""
+    shutil.copytree(source, target, copy_function=shutil.copyfile)
+    for folder, _, _ in os.walk(target):
+        Path(folder).chmod(0o755)
+    return target
 
 
 FAULTS = pytest.StashKey[Counter[str]]()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mac
 import pytest
-from commands import ROOT
+from commands import ROOT, copy_writable
 from damage import flip
 from registry_rows import age_heartbeats, die, new_attempt, new_run
 
@@ -39,7 +39,7 @@ def silent(what: str, done: int, total: int) -> None:
 
 def older_schema(path: Path, folder: Path) -> None:
     """A registry of the version before this one."""
-    shutil.copytree(ROOT / "db", folder)
+    copy_writable(ROOT / "db", folder)
     sorted((folder / "migrations").iterdir())[-1].unlink()
     for view in ("verdict.sql",):
         (folder / "views" / view).unlink()

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import ROOT
+from commands import ROOT, copy_writable
 from folders_to_import import BEGINNING, WHOLE, Typed, ask, curve, everything, folder, report, take, validation, write
 from known_runs import new_run, settings, train
 
@@ -303,7 +303,7 @@ def test_an_import_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_runs_of_the_first_schema_are_no_imported_ones(tmp_path: Path) -> None:
-    first = Path(shutil.copytree(ROOT / "db", tmp_path / "first"))
+    first = copy_writable(ROOT / "db", tmp_path / "first")
     shutil.rmtree(first / "views")
     for migration in sorted((first / "migrations").iterdir())[1:]:
         migration.unlink()

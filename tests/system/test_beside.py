@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from commands import ROOT
+from commands import ROOT, copy_writable
 
 from mlxops import registry
 from mlxops.adapters import adapter_config, foreign
@@ -65,7 +65,7 @@ def test_a_folder_without_weights_says_what_else_it_has(tmp_path: Path) -> None:
 
 
 def test_a_registry_is_made_by_texts_that_have_them(tmp_path: Path) -> None:
-    sql = Path(shutil.copytree(shipped("db"), tmp_path / "db"))
+    sql = copy_writable(shipped("db"), tmp_path / "db")
 
     registry.open_registry(tmp_path / "runs.db", sql=put_beside(sql)).close()
 
@@ -75,7 +75,7 @@ def test_a_registry_is_made_by_texts_that_have_them(tmp_path: Path) -> None:
 def test_folders_of_adapters_and_templates_do_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "free").mkdir()
     (tmp_path / "free" / "._0000008_adapters.safetensors").write_bytes(_BESIDE)
-    shutil.copytree(shipped("templates"), tmp_path / "templates")
+    copy_writable(shipped("templates"), tmp_path / "templates")
     put_beside(tmp_path / "templates")
     monkeypatch.setattr(templates.resources, "folder", lambda name: tmp_path / name)
     templates.write_project(tmp_path / "project", "advanced", defaultdict(str))
