@@ -66,7 +66,8 @@ def test_the_estimates_of_a_real_model_are_within_15_percent(smollm2: Path) -> N
 
 
 def test_loading_in_another_type_takes_no_more_memory_than_the_model(tmp_path: Path) -> None:
-    folder = make_tiny(tmp_path / "model", layers=8)
+    # of many tensors the few that MLX has not let go of yet are a small share, however busy the machine is
+    folder = make_tiny(tmp_path / "model", layers=32)
     model, _ = load_model(folder)
     model.set_dtype(mx.bfloat16)
     mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())))
