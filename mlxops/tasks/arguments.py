@@ -212,6 +212,10 @@ def _explain_unknown(machine: Any, word: str) -> str:
     return failures.in_words(BadRequest(sentence, hint=hint))
 
 
+_OF_ONE = {"runs": "run.show", "models": "model.info"}
+"""The task about one of what another lists."""
+
+
 def _as_list(context: Any, argument: Any, word: str) -> str | None:
     """How several values are typed, where a bare word follows one value of what takes a list."""
     given = [each for each in context.args.values() if isinstance(each, OptionArgument) and each.got_value]
@@ -225,7 +229,14 @@ def _as_list(context: Any, argument: Any, word: str) -> str | None:
 
 
 def _as_one(context: Any, word: str) -> str | None:
-    """What to type where a bare word follows the one that a task takes."""
+    """What to type where a bare word follows the one that a task takes, or a task that takes none."""
+    if not any(each.positional for each in context.args.values()):
+        shows = _OF_ONE.get(context.name)
+        return (
+            f"`inv {shows} {shlex.quote(word)}` is about one"
+            if shows
+            else f"{context.name} takes options alone: `inv {context.name} --help` shows them"
+        )
     given = [each for each in context.args.values() if isinstance(each, OptionArgument) and each.got_value]
     if not any(each.option.positional for each in given):
         return None
