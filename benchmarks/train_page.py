@@ -19,19 +19,20 @@ def pairs(results: Sequence[Result], program: str) -> Iterator[tuple[Result, Res
 
 
 def to_one_loss(ours: Result, theirs: Result) -> float | None:
-    """How many times as soon as theirs our run has the lowest validation loss that both come to; None if it has none.
+    """How many times as soon as theirs our run has the lowest validation loss that both come to.
 
-    Between two validations the loss is taken as a straight line over the seconds since the command was given.
+    None where no loss was measured on the way. Between two adapters that were saved the loss is taken for a straight
+    line over the seconds since the command was given.
     """
-    if not ours.validations or not theirs.validations:
+    if not ours.saved or not theirs.saved:
         return None
-    target = max(min(loss for _, loss in each.validations) for each in (ours, theirs))
+    target = max(min(loss for _, loss in each.saved) for each in (ours, theirs))
     return _seconds_to(target, theirs) / _seconds_to(target, ours)
 
 
 def _seconds_to(target: float, result: Result) -> float:
-    before_at, before = result.validations[0]
-    for at, loss in result.validations:
+    before_at, before = result.saved[0]
+    for at, loss in result.saved:
         if loss <= target:
             share = 1.0 if before == loss else (before - target) / (before - loss)
             return before_at + share * (at - before_at)
@@ -126,7 +127,7 @@ _PAGE = """# Performance
 
 This page is printed by `benchmarks/train_speed.py`: whole runs, from the command to the finished adapter, of mlxops
 and of the real `mlx_lm.lora` in turn, each in a process of its own with its own defaults, the same fast BLAS and
-masked prompts. Both validate before the first epoch and after each. There are {rows} rows of unlike length in
+masked prompts. Both validate before the first epoch and after each, and save. There are {rows} rows of unlike length in
 batches of {batch}, sections of this project's own pages; their lengths in tokens: {histogram}.
 
 The machine: {machine}.
@@ -139,7 +140,8 @@ The machine: {machine}.
   N of L layers trained, a padded position costs `mlx_lm.lora` (L + N) P + 2 V, and mlxops 2 N P, 2 V more where it is
   trained, and (L - N) P once. Attention, small matrices, start-up and closing are not in it, and none of them becomes
   less.
-- **one loss, times as soon** compares the seconds from the command to the lowest validation loss that both come to.
+- **one loss, times as soon** compares the seconds from the command to the lowest validation loss that both come to
+  with an adapter that was saved after an epoch; empty where it was not measured.
 - **peak memory** is MLX's own peak beside that of `mlx_lm.lora`.
 - **validation loss** is that of both adapters on the same rows, measured in the same way.
 - The rows below mlxops have one of what saves time switched off: *loss at every position* projects padding and masked

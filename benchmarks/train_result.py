@@ -21,8 +21,8 @@ TINY = "tiny"
 class Result:
     """A training: its seconds as a whole, the peak in bytes, and the validation loss with its standard error.
 
-    `validations` are those during training: seconds since the command was given, and the loss. `parts` are seconds by
-    part of the work where they were measured (`--profile`).
+    `saved` are the seconds since the command was given, and the loss of the adapter that was saved then, that of the
+    model alone first. `parts` are seconds by part of the work where they were measured (`--profile`).
     """
 
     program: str
@@ -35,7 +35,7 @@ class Result:
     error: float
     peak: float
     tokens: int
-    validations: list[tuple[float, float]]
+    saved: list[tuple[float, float]]
     parts: dict[str, float]
 
     @property
@@ -49,6 +49,6 @@ def read(file: Path) -> list[Result]:
     if not file.exists():
         return []
     return [
-        Result(**{"validations": [], "parts": {}, **json.loads(line)})
+        Result(**{"saved": [], "parts": {}, **json.loads(line)})
         for line in file.read_text(encoding="utf-8").splitlines()
     ]

@@ -6,10 +6,10 @@
     python benchmarks/train_speed.py MODEL --page --results FILE > docs/performance.md
 
 Each training is a process of its own, the two programs in turn, both with the same BLAS, their own defaults and masked
-prompts; both validate before the first epoch and after each. `--switches` also trains with each of what saves time
-switched off, `--profile` measures where our time goes. What is in the file of results is not measured again, so a run
-that was stopped continues. `--tiny` compares the losses of both on the tiny model. `--page` prints docs/performance.md
-from the results. The rows are in `train_speed/`.
+prompts; both validate before the first epoch and after each, and save. `--switches` also trains with each of what saves
+time switched off, `--profile` measures where our time goes. What is in the file of results is not measured again, so a
+run that was stopped continues. `--tiny` compares the losses of both on the tiny model. `--page` prints
+docs/performance.md from the results. The rows are in `train_speed/`.
 
 `train_limit.py` has the limit that the arithmetic sets, `train_page.py` the table and the page.
 """
@@ -99,7 +99,8 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         options = [
             *("--model", str(model), "--data", "data", "--iters", str(epochs * steps), "--num-layers", str(layers)),
             *("--batch-size", str(BATCH), "--mask-prompt", "--seed", str(seed), "--learning-rate", "1e-4"),
-            *("--steps-per-report", str(steps), "--steps-per-eval", str(steps), "--adapter-path", "adapter"),
+            *("--steps-per-report", str(steps), "--steps-per-eval", str(steps), "--save-every", str(steps)),
+            *("--adapter-path", "adapter"),
         ]
         if program == THEIRS:
             command = [str(HERE / "mlx_lm_peer.py"), *options, "--train"]
@@ -119,9 +120,8 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         seconds = time.time() - begun
         if done.returncode:
             sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-        there = program == THEIRS
-        peak = peak_there(done.stdout) if there else peak_here(folder)
-        validations = validations_there(done.stdout) if there else validations_here(folder)
+        peak = peak_there(done.stdout) if program == THEIRS else peak_here(folder)
+        saved = losses_on_the_way(model, folder / "adapter", begun)
         parts = parts_of(folder) if program == PROFILED else {}
         loss, error = loss_of(model, folder / "adapter")
     return Result(
@@ -135,7 +135,7 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         error=error,
         peak=peak,
         tokens=epochs * counts(model).trained,
-        validations=[(at - begun, value) for at, value in validations],
+        saved=saved,
         parts=parts,
     )
 
@@ -143,11 +143,6 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
 def peak_there(output: str) -> float:
     """The peak that `mlx_lm.lora` reported, in bytes."""
     return float(max(each["train"]["peak_memory"] for each in reports(output) if "train" in each)) * 1e9
-
-
-def validations_there(output: str) -> list[tuple[float, float]]:
-    """The time of each of its validations, in seconds since 1970, and the loss."""
-    return [(each["at"], each["validation"]["val_loss"]) for each in reports(output) if "validation" in each]
 
 
 def reports(output: str) -> list[dict]:
@@ -164,18 +159,6 @@ def peak_here(folder: Path) -> float:
     return float(peak["peak"])
 
 
-def validations_here(folder: Path) -> list[tuple[float, float]]:
-    """The same as `validations_there`, of the registry."""
-    from mlxops import registry
-
-    with registry.open_read_only(folder / "runs.db") as db:
-        rows = db.rows(
-            "SELECT 86400.0 * (julianday(created_at) - julianday('1970-01-01')) + elapsed_seconds AS at, value "
-            "FROM metric JOIN runs ON runs.name = metric.run WHERE metric.name = 'validation_loss' ORDER BY at"
-        )
-        return [(float(row["at"]), float(row["value"])) for row in rows]
-
-
 def parts_of(folder: Path) -> dict[str, float]:
     """The seconds of each part of the work."""
     from mlxops import registry
@@ -184,7 +167,22 @@ def parts_of(folder: Path) -> dict[str, float]:
         return {row["part"]: float(row["seconds"]) for row in db.rows("SELECT part, seconds FROM profiles")}
 
 
-def loss_of(model_folder: Path, adapter: Path) -> tuple[float, float]:
+def losses_on_the_way(model: Path, adapter: Path, begun: float) -> list[tuple[float, float]]:
+    """Seconds since the command was given and the loss there: of the model alone, and of each adapter that was saved.
+
+    Both programs save theirs under the same names. What they print of validations cannot be compared: they do not count
+    the same tokens.
+    """
+    found = [(0.0, loss_of(model, None)[0])]
+    for saved in sorted(adapter.glob("*[0-9]_adapters.safetensors")):
+        with tempfile.TemporaryDirectory() as name:
+            shutil.copy(adapter / "adapter_config.json", name)
+            shutil.copy(saved, Path(name) / "adapters.safetensors")
+            found.append((saved.stat().st_mtime - begun, loss_of(model, Path(name))[0]))
+    return found
+
+
+def loss_of(model_folder: Path, adapter: Path | None) -> tuple[float, float]:
     """The loss of an adapter on the validation rows and its standard error, in the same way for both programs."""
     from mlxops.projects import blas, machine
 
@@ -197,7 +195,9 @@ def loss_of(model_folder: Path, adapter: Path) -> tuple[float, float]:
     from mlxops.training.objectives.sft import SUPERVISED
     from mlxops.training.score import arrays_of, plain
 
-    model = load_adapters(load_model(model_folder, dtype="float32")[0], str(adapter))
+    model = load_model(model_folder, dtype="float32")[0]
+    if adapter is not None:
+        model = load_adapters(model, str(adapter))
     model.eval()
     losses, tokens = [], []
     for batch in validation(model_folder):
