@@ -253,7 +253,7 @@ def _listed(info: ModelInfo) -> RemoteModel:
     unpacked = packed * 32 // bits if bits else packed
     total = sum(counts.values()) - packed + unpacked
     if kind == "mlx" and bits and said.get("mode", "affine") == "affine":
-        total -= 2 * unpacked // said.get("group_size", 64)  # a scale and a bias per group
+        total -= 2 * unpacked // (said.get("group_size") or 64)  # a scale and a bias per group
     return RemoteModel(
         name=info.id,
         type=config.get("model_type"),

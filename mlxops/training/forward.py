@@ -158,6 +158,19 @@ def look(
     )
 
 
+def holds_at(found: Forward, tokens: np.ndarray, shapes: Iterable[tuple[int, int]]) -> bool:
+    """Whether the places that were found are there at further shapes, too."""
+    further = sorted(set(shapes))
+    if not further:
+        return True
+    head, first_trained = found.head is not None, found.first_trained is not None
+    again = look(found.model, tokens, shapes=further, at_head=head, at_first_trained=first_trained)
+    for tap in (again.first_trained, again.head):
+        if tap is not None:
+            tap.remove()
+    return (again.head is not None, again.first_trained is not None) == (head, first_trained)
+
+
 def _holds(few: mx.array, later: Iterable[mx.array], graph_at: Change, is_same: Callable[[mx.array], bool]) -> bool:
     """Whether a place does what is wanted of it on few tokens, and wherever the graph from it on is another one."""
     if not is_same(few):
@@ -188,7 +201,11 @@ def _try_head(model: nn.Module, few: mx.array, later: Iterable[mx.array]) -> Tap
     sizes: list[int] = []
 
     def is_same(tokens: mx.array) -> bool:
-        places = mx.array([1, tokens.size - 1, 2])
+        # of more than a few tokens the logits of the last ones, since all of them may take gigabytes
+        is_few = tokens.size <= few.size
+        whole = model(tokens) if is_few else forward.logits(tokens, choose=_last)
+        inside = mx.array([1, whole.size // whole.shape[-1] - 1, 2])
+        places = inside if is_few else inside + tokens.size - _POSITIONS
         entering: list[mx.array] = []
 
         def choose(hidden: mx.array) -> mx.array:
@@ -198,8 +215,7 @@ def _try_head(model: nn.Module, few: mx.array, later: Iterable[mx.array]) -> Tap
         before = tap.calls
         chosen = forward.logits(tokens, choose=choose)
         calls = tap.calls - before
-        whole = model(tokens)
-        wanted = whole.reshape(-1, whole.shape[-1])[places]
+        wanted = whole.reshape(-1, whole.shape[-1])[inside]
         sizes.append(entering[0].shape[-1])
         return calls == 1 and _is_close(chosen[0], wanted) and _is_close(forward.from_head(entering[0])[0], wanted)
 
@@ -270,16 +286,13 @@ def _try_first_trained(
     tap, lowest = Tap(model.layers[first]), Tap(model.layers[0])
     forward = Forward(model, head=head, first_trained=tap)
 
-    def last(entering: mx.array) -> mx.array:
-        return entering[:, -_POSITIONS:]  # not the logits of a whole row
-
     def is_same(tokens: mx.array) -> bool:
         hidden = forward.hidden(tokens)
-        whole = forward.logits(tokens, choose=last)
+        whole = forward.logits(tokens, choose=_last)
         before = tap.calls
         # what still comes from below, by another way, is then not a number
         with lowest.changing(lambda entering: entering * mx.nan):
-            apart = forward.logits(tokens, hidden=hidden, choose=last)
+            apart = forward.logits(tokens, hidden=hidden, choose=_last)
         return tap.calls - before == 1 and _is_close(apart, whole)
 
     try:
@@ -295,6 +308,11 @@ def _try_first_trained(
         lowest.remove()
     tap.remove()
     return None, 0, "more than one array goes from them to those above"
+
+
+def _last(entering: mx.array) -> mx.array:
+    """What enters the head at the last few positions of rows."""
+    return entering[:, -_POSITIONS:]
 
 
 def _is_close(found: mx.array, wanted: mx.array) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlxops import words
 from mlxops.training import forward, score, ways
+from mlxops.training.objectives.terms import Score
 from mlxops.training.prefix import Prefix, Room
 from mlxops.training.profile import Profile
 
@@ -37,13 +38,17 @@ class Inputs:
         profile: Profile,
     ) -> None:
         self._profile = profile
+        tokens = next(_tokens_of(plan.batch(1)))
         found = forward.look(
             model,
-            next(_tokens_of(plan.batch(1))),
-            shapes=plan.shapes.union(tokens.shape for batch in validation for tokens in _tokens_of(batch)),
+            tokens,
+            shapes=plan.shapes,
             at_head=chosen["loss"] == ways.TRAINED,
             at_first_trained=chosen["prefix"] == ways.APART,
         )
+        # what a step computes must not depend on the rows that are validated: their number may change on the way
+        further = {(len(each), each.shape[1]) for batch in validation for each in _tokens_of(batch)} - plan.shapes
+        self._whole = None if forward.holds_at(found, tokens, further) else score.plain(model, way=chosen["loss"])
         self.prefix = None if found.first_trained is None else Prefix(found, room)
         self.is_at_trained = found.head is not None
         self.score = (
@@ -70,6 +75,12 @@ class Inputs:
                     with self._profile.part("prefix"):
                         arrays[".".join([*part, "hidden"])] = self.prefix.of(tokens[:, :-1], uses=uses)
         return arrays
+
+    def of_validation(self, batch: Batch, *, uses: float) -> tuple[Score, dict[str, mx.array]]:
+        """The score for a validation batch, and its arrays: of the whole model where a place is missing at a shape."""
+        if self._whole is not None:
+            return self._whole, score.arrays_of(batch)
+        return self.score, self.of(batch, uses=uses)
 
     @property
     def bytes_in_memory(self) -> int:

@@ -88,7 +88,7 @@ class Trainer:
         self.optimizer.init(self.model.trainable_parameters())
         self.accumulated: Arrays | None = None
         self.counters = Counters()
-        # by the base model and the seed alone: what is found must not depend on where a run is resumed
+        # by the base model, the batches and the seed alone: what is found must not depend on where a run is resumed
         self.inputs = Inputs(
             self.model,
             work.plan,
@@ -228,7 +228,7 @@ class Trainer:
         found: list[dict[str, np.ndarray]] = []
         self.model.eval()
         for done, batch in enumerate(chosen, start=1):
-            terms = objective.terms(self.inputs.score, self.inputs.of(batch, uses=uses))
+            terms = objective.terms(*self.inputs.of_validation(batch, uses=uses))
             mx.eval(terms)
             found.append({name: np.array(each, dtype=np.float64) for name, each in terms.items()})
             emit(Validating(iteration=self.counters.iteration, done=done, total=len(chosen)))

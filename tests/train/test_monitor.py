@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -312,6 +314,25 @@ def test_several_runs_and_a_zoom_can_be_typed(
     assert (code, err) == (0, "")
     assert out.splitlines()[0].startswith("heron  completed")
     assert any("100" in line for line in out.splitlines())
+
+
+@pytest.mark.parametrize("command", ["monitor --once", "run.show heron", "run.compare heron,otter", "checkpoints"])
+def test_the_first_command_after_an_update_may_be_any(
+    mlxops: Callable[[str], tuple[int, str, str]], db: Registry, invocation: Invocation, monkeypatch, command: str
+) -> None:
+    path = invocation.project.registry_path
+    monkeypatch.setenv("MLXOPS_DB", str(path))
+    db.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as older:
+        for (view,) in older.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall():
+            older.execute(f"DROP VIEW {view}")
+        older.execute("ALTER TABLE checkpoints DROP COLUMN closing_standard_error")
+        older.execute("ALTER TABLE checkpoints DROP COLUMN closing_elapsed_ms")
+        older.execute("PRAGMA user_version = 5")
+
+    code, _, err = mlxops(command)
+
+    assert (code, err) == (0, "")
 
 
 def test_a_run_that_was_asked_to_save_and_stop_is_stopping(db: Registry, invocation: Invocation) -> None:

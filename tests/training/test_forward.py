@@ -267,6 +267,15 @@ def test_what_a_model_does_at_some_shape_of_a_batch_alone_is_found_before_the_fi
     }
 
 
+def test_a_place_that_is_missing_at_a_further_shape_is_found_missing_and_leaves_the_others_as_they_are() -> None:
+    model, batch = small(mixes=True, from_width=64)
+    tokens = batch.arrays["tokens"]
+    found = forward.look(model, tokens, shapes=[(4, 16)], at_head=True, at_first_trained=True)
+
+    assert [forward.holds_at(found, tokens, shapes) for shapes in ([], [(1, 48)], [(1, 64)])] == [True, True, False]
+    assert_same_training(model, found, batch)
+
+
 def test_a_shape_at_which_a_model_does_the_same_as_before_is_traced_and_not_computed(monkeypatch) -> None:
     model = architecture("gemma3_text", settings(num_layers=2))
     compared: list[mx.array] = []

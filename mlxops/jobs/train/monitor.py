@@ -26,6 +26,7 @@ from mlxops.registry import (
     RunOverview,
     RunSummaryView,
 )
+from mlxops.registry.opening import migrate_older
 from mlxops.training import lock
 
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second", "padding_share")
@@ -95,7 +96,9 @@ class MachineLoad:
 def open_watch(invocation: Invocation, config: MonitorConfig) -> Watch:
     """What the monitor is asked to show; a log of another tool is imported first, and its run is the one shown."""
     if not config.log_file:
-        return Watch(invocation, config.run, config.last)
+        watch = Watch(invocation, config.run, config.last)
+        migrate_older(watch.path)
+        return watch
     from mlxops.jobs.run.imports import run
 
     imported = run.import_run(invocation, ImportRunConfig(source=config.log_file))

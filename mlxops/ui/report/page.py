@@ -216,7 +216,8 @@ def _figures(details: RunDetails) -> Pairs:
     """The few numbers that are looked for first."""
     row = details.run
     errors = {each["iteration"]: each["closing_standard_error"] for each in details.checkpoints}
-    errors |= {point["iteration"]: point["validation_standard_error"] for point in details.curve}
+    known_errors = ((point["iteration"], point["validation_standard_error"]) for point in details.curve)
+    errors |= {iteration: error for iteration, error in known_errors if error is not None}
     error = errors.get(row["best_iteration"]) if row["best_iteration"] is not None else None
     best = measured(row["best_validation_loss"], error)
     known = [
