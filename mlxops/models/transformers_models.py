@@ -1,4 +1,4 @@
-"""Importing `transformers.models` without reading its 3,000 files twice: a third of a second of each start."""
+"""The import of `transformers.models`, which reads 3,000 files once and not twice: 0.3 seconds of each start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def import_models() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     folder = Path(str(import_module("transformers").__file__)).parent / "models"
     import_utils: Any = import_module("transformers.utils.import_utils")
-    read = import_utils.define_import_structure
+    read = getattr(import_utils, "define_import_structure", None)
+    if read is None:  # another version reads them in another way
+        import_module("transformers.models")
+        return
 
     def read_once(path: str, prefix: str | None = None) -> dict[frozenset[str], dict[str, set[str]]]:
         if Path(path) != folder / "__init__.py":

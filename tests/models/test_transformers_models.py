@@ -40,3 +40,29 @@ def test_the_files_of_the_models_are_read_once_and_give_the_same_names() -> None
     assert (code, err) == (0, "")
     assert found.pop("modules") > 300
     assert found == {"scans": [1, 2], "are equal": [True, True], "a class": "LlamaConfig"}
+
+
+_OTHER_VERSION = """
+from transformers.utils import import_utils
+import transformers
+
+read = import_utils.define_import_structure
+del import_utils.define_import_structure
+from mlxops.models import transformers_models
+
+taken = []
+transformers_models.import_module = lambda name: taken.append(name) or __import__(name, fromlist=["_"])
+real = __import__("sys").modules.pop("transformers.models", None)
+try:
+    transformers_models.import_models()
+except ImportError as error:  # of this version's own `models`, which needs what was taken away
+    taken.append(type(error).__name__)
+print(taken[2])
+"""
+
+
+@pytest.mark.slow
+def test_a_version_that_reads_them_in_another_way_is_imported_as_it_is() -> None:
+    code, out, err = run_python("-c", _OTHER_VERSION)
+
+    assert (code, out.strip(), err) == (0, "transformers.models", "")
