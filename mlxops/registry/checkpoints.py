@@ -238,7 +238,8 @@ def keep_closing(connection: sqlite3.Connection, run_id: int, iteration: int) ->
 def forget_closings(connection: sqlite3.Connection, run_id: int) -> None:
     """Drop the closing validations that a run kept when it continued, which a straight one would not have.
 
-    Within the caller's transaction.
+    One that carries no mark goes too: that of a run that continued from an earlier checkpoint, trained its iteration
+    again and did not validate there. Within the caller's transaction.
     """
     dropped = connection.execute(
         """
@@ -250,9 +251,27 @@ def forget_closings(connection: sqlite3.Connection, run_id: int) -> None:
                 WHERE run_id = checkpoints.run_id AND iteration = checkpoints.iteration
                     AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
             )
-        WHERE run_id = ? AND closing_elapsed_ms IS NOT NULL
+        WHERE run_id = :run AND (
+            closing_elapsed_ms IS NOT NULL
+            OR (
+                validation_loss IS NOT NULL
+                AND iteration NOT IN (
+                    SELECT iteration
+                    FROM metrics
+                    WHERE run_id = :run
+                        AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
+                )
+                -- a row made from the run's folder has a loss without a point too: no later attempt trained it again
+                AND EXISTS (
+                    SELECT 1
+                    FROM attempts
+                    WHERE attempts.run_id = :run AND attempts.id > checkpoints.attempt_id
+                        AND attempts.from_iteration < checkpoints.iteration
+                )
+            )
+        )
         """,
-        (run_id,),
+        {"run": run_id},
     )
     if dropped.rowcount:
         mark_best(connection, run_id)
