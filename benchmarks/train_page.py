@@ -40,8 +40,8 @@ def _seconds_to(target: float, result: Result) -> float:
     raise ValueError(target)
 
 
-def table(results: Sequence[Result], model: Path | None) -> list[str]:
-    """A line for each program, number of layers and of epochs."""
+def table(results: Sequence[Result], models: Sequence[Path]) -> list[str]:
+    """A line for each program, number of layers and of epochs; with its limit where the model's folder is given."""
     from mlxops import words
 
     lines = [
@@ -49,6 +49,7 @@ def table(results: Sequence[Result], model: Path | None) -> list[str]:
         "| peak memory | validation loss, less theirs |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+    folders = {each.name: each for each in models}
     cells = sorted({(each.model, each.epochs, each.layers) for each in results})
     for name, epochs, layers in cells:
         for program in (OURS, *SWITCHES):
@@ -60,7 +61,7 @@ def table(results: Sequence[Result], model: Path | None) -> list[str]:
             losses = [mine.loss - peer.loss for mine, peer in found]
             peaks = [mine.peak / peer.peak for mine, peer in found]
             sooner = [each for each in map(to_one_loss, *zip(*found, strict=True)) if each is not None]
-            bound = limit(model, layers, epochs) if model is not None and model.name == name else None
+            bound = limit(folders[name], layers, epochs) if name in folders else None
             speed = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, "
             seeds = words.plural(len(ratios), "seed")
             # the tiny model is there for its losses alone
@@ -155,8 +156,8 @@ model is trained with more of them.
 """
 
 
-def page(results: Sequence[Result], model: Path) -> str:
-    """docs/performance.md."""
+def page(results: Sequence[Result], models: Sequence[Path]) -> str:
+    """docs/performance.md; its histogram and its profile are those of the first model."""
     from mlxops import words
     from mlxops.projects import machine
 
@@ -169,8 +170,8 @@ def page(results: Sequence[Result], model: Path) -> str:
     return _PAGE.format(
         rows=rows,
         batch=BATCH,
-        histogram=histogram(model),
+        histogram=histogram(models[0]),
         machine=named,
-        table="\n".join(table(results, model)),
-        where=where_time_goes(results, model),
+        table="\n".join(table(results, models)),
+        where=where_time_goes(results, models[0]),
     ).rstrip()

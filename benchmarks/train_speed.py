@@ -3,7 +3,7 @@
     python benchmarks/train_speed.py MODEL --results FILE [--layers 4,16,30] [--epochs 3] [--seeds 3]
                                      [--switches] [--profile]
     python benchmarks/train_speed.py --tiny --results FILE --seeds 10
-    python benchmarks/train_speed.py MODEL --page --results FILE > docs/performance.md
+    python benchmarks/train_speed.py MODEL [MODEL …] --page --results FILE > docs/performance.md
 
 Each training is a process of its own, the two programs in turn, both with the same BLAS, their own defaults and masked
 prompts; both validate before the first epoch and after each, and save. `--switches` also trains with each of what saves
@@ -41,7 +41,7 @@ OFF = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, nargs="?", help="the model's folder")
+    parser.add_argument("models", type=Path, nargs="*", metavar="model", help="the model's folder; for --page, of each")
     parser.add_argument("--results", type=Path, required=True, help="a file of JSON lines, which is continued")
     parser.add_argument("--layers", default="4,16,30")
     parser.add_argument("--epochs", type=int, default=3)
@@ -52,14 +52,14 @@ def main() -> int:
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
     if options.page:
-        print(page(read(options.results), options.model))
+        print(page(read(options.results), options.models))
         return 0
+    if len(options.models) > 1 or bool(options.models) == options.tiny:
+        parser.error("name the model's folder, or --tiny")
     with tempfile.TemporaryDirectory() as folder:
         if options.tiny:
-            options.model = tiny(Path(folder))
+            options.models = [tiny(Path(folder))]
             options.layers = "1"
-        if options.model is None:
-            parser.error("name the model's folder, or --tiny")
         measure(options)
         show(options)
     return 0
@@ -71,13 +71,14 @@ def main() -> int:
 def measure(options: argparse.Namespace) -> None:
     """Run what the file of results lacks, program by program in turn."""
     done = {each.key for each in read(options.results)}
+    (model,) = options.models
     for seed in range(options.seeds):
         for layers in map(int, options.layers.split(",")):
             programs = [THEIRS, OURS, *(SWITCHES if options.switches else ()), *[PROFILED] * options.profile]
             for program in programs if seed % 2 == 0 else programs[::-1]:
-                if (program, options.model.name, layers, options.epochs, seed) in done:
+                if (program, model.name, layers, options.epochs, seed) in done:
                     continue
-                result = train(program, options.model.resolve(), layers, options.epochs, seed)
+                result = train(program, model.resolve(), layers, options.epochs, seed)
                 with options.results.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(asdict(result)) + "\n")
                 print(
@@ -216,9 +217,10 @@ def tiny(folder: Path) -> Path:
 def show(options: argparse.Namespace) -> None:
     """What the file of results has, with what was computed."""
     results = read(options.results)
-    print(f"tokens of a row: {histogram(options.model)}")
-    print(f"counts: {counts(options.model)}")
-    print("\n".join(table(results, options.model)))
+    (model,) = options.models
+    print(f"tokens of a row: {histogram(model)}")
+    print(f"counts: {counts(model)}")
+    print("\n".join(table(results, [model])))
 
 
 if __name__ == "__main__":
