@@ -55,6 +55,9 @@ blas.load(threads=1, core_type=None, cache=CACHE, setting=os.environ.get("MLXOPS
 for _each in MADE_ONCE:
     (CACHE / _each).mkdir(parents=True, exist_ok=True)
 
+_GARBAGE = (20_000, 10, 10)
+"""After how many new objects the garbage collector looks for cycles: the 700 of Python take a twentieth of the time."""
+
 _RAM_DISK = Path("/dev/shm")
 _ROOM = 8 << 30  # bytes, far more than the folders of a session take at any time
 
@@ -80,6 +83,7 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(*_GARBAGE)
         gc.enable()
 
 
