@@ -9,6 +9,7 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -45,7 +46,6 @@ class Pages:
     def __init__(self, path: Path) -> None:
         # Datasette 0.65 leaves connections open, of which Python 3.13 warns
         self._opened: list[sqlite3.Connection] = []
-        self._connect, sqlite3.connect = sqlite3.connect, self._keep
         with warnings.catch_warnings():
             # of what Datasette 0.65 is made of, not of ours
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -55,8 +55,9 @@ class Pages:
         self._loop = asyncio.new_event_loop()
 
     def get(self, path: str, **parameters: Any) -> str:
-        asked = self._datasette.client.get(f"{path}?{urlencode(parameters)}" if parameters else path)
-        answer = self._loop.run_until_complete(asked)
+        with self._keeping():
+            asked = self._datasette.client.get(f"{path}?{urlencode(parameters)}" if parameters else path)
+            answer = self._loop.run_until_complete(asked)
         assert answer.status_code == 200, f"{path}: {answer.text}"
         return str(answer.text)
 
@@ -64,27 +65,43 @@ class Pages:
         found: list[dict[str, Any]] = json.loads(self.get(f"{path}.json", _shape="objects", **parameters))["rows"]
         return found
 
-    def _keep(self, *args: Any, **kwargs: Any) -> sqlite3.Connection:
-        # some of them are opened by other threads
-        self._opened.append(self._connect(*args, **{**kwargs, "check_same_thread": False}))
-        return self._opened[-1]
+    def connect(self) -> sqlite3.Connection:
+        (database,) = [each for name, each in self._datasette.databases.items() if name == "runs"]
+        with self._keeping():
+            connection: sqlite3.Connection = database.connect()
+        return connection
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        connect = sqlite3.connect
+
+        def keep(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+            # some of them are opened by other threads
+            self._opened.append(connect(*args, **{**kwargs, "check_same_thread": False}))
+            return self._opened[-1]
+
+        sqlite3.connect = keep
+        try:
+            yield
+        finally:
+            sqlite3.connect = connect
 
     def close(self) -> None:
-        sqlite3.connect = self._connect
         for connection in self._opened:
             connection.close()
         self._loop.close()
 
 
-@pytest.fixture
-def path() -> Path:
-    file = Path("runs.db")
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("datasette") / "runs.db"
     file.write_bytes(known_registry.content())
     return file
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pages(path: Path) -> Iterator[Pages]:
+    """One for all tests, which only read: to open it takes as long as a page."""
     opened = Pages(path)
     yield opened
     opened.close()
@@ -197,10 +214,9 @@ def test_datasette_writes_nothing(pages: Pages, path: Path) -> None:
 
     for name in DESCRIBED:
         pages.get(f"/runs/{name}")
-    (database,) = [each for name, each in pages._datasette.databases.items() if name == "runs"]
 
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        database.connect().execute("DELETE FROM tags")
+        pages.connect().execute("DELETE FROM tags")
     assert path.read_bytes() == before
 
 

@@ -62,7 +62,7 @@ def test_hostile_sql_neither_writes_nor_hangs_nor_shows_a_traceback(
 ) -> None:
     before = state(path)
     # only what has no end by itself is given up: a busy machine takes its time for the others
-    timeout = 0.3 if code == 1 else 60
+    timeout = 0.1 if code == 1 else 60
 
     ended, out, err = mlxops(f"sql {shlex.quote(text)} --timeout {timeout} --format jsonl")
 
@@ -78,10 +78,10 @@ def test_a_query_that_is_within_one_long_call_is_left_behind(path: Path, code: i
     before = state(path)
 
     # in a process of its own, with which the call ends
-    ended, out, err = run_forked("-m", "mlxops", "sql", text, "--timeout", "0.2")
+    ended, out, err = run_forked("-m", "mlxops", "sql", text, "--timeout", "0.1")
 
     assert (ended, out) == (code, "")
-    assert err.startswith("the query took longer than 0.2 s\nhint: narrow it")
+    assert err.startswith("the query took longer than 0.1 s\nhint: narrow it")
     assert state(path) == before
 
 
@@ -93,7 +93,7 @@ import signal, sys
 from mlxops.__main__ import program
 sys.argv = ["mlx-toolkit", "sql", {text!r}, "--timeout", "1e6"]
 signal.signal(signal.SIGALRM, signal.default_int_handler)
-signal.setitimer(signal.ITIMER_REAL, 0.5)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
 program.run()
 """
 

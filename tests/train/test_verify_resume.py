@@ -54,7 +54,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials are forked from a server that has loaded all they need; the first test starts them as a person does."""
+    """Trials are forked from a server that has loaded all they need; `doctor --self-test` starts real ones."""
     monkeypatch.setattr(verify_resume, "subprocess", FORKING)
 
 
@@ -85,6 +85,7 @@ def when(moment: tuple[str, int], act: Callable[[], object]) -> Callable[[str, i
 # equal ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_verdict_stands_in_the_history_of_the_run_and_nothing_else_of_it_changes(
     project: Path, temporary: Path, mlxops: Toolkit
 ) -> None:
