@@ -137,10 +137,7 @@ def branch_points(db: Registry, run_id: int) -> set[int]:
 
 def checkpoints_of(db: Registry, run_id: int) -> list[CheckpointRow]:
     """A run's checkpoints by iteration, whatever their status."""
-    rows = db.rows("SELECT * FROM checkpoints WHERE run_id = ? ORDER BY iteration", (run_id,), of=CheckpointRow)
-    for row in rows:
-        _complete(row)
-    return rows
+    return db.rows("SELECT * FROM checkpoints WHERE run_id = ? ORDER BY iteration", (run_id,), of=CheckpointRow)
 
 
 def all_checkpoints(db: Registry) -> dict[int, list[OfferedCheckpoint]]:
@@ -154,15 +151,8 @@ def all_checkpoints(db: Registry) -> dict[int, list[OfferedCheckpoint]]:
         """,
         of=OfferedCheckpoint,
     ):
-        _complete(row)
         found.setdefault(row["run_id"], []).append(row)
     return found
-
-
-def _complete(row: CheckpointRow) -> None:
-    """Give a row of a registry before `006_closing.sql`, opened for reading alone, the columns that it lacks."""
-    row.setdefault("closing_standard_error", None)
-    row.setdefault("closing_elapsed_ms", None)
 
 
 def offer_checkpoint(db: Registry, run_id: int, iteration: int, *, message: str) -> None:

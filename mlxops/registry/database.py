@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints, overload
 
 from mlxops.errors import Failed, NotFound
-from mlxops.registry.migrations import bring_up_to_date, check_version
+from mlxops.registry.migrations import bring_up_to_date, check_version, newest_version, show_as_newest
 from mlxops.registry.rows import JsonArray, JsonObject
 from mlxops.resources import folder
 
@@ -206,14 +206,19 @@ def sync_as_promised(connection: sqlite3.Connection) -> None:
 def open_read_only(path: Path, *, patience: float = PATIENCE, is_foreign: bool = False) -> Registry:
     """The registry at `path` for reading alone, as it is: nothing is made, migrated or written.
 
+    One of an older schema is shown with this version's tables, columns and views.
+
     In a folder that cannot be written and has no log beside the database it is opened as immutable, since reading a
     database in WAL mode otherwise makes two files; `is_foreign`, of a project that is not at work here, in any folder
     without such a log. Raises `NotFound` where there is none, `Refused` for a newer one.
     """
     connection = _connect_read_only(path, patience, is_foreign=is_foreign)
     try:
-        if check_version(connection, path, folder("db")) == 0:
+        version = check_version(connection, path, folder("db"))
+        if version == 0:
             raise _not_there(path)
+        if version < newest_version(folder("db")):
+            show_as_newest(connection, version, folder("db"))
     except sqlite3.Error as error:
         connection.close()
         if failed := failure(error, path):

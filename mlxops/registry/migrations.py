@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from mlxops import files
 from mlxops.errors import Failed, Refused
+
+_ADDED_COLUMN = re.compile(r"ALTER TABLE (?P<table>\w+) ADD COLUMN (?P<column>\w+) ")
 
 APPLICATION_ID = 0x6D6C786F
 """`mlxo`, in the header of the file: a database without it is another program's."""
@@ -76,6 +79,34 @@ def bring_up_to_date(connection: sqlite3.Connection, path: Path, sql: Path) -> N
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def show_as_newest(connection: sqlite3.Connection, version: int, sql: Path) -> None:
+    """Have a connection that only reads see an older database with this version's tables, columns and views.
+
+    They are the connection's own: columns that were added since hold NULL, tables nothing.
+    """
+    # a change of it would drop what is made here
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA query_only=OFF")
+    added: dict[str, list[str]] = {}
+    for migration in _migrations(sql)[version:]:
+        for statement in map(_without_comments, _statements(migration.read_text())):
+            if column := _ADDED_COLUMN.match(statement):
+                added.setdefault(column["table"], []).append(column["column"])
+            elif statement.startswith("CREATE TABLE "):
+                connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+    for table, columns in added.items():
+        more = "".join(f', NULL AS "{column}"' for column in columns)
+        connection.execute(f'CREATE TEMP VIEW "{table}" AS SELECT *{more} FROM main."{table}"')
+    views = _views(sql)
+    for name in sorted(_changed(connection, views)):
+        connection.execute(views[name].replace("CREATE VIEW", "CREATE TEMP VIEW", 1))
+    connection.execute("PRAGMA query_only=ON")
+
+
+def _without_comments(statement: str) -> str:
+    return "".join(line for line in statement.splitlines(keepends=True) if not line.startswith("--")).strip()
 
 
 def _migrations(sql: Path) -> list[Path]:

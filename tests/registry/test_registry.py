@@ -337,20 +337,6 @@ def test_an_earlier_end_that_was_trained_again_from_before_it_leaves_no_validati
     assert (row["best_iteration"], row["best_validation_loss"]) == (15, 2.5)
 
 
-def test_checkpoints_of_a_registry_without_the_columns_of_closings_are_read_as_without_closings(db: Registry) -> None:
-    run = new_run(db)
-    save(db, run.id, None, 10, validation_loss=3.0)
-    expected = registry.checkpoints_of(db, run.id), registry.all_checkpoints(db)
-    for column in ("closing_standard_error", "closing_elapsed_ms"):
-        db.connection.execute(f"ALTER TABLE checkpoints DROP COLUMN {column}")
-
-    with registry.open_read_only(db.path) as older:
-        found = registry.checkpoints_of(older, run.id), registry.all_checkpoints(older)
-
-    assert found == expected
-    assert found[0][0]["closing_elapsed_ms"] is None
-
-
 def test_starting_at_0_removes_every_metric_and_the_best(db: Registry) -> None:
     run = new_run(db)
     registry.record_validation(db, run.id, None, iteration=0, loss=3.0, standard_error=0.1)
