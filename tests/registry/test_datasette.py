@@ -46,12 +46,13 @@ class Pages:
     def __init__(self, path: Path) -> None:
         # Datasette 0.65 leaves connections open, of which Python 3.13 warns
         self._opened: list[sqlite3.Connection] = []
-        with warnings.catch_warnings():
+        with self._keeping(), warnings.catch_warnings():
             # of what Datasette 0.65 is made of, not of ours
             warnings.simplefilter("ignore", DeprecationWarning)
             from datasette.app import Datasette  # half a second, which no other test needs
-        # without threads of its own nothing is left open at the end of a test
-        self._datasette = Datasette([str(path)], metadata=METADATA, settings={"num_sql_threads": 0})
+
+            # without threads of its own nothing is left open at the end of a test
+            self._datasette = Datasette([str(path)], metadata=METADATA, settings={"num_sql_threads": 0})
         self._loop = asyncio.new_event_loop()
 
     def get(self, path: str, **parameters: Any) -> str:
