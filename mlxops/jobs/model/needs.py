@@ -46,10 +46,14 @@ def _usual(layers: int) -> memory.Trained:
     return training.trained_part(LoraConfig(), layers)
 
 
-@functools.cache
 def _has_gpu() -> bool:
     """Whether MLX is the one for a GPU; MLX is not imported for that."""
-    return system.ON_MACOS or any(any(metadata.distributions(name=each)) for each in ("mlx-cuda-12", "mlx-cuda-13"))
+    return system.ON_MACOS or _has_cuda()
+
+
+@functools.cache
+def _has_cuda() -> bool:
+    return any(any(metadata.distributions(name=each)) for each in ("mlx-cuda-12", "mlx-cuda-13"))
 
 
 def room() -> int:
