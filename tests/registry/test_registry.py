@@ -287,12 +287,18 @@ def test_nothing_deletes_rows_but_the_start_of_an_attempt_which_removes_the_metr
     assert len(registry.metric_series(db, other.id, "train_loss")) == 4
 
 
-def test_the_validation_of_an_earlier_end_counts_for_the_best_until_the_run_has_finished(db: Registry) -> None:
+def validated(db: Registry):
+    """A run at work, and its attempt, which validated and saved at 10 and at 13."""
     run = new_run(db)
     attempt = new_attempt(db, run.id)
     for iteration, loss in ((10, 3.0), (13, 2.0)):
         registry.record_validation(db, run.id, attempt, iteration=iteration, loss=loss, standard_error=0.25)
         save(db, run.id, attempt, iteration, validation_loss=loss)
+    return run, attempt
+
+
+def test_the_validation_of_an_earlier_end_counts_for_the_best_until_the_run_has_finished(db: Registry) -> None:
+    run, attempt = validated(db)
     registry.end_attempt(db, attempt, reason="finished", status="completed", iteration=13)
 
     def best() -> tuple[object, ...]:
@@ -318,11 +324,7 @@ def test_the_validation_of_an_earlier_end_counts_for_the_best_until_the_run_has_
 
 
 def test_an_earlier_end_that_was_trained_again_from_before_it_leaves_no_validation(db: Registry) -> None:
-    run = new_run(db)
-    attempt = new_attempt(db, run.id)
-    for iteration, loss in ((10, 3.0), (13, 2.0)):
-        registry.record_validation(db, run.id, attempt, iteration=iteration, loss=loss, standard_error=0.25)
-        save(db, run.id, attempt, iteration, validation_loss=loss)
+    run, attempt = validated(db)
     save(db, run.id, None, 5, validation_loss=4.0)  # as from the run's folder, whose points are lost
     registry.end_attempt(db, attempt, reason="finished", status="completed", iteration=13)
 
