@@ -287,58 +287,6 @@ def test_nothing_deletes_rows_but_the_start_of_an_attempt_which_removes_the_metr
     assert len(registry.metric_series(db, other.id, "train_loss")) == 4
 
 
-def validated(db: Registry):
-    """A run at work, and its attempt, which validated and saved at 10 and at 13."""
-    run = new_run(db)
-    attempt = new_attempt(db, run.id)
-    for iteration, loss in ((10, 3.0), (13, 2.0)):
-        registry.record_validation(db, run.id, attempt, iteration=iteration, loss=loss, standard_error=0.25)
-        save(db, run.id, attempt, iteration, validation_loss=loss)
-    return run, attempt
-
-
-def test_the_validation_of_an_earlier_end_counts_for_the_best_until_the_run_has_finished(db: Registry) -> None:
-    run, attempt = validated(db)
-    registry.end_attempt(db, attempt, reason="finished", status="completed", iteration=13)
-
-    def best() -> tuple[object, ...]:
-        row = registry.find_run(db, "heron")
-        marked = [each["iteration"] for each in registry.checkpoints_of(db, run.id) if each["is_best"]]
-        return row["best_iteration"], row["best_validation_loss"], marked
-
-    longer = new_attempt(db, run.id, 13, closing=["validation_loss", "validation_standard_error"])
-    begun = best()
-    save(db, run.id, longer, 13, validation_loss=None)
-    reopened, curve = best(), registry.metric_series(db, run.id, "validation_loss")
-    (kept,) = [each for each in registry.checkpoints_of(db, run.id) if each["closing_elapsed_ms"] is not None]
-    registry.mark_checkpoint(db, run.id, 13, "missing")
-    missing = best()
-    registry.mark_checkpoint(db, run.id, 13, "whole")
-    registry.end_attempt(db, longer, reason="finished", status="completed", iteration=20)
-
-    assert begun == reopened == (13, 2.0, [13])
-    assert [point["iteration"] for point in curve] == [10]
-    assert (kept["iteration"], kept["validation_loss"], kept["closing_standard_error"]) == (13, 2.0, 0.25)
-    assert missing == best() == (10, 3.0, [10])
-    assert registry.checkpoints_of(db, run.id)[-1]["validation_loss"] is None
-
-
-def test_an_earlier_end_that_was_trained_again_from_before_it_leaves_no_validation(db: Registry) -> None:
-    run, attempt = validated(db)
-    save(db, run.id, None, 5, validation_loss=4.0)  # as from the run's folder, whose points are lost
-    registry.end_attempt(db, attempt, reason="finished", status="completed", iteration=13)
-
-    longer = new_attempt(db, run.id, 10)
-    registry.record_validation(db, run.id, longer, iteration=15, loss=2.5, standard_error=0.25)
-    save(db, run.id, longer, 15, validation_loss=2.5)
-    registry.end_attempt(db, longer, reason="finished", status="completed", iteration=15)
-
-    row, kept = registry.find_run(db, "heron"), registry.checkpoints_of(db, run.id)
-    assert {each["iteration"]: each["validation_loss"] for each in kept} == {5: 4.0, 10: 3.0, 13: None, 15: 2.5}
-    assert [each["iteration"] for each in kept if each["is_best"]] == [15]
-    assert (row["best_iteration"], row["best_validation_loss"]) == (15, 2.5)
-
-
 def test_starting_at_0_removes_every_metric_and_the_best(db: Registry) -> None:
     run = new_run(db)
     registry.record_validation(db, run.id, None, iteration=0, loss=3.0, standard_error=0.1)
