@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import training_runs
 from commands import CACHE, FAULTS, MADE_ONCE, ROOT, Ended, count_faults, own_cache, run_here, run_python
 
 from mlxops.projects import blas
@@ -153,43 +154,47 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _settings(_base: Path) -> Iterator[Path]:
-    """What is made once a session keeps no projects in the cache of whoever runs the tests, and asks nothing.
+def _environment(_base: Path) -> Iterator[None]:
+    """What is made once a session, and what commands are forked from, have nothing of whoever runs the tests.
 
-    Answers after a training take as long as a small training; the tests of them delete the variable that names the
-    settings. They stay as long as the server that commands are forked from, which has the environment of its first one.
+    Nor of the first test that needs them. Answers after a training take as long as a small training: the tests of them
+    delete the variable that names the settings.
     """
     settings = _base / "settings.yaml"
     settings.write_text("mlxops: {samples: 0}\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLXOPS_CACHE", str(own_cache(_base / "session-cache")))
+        for name in _OURS:
+            patch.delenv(name, raising=False)
+        _move_home(_base / "session-home", patch)
+        patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("INVOKE_RUNTIME_CONFIG", str(settings))
-        yield settings
+        # Two threads that spin for tiny matrices take many times as long where the machine has other work.
+        patch.setenv("OPENBLAS_NUM_THREADS", os.environ.get("OPENBLAS_NUM_THREADS", "1"))
+        # For processes that tests start: this checkout, installed or not, and the words the tests share.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        training_runs.give_commands(os.environ)
+        yield
+
+
+def _move_home(home: Path, patch: pytest.MonkeyPatch) -> None:
+    home.mkdir()
+    patch.setenv("HOME", str(home))
+    patch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    patch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    patch.setenv("MLXOPS_CACHE", str(own_cache(home / "mlxops-cache")))
+    patch.setenv("HF_HOME", str(home / "huggingface"))
 
 
 @pytest.fixture(autouse=True)
 def _own_folders(
-    request: pytest.FixtureRequest, _base: Path, _settings: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, _base: Path, _environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """Home, caches and the current folder are the test's own; what it does to the environment ends with it."""
     before = dict(os.environ)
     number = next(_numbers)
     home, project = _base / f"home{number}", _base / f"project{number}"
-    home.mkdir()
     project.mkdir()
-    for name in _OURS:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
-    monkeypatch.setenv("MLXOPS_CACHE", str(own_cache(home / "mlxops-cache")))
-    monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("INVOKE_RUNTIME_CONFIG", str(_settings))
-    # Two threads that spin for tiny matrices take many times as long where the machine has other work.
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", os.environ.get("OPENBLAS_NUM_THREADS", "1"))
-    # For processes that tests start: this checkout, installed or not, and the words the tests share.
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    _move_home(home, monkeypatch)
     monkeypatch.chdir(project)
     yield
     monkeypatch.undo()

@@ -17,7 +17,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -368,7 +368,18 @@ def hear_signals() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-@cache
+_environment: dict[str, str] = {}
+_starting = threading.Lock()
+
+
+def give_commands(environment: Mapping[str, str]) -> None:
+    """Have commands that are started from now on begin with this environment.
+
+    Without it they have that of whichever test was the first to start one.
+    """
+    _environment.update(environment)
+
+
 def forks(
     is_fork_safe: bool = sys.platform != "darwin",
 ) -> multiprocessing.context.ForkServerContext | multiprocessing.context.SpawnContext:
@@ -378,9 +389,17 @@ def forks(
     """
     if not is_fork_safe:
         return multiprocessing.get_context("spawn")
+    with _starting:
+        return _server()
+
+
+@cache
+def _server() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training_imports"])
     before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(_environment or before)
     # a server does not import from where its parent does
     os.environ |= {"PYTHONPATH": f"{Path(__file__).parent}:{_ROOT}", "MLXOPS_CACHE": str(CACHE)}
     # BLAS threads that wait for a core spin, which makes these tiny products ten times slower on a busy machine

@@ -66,7 +66,7 @@ def test_the_estimates_of_a_real_model_are_within_15_percent(smollm2: Path) -> N
 
 
 def test_loading_in_another_type_takes_no_more_memory_than_the_model(tmp_path: Path) -> None:
-    # of many tensors the few that MLX has not let go of yet are a small share, however busy the machine is
+    # the few tensors that MLX has not let go of yet are a small share of many; two types of all are 1.5 times as much
     folder = make_tiny(tmp_path / "model", layers=32)
     model, _ = load_model(folder)
     model.set_dtype(mx.bfloat16)
@@ -79,7 +79,7 @@ def test_loading_in_another_type_takes_no_more_memory_than_the_model(tmp_path: P
     model, _ = load_model(folder, dtype="float32")
 
     held = sum(value.nbytes for _, value in tree_flatten(model.parameters()))
-    assert mx.get_peak_memory() - before == pytest.approx(held, rel=0.05)
+    assert mx.get_peak_memory() - before == pytest.approx(held, rel=0.2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""What the tests stand on: commands that are forked begin alike, whichever test starts the first of them."""
+
+from __future__ import annotations
+
+import os
+from multiprocessing import forkserver
+
+import mac
+import pytest
+import training_runs
+
+
+def test_what_commands_are_forked_from_has_nothing_of_the_test_that_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLXOPS_DB", "INVOKE_RUNTIME_CONFIG", "PATH", mac.VARIABLE):
+        monkeypatch.setenv(name, "of this test")
+    begun: list[dict[str, str]] = []
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: begun.append(dict(os.environ)))
+
+    training_runs._server.__wrapped__()
+
+    assert "of this test" not in begun[0].values()
+    assert begun[0]["INVOKE_RUNTIME_CONFIG"].endswith("settings.yaml")
+    assert os.environ["MLXOPS_DB"] == "of this test"
