@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing.util
+import os
 import shlex
 import shutil
 import signal
@@ -68,7 +69,7 @@ def events(project: Path) -> list[dict[str, Any]]:
 def training(project: Path, **changed: Any) -> session.Training:
     """A checked training, of which three iterations are to be tried."""
     values: dict[str, Any] = {"model": "tiny", "num_layers": 2, "batch_size": 2, "verify_resume": 3, **changed}
-    invocation = Invocation(project=Project.at(project), cache=training_runs.CACHE)
+    invocation = Invocation(project=Project.at(project), cache=Path(os.environ["MLXOPS_CACHE"]))
     return session.check(invocation, LoraConfig(**values), lambda what, done, total: None)
 
 
@@ -111,6 +112,7 @@ def test_the_verdict_stands_in_the_history_of_the_run_and_nothing_else_of_it_cha
     assert training_runs.contents(project / "adapters" / "run") == before
     assert training_runs.attempts(project, "run") == trained
     assert list(temporary.glob("mlxops-*")) == []
+    assert not (Path(os.environ["MLXOPS_CACHE"]) / "projects").exists()  # of none that are gone
 
 
 @pytest.mark.usefixtures("forked")

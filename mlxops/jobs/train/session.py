@@ -82,7 +82,8 @@ class Begun:
         invocation, prepared = self.training.invocation, self.training.prepared
         cache = invocation.cache or machine.user_cache()
         chosen = environment.set_up(prepared, self.claim, cache=cache, blas_setting=invocation.blas)
-        known_projects.remember(cache, self.training.project.root)
+        if invocation.command is not None:  # a trial of `--verify-resume` is in a folder that is removed
+            known_projects.remember(cache, self.training.project.root)
         with kernels.kept(cache) as keep:
 
             def keep_kernels(event: Event) -> None:
