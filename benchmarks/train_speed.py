@@ -1,15 +1,17 @@
 """Trained tokens per second of whole runs, from the command to the finished adapter, beside the real `mlx_lm.lora`.
 
+    python benchmarks/train_speed.py MODEL OTHER --everything --results FILE
+    python benchmarks/train_speed.py MODEL OTHER --page --results FILE > docs/performance.md
     python benchmarks/train_speed.py MODEL --results FILE [--layers 4,16,30] [--epochs 3] [--seeds 3]
                                      [--switches] [--profile]
     python benchmarks/train_speed.py --tiny --results FILE --seeds 10
-    python benchmarks/train_speed.py MODEL [MODEL …] --page --results FILE > docs/performance.md
 
 Each training is a process of its own, the two programs in turn, both with the same BLAS, their own defaults and masked
 prompts; both validate before the first epoch and after each, and save. `--switches` also trains with each of what saves
-time switched off, `--profile` measures where our time goes. What is in the file of results is not measured again, so a
-run that was stopped continues. `--tiny` compares the losses of both on the tiny model. `--page` prints
-docs/performance.md from the results. The rows are in `train_speed/`.
+time switched off, `--profile` measures where our time goes, `--tiny` compares the losses of both on the tiny model.
+`--everything` measures all that is on the page, in less than 90 minutes on a machine with two cores that does nothing
+else; OTHER is a model with a large vocabulary. What is in the file of results is not measured again, so a run that was
+stopped continues. `--page` prints docs/performance.md from the results. The rows are in `train_speed/`.
 
 `train_limit.py` has the limit that the arithmetic sets, `train_page.py` the table and the page.
 """
@@ -24,7 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 from train_limit import BATCH, DATA, counts, validation
@@ -49,40 +53,58 @@ def main() -> int:
     parser.add_argument("--switches", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--everything", action="store_true")
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
     if options.page:
         print(page(read(options.results), options.models))
         return 0
-    if len(options.models) > 1 or bool(options.models) == options.tiny:
-        parser.error("name the model's folder, or --tiny")
+    if len(options.models) != (2 if options.everything else 0 if options.tiny else 1):
+        parser.error("name the model's folder, or --tiny, or two models and --everything")
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        if options.tiny:
+        if options.everything:
+            everything(*options.models, tiny(Path(folder)), options.results)
+        elif options.tiny:
             options.models = [tiny(Path(folder))]
-            options.layers = "1"
-        measure(options)
+            measure(options.results, options.models[0], [1], options.epochs, options.seeds, [THEIRS, OURS])
+        else:
+            programs = [THEIRS, OURS, *(SWITCHES if options.switches else ()), *[PROFILED] * options.profile]
+            layers = [int(each) for each in options.layers.split(",")]
+            measure(options.results, options.models[0], layers, options.epochs, options.seeds, programs)
         show(options)
+    print(f"{(time.monotonic() - begun) / 60:.1f} minutes")
     return 0
 
 
 # ---- measuring ----------------------------------------------------------------------------------------------------
 
 
-def measure(options: argparse.Namespace) -> None:
+def everything(main_model: Path, other: Path, tiny_model: Path, results: Path) -> None:
+    """All that is on the page."""
+    measure(results, main_model, [4, 16], 3, 1, [THEIRS, OURS, *SWITCHES])
+    measure(results, main_model, [4, 16, 30], 3, 3, [THEIRS, OURS])
+    measure(results, main_model, [4, 16, 30], 3, 1, [PROFILED])
+    measure(results, main_model, [4], 10, 1, [THEIRS, OURS])
+    measure(results, other, [4], 1, 1, [THEIRS, OURS])
+    measure(results, tiny_model, [1], 3, 10, [THEIRS, OURS])
+
+
+def measure(
+    results: Path, model: Path, layers: Sequence[int], epochs: int, seeds: int, programs: Sequence[str]
+) -> None:
     """Run what the file of results lacks, program by program in turn."""
-    done = {each.key for each in read(options.results)}
-    (model,) = options.models
-    for seed in range(options.seeds):
-        for layers in map(int, options.layers.split(",")):
-            programs = [THEIRS, OURS, *(SWITCHES if options.switches else ()), *[PROFILED] * options.profile]
+    done = {each.key for each in read(results)}
+    for seed in range(seeds):
+        for number in layers:
             for program in programs if seed % 2 == 0 else programs[::-1]:
-                if (program, model.name, layers, options.epochs, seed) in done:
+                if (program, model.name, number, epochs, seed) in done:
                     continue
-                result = train(program, model.resolve(), layers, options.epochs, seed)
-                with options.results.open("a", encoding="utf-8") as lines:
+                result = train(program, model.resolve(), number, epochs, seed)
+                with results.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(asdict(result)) + "\n")
                 print(
-                    f"{program:24} {layers:2} layers, seed {seed}: {result.seconds:7.1f} s, "
+                    f"{program:24} {number:2} layers, seed {seed}: {result.seconds:7.1f} s, "
                     f"{result.tokens / result.seconds:7.1f} trained tokens/s, peak {result.peak / 2**20:6.0f} MiB, "
                     f"loss {result.loss:.4f} ± {result.error:.4f}",
                     flush=True,
@@ -124,7 +146,7 @@ def train(program: str, model: Path, layers: int, epochs: int, seed: int) -> Res
         peak = peak_there(done.stdout) if program == THEIRS else peak_here(folder)
         saved = losses_on_the_way(model, folder / "adapter", begun)
         parts = parts_of(folder) if program == PROFILED else {}
-        loss, error = loss_of(model, folder / "adapter")
+        loss, error = loss_of(model, read_adapter(folder / "adapter" / "adapters.safetensors"))
     return Result(
         program=program,
         model=model.name,
@@ -176,18 +198,22 @@ def losses_on_the_way(model: Path, adapter: Path, begun: float) -> list[tuple[fl
     """
     found = [(0.0, loss_of(model, None)[0])]
     for saved in sorted(adapter.glob("*[0-9]_adapters.safetensors")):
-        with tempfile.TemporaryDirectory() as name:
-            shutil.copy(adapter / "adapter_config.json", name)
-            shutil.copy(saved, Path(name) / "adapters.safetensors")
-            found.append((saved.stat().st_mtime - begun, loss_of(model, Path(name))[0]))
+        found.append((saved.stat().st_mtime - begun, loss_of(model, read_adapter(saved))[0]))
     return found
 
 
-def loss_of(model_folder: Path, adapter: Path | None) -> tuple[float, float]:
+def read_adapter(weights: Path) -> tuple[bytes, bytes]:
+    """The file of an adapter and the configuration beside it."""
+    return weights.read_bytes(), weights.with_name("adapter_config.json").read_bytes()
+
+
+@cache  # the adapter offered is the last one saved, and the model alone is always the same
+def loss_of(model_folder: Path, adapter: tuple[bytes, bytes] | None) -> tuple[float, float]:
     """The loss of an adapter on the validation rows and its standard error, in the same way for both programs."""
     from mlxops.projects import blas, machine
 
     blas.load(threads=None, core_type=None, cache=machine.user_cache(), setting=os.environ.get("MLXOPS_BLAS"))
+    import mlx.core as mx
     import numpy as np
     from mlx_lm.tuner.utils import load_adapters
 
@@ -198,7 +224,11 @@ def loss_of(model_folder: Path, adapter: Path | None) -> tuple[float, float]:
 
     model = load_model(model_folder, dtype="float32")[0]
     if adapter is not None:
-        model = load_adapters(model, str(adapter))
+        with tempfile.TemporaryDirectory() as name:
+            for file, content in zip(("adapters.safetensors", "adapter_config.json"), adapter, strict=True):
+                (Path(name) / file).write_bytes(content)
+            model = load_adapters(model, name)
+            mx.eval(model.parameters())
     model.eval()
     losses, tokens = [], []
     for batch in validation(model_folder):
@@ -217,10 +247,10 @@ def tiny(folder: Path) -> Path:
 def show(options: argparse.Namespace) -> None:
     """What the file of results has, with what was computed."""
     results = read(options.results)
-    (model,) = options.models
-    print(f"tokens of a row: {histogram(model)}")
-    print(f"counts: {counts(model)}")
-    print("\n".join(table(results, [model])))
+    for model in options.models:
+        print(f"tokens of a row: {histogram(model)}")
+        print(f"counts: {counts(model)}")
+    print("\n".join(table(results, options.models)))
 
 
 if __name__ == "__main__":
