@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, replace
@@ -29,6 +30,9 @@ and what it is called. `command` is what one command was asked to do: it is neve
 
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _WORDS |= {list: "a list", dict: "a JSON object"}
+
+_ITEM = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^\s,"'\[\]][^,\[\]]*)|)\s*(?:,|$)""")
+"""An item of a list in brackets, up to the next comma: in quotation marks, without them, or nothing."""
 
 
 def option(
@@ -183,7 +187,7 @@ class Option:
         """The value in its type, or `BadRequest` that says what `where` takes."""
         if value is None and self.may_be_none:
             return None
-        value = self._converted(value)
+        value = self._converted(value, where)
         is_of_kind = type(value) is self.kind
         if is_of_kind and self.kind is list and self.item in (int, float):
             self._check_numbers(value, where)
@@ -200,7 +204,7 @@ class Option:
             raise BadRequest(f"{where} takes {self._range_in_words()}, not {value!r}")
         return value
 
-    def _converted(self, value: Any) -> Any:
+    def _converted(self, value: Any, where: str) -> Any:
         """The value in the type that is meant, where what was read is only another spelling of it."""
         if self.kind is float and type(value) is int:
             return float(value)
@@ -209,12 +213,12 @@ class Option:
         if self.kind is int and type(value) is float and value.is_integer():
             return int(value)
         if self.kind is list:
-            return self._as_list(value)
+            return self._as_list(value, where)
         return value
 
-    def _as_list(self, value: Any) -> Any:
+    def _as_list(self, value: Any, where: str) -> Any:
         if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()] if self.commas else [value]
+            value = _items(value, where) if self.commas else [value]
         if self.item in (int, float) and isinstance(value, (list, tuple)):
             return [_number(self.item, str(item)) if type(item) in (str, int) else item for item in value]
         return list(value) if isinstance(value, tuple) else value
@@ -376,6 +380,30 @@ def _number(kind: Any, text: str) -> Any:
         return kind(text.strip().replace("_", ""))
     except ValueError:
         return text
+
+
+def _items(text: str, where: str) -> list[str]:
+    """The items of a list: with commas between them, in brackets as JSON, Python and YAML have it, or without.
+
+    Raises `BadRequest` where brackets or quotation marks do not match.
+
+    >>> _items("a, b,", "--tag"), _items("[1e-4, 8]", "--tag"), _items("['a, b', c]", "--tag"), _items("[]", "--tag")
+    (['a', 'b'], ['1e-4', '8'], ['a, b', 'c'], [])
+    """
+    text = text.strip()
+    has_start, has_end = text.startswith("["), text.endswith("]") and (text.startswith("[") or "[" not in text)
+    if not (has_start or has_end):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    found, place, inner = [], 0, text[1:-1]
+    while has_start and has_end and place < len(inner) and (item := _ITEM.match(inner, place)):
+        found.append(next((part for part in item.groups() if part is not None), "").strip())
+        place = item.end()
+    if not (has_start and has_end) or place < len(inner):
+        raise BadRequest(
+            f"{where} takes a list, not {text!r}",
+            hint="the brackets or quotation marks do not match; a list is 1,2 or, quoted for the shell, '[1, 2]'",
+        )
+    return [item for item in found if item]
 
 
 def _json(text: str) -> Any:

@@ -119,6 +119,7 @@ def test_what_is_not_typed_is_the_default(typed: Typed) -> None:
 
 def test_a_list_repeats_or_takes_commas(typed: Typed) -> None:
     assert "tools=['brush', 'roller', 'tape']" in typed("paint w --tools brush,roller --tools tape")[1]
+    assert "tools=['brush', 'roller', 'tape']" in typed("paint w --tools '[brush, roller]' --tools tape")[1]
 
 
 def test_of_a_value_given_twice_the_last_counts(typed: Typed) -> None:
@@ -152,6 +153,7 @@ def test_a_task_can_be_called_with_its_dataclass(capsys: pytest.CaptureFixture[s
             2,
             ["--tools takes a list, not the option '--cots'", "hint: did you mean `--coats`?"],
         ),
+        ("paint w --tools [brush, roller]", 2, ["--tools takes a list, not '[brush,'", ...]),
         ("paint w --cotas 3", 2, ["paint has no option --cotas", "hint: did you mean `--coats`?"]),
         ("paint w --zzz", 2, ["paint has no option --zzz", "hint: `mlx-toolkit paint --help` shows its options"]),
         ("paint w --coats 3 4", 2, ["--coats takes one value, and there is no task '4' after it", ...]),

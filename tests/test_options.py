@@ -25,6 +25,7 @@ class SampleConfig:
     words: list[str] = option([], "words")
     whole: list[str] = option([], "words with commas", commas=False)
     numbers: list[float] = option([], "numbers", on_command_line=False)
+    sizes: list[int] = option([1], "sizes", at_least=1)
     other: int | None = option(None, "instead of count", instead_of="count")
 
 
@@ -43,6 +44,17 @@ COMMANDS = [each for name, each in vars(config).items() if inspect.isclass(each)
         ("color", "green", "green"),
         ("words", "a, b,", ["a", "b"]),
         ("whole", "a, b", ["a, b"]),
+        ("words", "[a, b]", ["a", "b"]),
+        ("words", """ ["a, b", 'c d',] """, ["a, b", "c d"]),
+        ("words", "[12, it's]", ["12", "it's"]),
+        ("words", "['mlp[0]']", ["mlp[0]"]),
+        ("words", "mlp[0],mlp[1]", ["mlp[0]", "mlp[1]"]),
+        ("words", "[]", []),
+        ("whole", "[a, b]", ["[a, b]"]),
+        ("numbers", "[1e-4, 8]", [1e-4, 8.0]),
+        ("numbers", "1e-4, 8", [1e-4, 8.0]),
+        ("numbers", "[ ]", []),
+        ("sizes", "[1, 1_000]", [1, 1000]),
         ("name", " Zoë 'x' ", " Zoë 'x' "),
     ],
 )
@@ -65,6 +77,8 @@ def test_a_text_becomes_the_value_it_stands_for(name: str, text: str, value: obj
         ("rate", "2", "--rate takes a number above 0 and at most 1, not 2.0"),
         ("color", "blue", "--color takes one of red, green, not 'blue'"),
         ("name", " ", "--name takes a text, not ' '"),
+        ("sizes", "[1, x]", "--sizes takes a list, each a whole number at least 1, not 'x'"),
+        ("sizes", "[]", "--sizes takes a list, each a whole number at least 1, not nothing"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(name: str, text: str, sentence: str) -> None:
@@ -72,6 +86,17 @@ def test_a_wrong_value_is_one_sentence(name: str, text: str, sentence: str) -> N
         SAMPLE[name].parse(text)
 
     assert raised.value.message == sentence
+
+
+@pytest.mark.parametrize("name", ["words", "numbers", "sizes"])
+@pytest.mark.parametrize("text", ["[1e-4,", "[1, 2", "1, 2]", "[[1], 2]", "[1], [2]", "['1, 2]", "['1' 2]", "[", "]"])
+def test_brackets_that_do_not_match_are_told_how_a_list_is_typed(name: str, text: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        SAMPLE[name].parse(text)
+
+    assert raised.value.message == f"{SAMPLE[name].flag} takes a list, not {text!r}"
+    assert raised.value.hint
+    assert "a list is 1,2 or, quoted for the shell, '[1, 2]'" in raised.value.hint
 
 
 def test_a_choice_suggests_the_nearest() -> None:
