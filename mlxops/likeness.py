@@ -52,6 +52,15 @@ def near_ones(word: str, known: Iterable[str], count: int) -> list[str]:
     return sorted(near, key=lambda one: (_slips(word, one), sorted(one) != sorted(word), one[:1] != word[:1]))[:count]
 
 
+def is_one_slip(typed: str, meant: str) -> bool:
+    """Whether one slip of a finger, or none, makes the one of the other.
+
+    >>> is_one_slip("--itres", "--iters"), is_one_slip("--plain", "--last")
+    (True, False)
+    """
+    return _slips(typed, meant) <= 1
+
+
 def _slips(typed: str, meant: str) -> int:
     """How many letters were left out, added, mistyped, or swapped with the one beside them."""
     rows = [list(range(len(meant) + 1))]

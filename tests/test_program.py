@@ -246,6 +246,34 @@ def test_a_name_of_another_program_is_answered_with_the_option(mlxops, typed, hi
 @pytest.mark.parametrize(
     ("command", "hint"),
     [
+        ("monitor --plain", "--live"),  # more like --last, which takes a number
+        ("monitor --plain --once", "--live"),
+        ("monitor --plain 3", "--last"),
+        ("monitor --plain=3", "--last"),
+        ("monitor --lst", "--last"),  # one letter
+        ("monitor --jsn", "--json"),
+        ("monitor --onec", "--once"),
+        ("benchmark --trails", None),
+        ("benchmark --trails 2", "--iterations"),
+        ("lora m --itres", "--iters"),
+        ("lora m --learnin-rat", None),
+        ("lora m --learnin-rat 1e-4", "--learning-rate"),
+        ("lora --model --previw", "--preview"),
+        ("lora --model --learnin-rat", None),
+    ],
+)
+def test_an_option_that_needs_a_value_is_meant_by_one_without_only_if_one_letter_is_wrong(
+    mlxops: Typed, command: str, hint: str | None
+) -> None:
+    code, out, err = mlxops(command)
+
+    assert (code, out) == (2, "")
+    assert re.findall(r"did you mean `(.+)`", err) == ([hint] if hint else [])
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
         ("run.compare a b", "several are one list, with commas: `mlx-toolkit run.compare a,b`"),
         ("run.delete 'x y,z' w", "several are one list, with commas: `mlx-toolkit run.delete 'x y,z,w'`"),
         ("run.tag a b --add c", "several are one list, with commas: `mlx-toolkit run.tag a,b`"),

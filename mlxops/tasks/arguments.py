@@ -11,7 +11,9 @@ import copy
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from invoke.exceptions import Exit
@@ -22,7 +24,7 @@ from mlxops.config import LoraConfig
 from mlxops.config.other_names import is_known, meant, option_for
 from mlxops.errors import BadRequest
 from mlxops.hints import for_terminal
-from mlxops.likeness import nearest
+from mlxops.likeness import is_one_slip, nearest
 from mlxops.options import Option, options_of
 from mlxops.tasks import failures
 from mlxops.tasks.planned import OTHER_NAMES, PLANNED
@@ -34,7 +36,12 @@ _LIKE_A_FLAG = re.compile(r"--[^\W\d_][\w-]*|-[^\W\d_]")
 class OptionArgument(Argument):
     """An option of a house task. Its value is None until it is given, so that weaker layers can fill it."""
 
-    def __init__(self, option: Option, flags: Iterable[str] = (), task_name: Callable[[], str | None] = str) -> None:
+    def __init__(
+        self,
+        option: Option,
+        flags: Mapping[str, bool] = MappingProxyType({}),
+        task_name: Callable[[], str | None] = str,
+    ) -> None:
         # To Invoke all that take a value are lists: only those may stand several times on a command line.
         super().__init__(
             names=(option.name.replace("_", "-"), *option.aliases),
@@ -45,7 +52,7 @@ class OptionArgument(Argument):
             attr_name=option.name if "_" in option.name else None,
         )
         self.option = option
-        self.flags = tuple(flags)
+        self.flags = flags  # of the task, and whether each takes a value
         self.task_name = task_name
         self.raw_value = self._value = None
 
@@ -180,7 +187,11 @@ def _explain_unknown(machine: Any, word: str) -> str:
     name = getattr(context, "name", None)
     if word.startswith("-"):
         # Invoke's own are no answer: `--lr` is not `--dry`
-        flags = [*context.flags, *context.flags.aliases, *context.inverse_flags] if name else []
+        flags: dict[str, bool] = {}
+        if name:
+            of_task = [*context.flags, *context.flags.aliases]
+            flags = {flag: context.flags[flag].takes_value for flag in of_task}
+            flags |= dict.fromkeys(context.inverse_flags, False)
         sentence = f"{name or 'the program'} has no option {word}"
         hint = (
             (_kept(word) if name == "train.resume" else None)
@@ -252,14 +263,31 @@ def _as_run(context: Any, word: str) -> str | None:
     return f"`inv {context.name} --run {shlex.quote(word)}` names a run"
 
 
-def _meant(word: str, flags: Iterable[str]) -> str | None:
-    """The hint for a word that is no option of a task: by the names of other programs, else by like letters."""
-    flags = list(flags)
+def _meant(word: str, flags: Mapping[str, bool]) -> str | None:
+    """The hint for a word that is no option of a task: by the names of other programs, else by like letters.
+
+    `flags` are the task's own, and whether each takes a value. Where none is typed, an option that needs one is meant
+    only if a single letter is wrong: `--plain` is not `--last N`.
+    """
     if hint := meant(word, flags):
         return hint
-    # a name of another program's for what this task has not is no slip of the fingers
-    near = None if is_known(word) else nearest(word, flags)
+    if is_known(word):
+        return None  # a name of another program's for what this task has not is no slip of the fingers
+    alone = _stands_alone(word, sys.argv)
+    near = nearest(word, [flag for flag, needs in flags.items() if not (needs and alone) or is_one_slip(word, flag)])
     return f"did you mean `{near}`?" if near else None
+
+
+def _stands_alone(word: str, argv: Sequence[str]) -> bool:
+    """Whether an option has no value wherever it was typed.
+
+    >>> _stands_alone("--a", ["inv", "x", "--a", "--b"]), _stands_alone("--a", ["inv", "x", "--a", "-1"])
+    (True, False)
+    """
+    if any(each.startswith(f"{word}=") for each in argv):
+        return False
+    after = [following for each, following in pairwise(argv) if each == word]
+    return word in argv and all(map(_LIKE_A_FLAG.match, after))
 
 
 def _kept(word: str) -> str | None:

@@ -87,7 +87,7 @@ class Task(invoke.Task):
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """One argument an option."""
-        flags = [option.flag for option in self.options]
+        flags = {option.flag: option.kind is not bool for option in self.options}
         return [
             HelpArgument(self.print_help),
             *(OptionArgument(option, flags, self.shown_name) for option in self.options),
