@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from mlxops import times
 from mlxops.errors import NotFound
-from mlxops.registry.checkpoints import forget_closings, keep_closing
+from mlxops.registry.checkpoints import forget_closings, keep_closing, mark_best
 from mlxops.registry.database import Registry
 from mlxops.registry.metrics import forget_points
 from mlxops.registry.processes import boot_id, is_proven_dead, process_start, this_host
@@ -87,6 +87,7 @@ def start_attempt(
                 "config": None if config is None else to_json(config),
             },
         )
+        mark_best(connection, run_id)
     return int(inserted.last_pk)
 
 

@@ -11,6 +11,16 @@ from mlxops.registry.database import Registry
 from mlxops.registry.metrics import record_best, record_progress
 from mlxops.registry.rows import CheckpointRow
 
+_SET_BACK = """
+    EXISTS (
+        SELECT 1
+        FROM attempts
+        WHERE attempts.run_id = :run AND attempts.id > checkpoints.attempt_id
+            AND attempts.from_iteration < checkpoints.iteration
+    )
+"""
+"""Whether a later attempt began before a checkpoint, and removed its point; never of one made from the run's folder."""
+
 
 class OfferedCheckpoint(CheckpointRow):
     """A checkpoint; `is_offered` is 1 where the run's folder offers it, else 0."""
@@ -191,15 +201,25 @@ def iteration_rates(db: Registry) -> dict[int, float]:
 def mark_best(connection: sqlite3.Connection, run_id: int) -> None:
     """Mark the whole checkpoint with the lowest validation loss of a run, within the caller's transaction.
 
-    The run's best is kept with it: a closing validation counts for it as long as its checkpoint is there.
+    The run's best is kept with it: a closing validation counts for it as long as its checkpoint is there. Of a run that
+    was set back, a loss beyond counts for neither until it is measured again.
     """
     connection.execute(
-        """
+        f"""
         UPDATE checkpoints
         SET is_best = id IS (
             SELECT id
             FROM checkpoints
-            WHERE run_id = :run AND status = 'whole' AND validation_loss IS NOT NULL
+            WHERE run_id = :run AND status = 'whole' AND validation_loss IS NOT NULL AND (
+                closing_elapsed_ms IS NOT NULL
+                OR NOT {_SET_BACK}
+                OR EXISTS (
+                    SELECT 1
+                    FROM metrics
+                    WHERE run_id = :run AND iteration = checkpoints.iteration AND value = checkpoints.validation_loss
+                        AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
+                )
+            )
             ORDER BY validation_loss, iteration
             LIMIT 1
         )
@@ -241,8 +261,8 @@ def forget_closings(connection: sqlite3.Connection, run_id: int) -> None:
     One that carries no mark goes too: that of a run that continued from an earlier checkpoint, trained its iteration
     again and did not validate there. Within the caller's transaction.
     """
-    dropped = connection.execute(
-        """
+    connection.execute(
+        f"""
         UPDATE checkpoints
         SET closing_elapsed_ms = NULL, closing_standard_error = NULL,
             validation_loss = (
@@ -261,17 +281,11 @@ def forget_closings(connection: sqlite3.Connection, run_id: int) -> None:
                     WHERE run_id = :run
                         AND name_id = (SELECT id FROM metric_names WHERE name = 'validation_loss')
                 )
-                -- a row made from the run's folder has a loss without a point too: no later attempt trained it again
-                AND EXISTS (
-                    SELECT 1
-                    FROM attempts
-                    WHERE attempts.run_id = :run AND attempts.id > checkpoints.attempt_id
-                        AND attempts.from_iteration < checkpoints.iteration
-                )
+                -- a row made from the run's folder has a loss without a point too
+                AND {_SET_BACK}
             )
         )
         """,
         {"run": run_id},
     )
-    if dropped.rowcount:
-        mark_best(connection, run_id)
+    mark_best(connection, run_id)
