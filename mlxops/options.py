@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, replace
@@ -17,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, 
 
 from mlxops.errors import BadRequest
 from mlxops.likeness import choice_meant, nearest
+from mlxops.lists import list_of
 from mlxops.texts import check_utf8
 
 C = TypeVar("C")
@@ -30,9 +30,6 @@ and what it is called. `command` is what one command was asked to do: it is neve
 
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _WORDS |= {list: "a list", dict: "a JSON object"}
-
-_ITEM = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^\s,"'\[\]][^,\[\]]*)|)\s*(?:,|$)""")
-"""An item of a list in brackets, up to the next comma: in quotation marks, without them, or nothing."""
 
 
 def option(
@@ -218,7 +215,7 @@ class Option:
 
     def _as_list(self, value: Any, where: str) -> Any:
         if isinstance(value, str):
-            value = _items(value, where) if self.commas else [value]
+            value = list_of(value, where) if self.commas else [value]
         if self.item in (int, float) and isinstance(value, (list, tuple)):
             return [_number(self.item, str(item)) if type(item) in (str, int) else item for item in value]
         return list(value) if isinstance(value, tuple) else value
@@ -380,30 +377,6 @@ def _number(kind: Any, text: str) -> Any:
         return kind(text.strip().replace("_", ""))
     except ValueError:
         return text
-
-
-def _items(text: str, where: str) -> list[str]:
-    """The items of a list: with commas between them, in brackets as JSON, Python and YAML have it, or without.
-
-    Raises `BadRequest` where brackets or quotation marks do not match.
-
-    >>> _items("a, b,", "--tag"), _items("[1e-4, 8]", "--tag"), _items("['a, b', c]", "--tag"), _items("[]", "--tag")
-    (['a', 'b'], ['1e-4', '8'], ['a, b', 'c'], [])
-    """
-    text = text.strip()
-    has_start, has_end = text.startswith("["), text.endswith("]") and (text.startswith("[") or "[" not in text)
-    if not (has_start or has_end):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    found, place, inner = [], 0, text[1:-1]
-    while has_start and has_end and place < len(inner) and (item := _ITEM.match(inner, place)):
-        found.append(next((part for part in item.groups() if part is not None), "").strip())
-        place = item.end()
-    if not (has_start and has_end) or place < len(inner):
-        raise BadRequest(
-            f"{where} takes a list, not {text!r}",
-            hint="the brackets or quotation marks do not match; a list is 1,2 or, quoted for the shell, '[1, 2]'",
-        )
-    return [item for item in found if item]
 
 
 def _json(text: str) -> Any:

@@ -16,6 +16,7 @@ ROWS = [
         "errors",
         "foreign",
         "likeness",
+        "lists",
         "hints",
         "resources",
         "system",
