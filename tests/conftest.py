@@ -16,8 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import forked_server
 import pytest
-import training_runs
 from commands import CACHE, FAULTS, MADE_ONCE, ROOT, Ended, count_faults, own_cache, run_here, run_python
 
 from mlxops.projects import blas
@@ -172,7 +172,7 @@ def _environment(_base: Path) -> Iterator[None]:
         patch.setenv("OPENBLAS_NUM_THREADS", os.environ.get("OPENBLAS_NUM_THREADS", "1"))
         # For processes that tests start: this checkout, installed or not, and the words the tests share.
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
-        training_runs.give_commands(os.environ)
+        forked_server.give_commands(os.environ)
         yield
 
 

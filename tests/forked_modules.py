@@ -1,4 +1,4 @@
-"""Modules that are run as programs, forked from the server of `training_runs` instead of by new interpreters.
+"""Modules that are run as programs, forked from the server of `forked_server` instead of by new interpreters.
 
 For tests of what such a process does and how it ends; loading its libraries takes longer than a small training.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import IO, Any
 
-import training_runs
+import forked_server
 
 
 class ForkedPopen:
@@ -31,7 +31,7 @@ class ForkedPopen:
         places |= {each: each for each in options.get("pass_fds", ())}
         sent = {number: reduction.DupFd(descriptor) for number, descriptor in places.items()}
         is_deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        self._process = training_runs.forks().Process(
+        self._process = forked_server.forks().Process(
             target=_run,
             args=(command[2:], Path.cwd(), options.get("env") or dict(os.environ), sent, is_deaf),
             daemon=True,
@@ -85,7 +85,7 @@ def _run(
     for descriptor in set(received.values()) - set(received):
         os.close(descriptor)
     sys.stdin = io.TextIOWrapper(io.FileIO(os.open(os.devnull, os.O_RDONLY)), encoding="utf-8")
-    training_runs.hear_signals()
+    forked_server.hear_signals()
     if is_deaf:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.chdir(folder)

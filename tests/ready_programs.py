@@ -1,4 +1,4 @@
-"""Programs for PATH that start at once: each command is forked from the server that `training_runs` has.
+"""Programs for PATH that start at once: each command is forked from the server of `forked_server`.
 
 A page has dozens of commands, and four fifths of a small one is loading libraries. What is typed, the current folder,
 the environment, the streams and the exit code are the command's own; only the libraries are there already. What
@@ -23,8 +23,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryFile
 
+import forked_server
 import pytest
-import training_runs
 from commands import Ended
 
 PROGRAMS = ("inv", "mlx-toolkit", "mlx_lm", "mlx_lm.generate", "python")
@@ -91,7 +91,7 @@ def _answer(client: socket.socket) -> None:
             argv, folder, environment = json.loads(rest.readline())
         try:
             sent = tuple(map(reduction.DupFd, streams))
-            process = training_runs.forks().Process(target=_run, args=(argv, folder, environment, sent), daemon=True)
+            process = forked_server.forks().Process(target=_run, args=(argv, folder, environment, sent), daemon=True)
             process.start()
         finally:
             for each in streams:
@@ -111,7 +111,7 @@ def _run(argv: list[str], folder: str, environment: dict[str, str], streams: tup
         os.close(received)
     # what a process of this kind has for standard input is empty
     sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
-    training_runs.hear_signals()
+    forked_server.hear_signals()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -153,7 +153,7 @@ def run_forked(*arguments: str, environment: dict[str, str] | None = None) -> En
         with Path(os.devnull).open() as nothing:
             sent = tuple(reduction.DupFd(each.fileno()) for each in (nothing, out, err))
         given = {**os.environ, **(environment or {})}
-        process = training_runs.forks().Process(
+        process = forked_server.forks().Process(
             target=_run, args=(["python", *arguments], str(Path.cwd()), given, sent), daemon=True
         )
         process.start()

@@ -1,6 +1,6 @@
 """Whole `lora` commands, each in a process of its own that may be signalled, limited or killed.
 
-Each is forked from a server that has loaded all it needs and computed nothing: it starts at once, and MLX's threads,
+Each is forked from the server of `forked_server`, which has computed nothing: it starts at once, and MLX's threads,
 which a fork would lose, begin in the child. What should befall a command is a function that its process calls first.
 """
 
@@ -17,26 +17,24 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from itertools import count
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from commands import CACHE, own_cache
+from commands import own_cache
+from forked_server import forks, hear_signals
 from made_once import make_once
 
 from mlxops import registry
 from mlxops.events import OF_THE_CLOCK
 from mlxops.training import signals
 
-_ROOT = Path(__file__).resolve().parent.parent
 _numbers = count()
 
 RUN = (
@@ -359,57 +357,6 @@ def _find(place: str) -> tuple[Any, str]:
 
 
 # the command's own process -------------------------------------------------------------------------------------------
-
-
-def hear_signals() -> None:
-    """Have this process hear signals as one from a shell does: the session's own may be ignored, as under nohup."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-_environment: dict[str, str] = {}
-_starting = threading.Lock()
-
-
-def give_commands(environment: Mapping[str, str]) -> None:
-    """Have commands that are started from now on begin with this environment.
-
-    Without it they have that of whichever test was the first to start one.
-    """
-    _environment.update(environment)
-
-
-def forks(
-    is_fork_safe: bool = sys.platform != "darwin",
-) -> multiprocessing.context.ForkServerContext | multiprocessing.context.SpawnContext:
-    """What starts processes that are forked from a server which has loaded all that a command needs.
-
-    Where a fork is not safe each process loads it itself: Metal's connection to the GPU does not survive one.
-    """
-    if not is_fork_safe:
-        return multiprocessing.get_context("spawn")
-    with _starting:
-        return _server()
-
-
-@cache
-def _server() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training_imports"])
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(_environment or before)
-    # a server does not import from where its parent does
-    os.environ |= {"PYTHONPATH": f"{Path(__file__).parent}:{_ROOT}", "MLXOPS_CACHE": str(CACHE)}
-    # BLAS threads that wait for a core spin, which makes these tiny products ten times slower on a busy machine
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-    return context
 
 
 def _run(

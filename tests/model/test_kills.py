@@ -13,8 +13,8 @@ from typing import Any
 
 import instants
 import pytest
+from forked_server import forks
 from hub import hub
-from training_runs import forks
 
 pytestmark = pytest.mark.slow
 

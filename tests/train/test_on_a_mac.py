@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import forked_server
 import mac
 import pytest
 import training_runs
@@ -168,7 +169,7 @@ def test_the_first_thing_that_is_tried_works(a_mac: mac.Mac, mlxops: Toolkit) ->
 def test_where_a_fork_is_not_safe_a_command_is_a_new_process(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_runs, "forks", partial(training_runs.forks, False))
+    monkeypatch.setattr(training_runs, "forks", partial(forked_server.forks, False))
     project = training_runs.make_project(tmp_path / "project", tiny_model)
 
     ended = lora(project, *RUN, first=partial(tell_parent, tmp_path / "parent"))
@@ -178,7 +179,7 @@ def test_where_a_fork_is_not_safe_a_command_is_a_new_process(
 
 
 def test_on_a_mac_a_fork_is_not_safe(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = importlib.util.spec_from_file_location("training_runs_of_a_mac", training_runs.__file__)
+    place = importlib.util.spec_from_file_location("forked_server_of_a_mac", forked_server.__file__)
     assert place is not None
     assert place.loader is not None
     of_a_mac = importlib.util.module_from_spec(place)

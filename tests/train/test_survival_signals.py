@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import training_runs
+from commands import CACHE
 from training_runs import CHECKPOINT, LOADING, RUN, STEP, VALIDATED_BATCH, assert_exact, lora, signal_before, straight
 
 pytestmark = pytest.mark.slow
@@ -137,4 +138,4 @@ def _compile_with(folder: Path) -> None:
     os.setpgid(0, 0)
     os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
     os.environ["MLXOPS_CACHE"] = str(folder)
-    (folder / "blas").symlink_to(training_runs.CACHE / "blas")
+    (folder / "blas").symlink_to(CACHE / "blas")

@@ -1,13 +1,13 @@
-"""What the tests stand on: commands that are forked begin alike, whichever test starts the first of them."""
+"""The server that processes of tests are forked from: what it gives them is the same, whichever test starts it."""
 
 from __future__ import annotations
 
 import os
 from multiprocessing import forkserver
 
+import forked_server
 import mac
 import pytest
-import training_runs
 
 
 def test_what_commands_are_forked_from_has_nothing_of_the_test_that_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,7 +16,7 @@ def test_what_commands_are_forked_from_has_nothing_of_the_test_that_starts_it(mo
     begun: list[dict[str, str]] = []
     monkeypatch.setattr(forkserver, "ensure_running", lambda: begun.append(dict(os.environ)))
 
-    training_runs._server.__wrapped__()
+    forked_server._server.__wrapped__()
 
     assert "of this test" not in begun[0].values()
     assert begun[0]["INVOKE_RUNTIME_CONFIG"].endswith("settings.yaml")
