@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import training_runs
-from known_runs import new_run
 from shared_folders import Shared
 from training_runs import STEP, attempts, copy_project, lora, result, straight_project
 
 from mlxops import registry
-from mlxops.config import LoraConfig
-from mlxops.errors import NotFound
-from mlxops.jobs.train import branch
-from mlxops.options import options_of, resolve
-from mlxops.projects.project import Project
-from mlxops.training.decide import Candidate, Request, decide
-from mlxops.training.origin import Origin, origin_of, without_origin
+from mlxops.training.origin import without_origin
 
 slow = pytest.mark.slow
 
@@ -281,6 +273,31 @@ def test_a_child_without_checkpoints_says_that_its_parents_are_gone(project: Pat
     assert "0000008_adapters.safetensors is gone" in ended.said
 
 
+@slow
+def test_a_branch_with_nothing_but_a_rate_begins_in_the_run_it_leaves_and_resumes(project: Path) -> None:
+    typed = ("--branch", "--from", "run:8", "--learning-rate", "0.001", "--name", "child")
+    first = lora(project, *typed, "--iters", "10")
+    again = lora(project, *typed, "--iters", "10")
+
+    assert (first.code, again.code) == (0, 0), first.said + again.said
+    child = rows_of(project)["child"]
+    parent = rows_of(project)["run"]
+    decided = dict(child["config"]["deciding"], learning_rate=parent["config"]["deciding"]["learning_rate"])
+    assert without_origin(decided) == without_origin(parent["config"]["deciding"])
+    assert "already at iteration 10" in again.said
+
+
+@slow
+def test_run_show_draws_the_family(straight: Path, mlxops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(straight)
+
+    _, out, _ = mlxops("run.show run")
+    _, told, _ = mlxops("run.show run --json")
+
+    assert "child  from 8, completed at 13/13" in out
+    assert [row["run"] for row in json.loads(told)["lineage"]] == ["run", "child"]
+
+
 # what is refused ----------------------------------------------------------------------------------------------------
 
 
@@ -333,92 +350,3 @@ def test_from_belongs_to_branch(mlxops: Any, tiny_model: Path) -> None:
     code, _, err = mlxops(f"lora --model '{tiny_model}' --from run:8")
 
     assert (code, "give `--branch` with it" in err) == (2, True)
-
-
-# deciding -----------------------------------------------------------------------------------------------------------
-
-ORIGIN = Origin(kind="branch", iteration=8, folder="adapters/run", file="f", adapter_sha256="a", run="run", note="n")
-ASKED = Request(fingerprint="child", settings={"seed": 7, **ORIGIN.settings}, target=20, origin=ORIGIN)
-RUN = Candidate(
-    name="run", folder="adapters/run", fingerprint="run", settings={"seed": 0}, iteration=13, target=13, closed=True
-)
-
-
-def test_a_branch_is_a_new_run_that_begins_at_its_origin() -> None:
-    decision = decide(ASKED, [RUN])
-
-    assert (decision.kind, decision.iteration, decision.reason, decision.similar) == ("new", 8, "a branch", None)
-
-
-def test_a_child_without_a_checkpoint_begins_at_its_origin_again() -> None:
-    child = replace(RUN, name="child", folder="adapters/child", fingerprint="child", iteration=0, closed=False)
-
-    decision = decide(ASKED, [child, RUN])
-
-    assert (decision.kind, decision.run, decision.iteration) == ("resume", "child", 8)
-
-
-def test_an_origin_is_what_a_runs_settings_keep_of_it() -> None:
-    assert origin_of({"origin": ORIGIN.to_config()}) == ORIGIN
-    assert origin_of({"origin": None}) is None
-    assert without_origin(ASKED.settings) == {"seed": 7}
-
-
-@slow
-def test_run_show_draws_the_family(straight: Path, mlxops: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(straight)
-
-    _, out, _ = mlxops("run.show run")
-    _, told, _ = mlxops("run.show run --json")
-
-    assert "child  from 8, completed at 13/13" in out
-    assert [row["run"] for row in json.loads(told)["lineage"]] == ["run", "child"]
-
-
-# what a child takes from its parent ---------------------------------------------------------------------------------
-
-
-def inherited(text: str, usual: dict[str, Any] | None = None, **parent: Any) -> LoraConfig:
-    """The settings of a command that branches from a run with this configuration, in the current folder."""
-    with registry.open_registry(Path("runs.db")) as db:
-        new_run(db, "heron", config=parent)
-    options = {option.name: option for option in options_of(LoraConfig)}
-    words = {name: options[name].parse(value) for name, value in (each.split("=") for each in text.split())}
-    config = resolve(LoraConfig, [("invoke.yaml", usual or {}), ("", {"branch": True, **words})], usual=1)
-    return branch.inherit(Project.at(Path.cwd()), config)
-
-
-def test_a_branch_takes_what_is_not_given_from_the_run_that_it_leaves() -> None:
-    parent = {"learning_rate": 3e-4, "lora_rank": 4, "save_every": 7, "iters": 70, "name": "heron", "note": "n"}
-
-    found = inherited("branch_from=heron:20 lora_dropout=0.1", {"learning_rate": 1e-4, "seed": 3}, **parent)
-
-    assert (found.model, found.data) == ("models/tiny", "data")
-    assert (found.learning_rate, found.lora_rank, found.save_every, found.iters) == (3e-4, 4, 7, 70)
-    assert (found.lora_dropout, found.seed, found.name, found.note) == (0.1, 0, None, None)
-
-
-def test_iterations_that_are_given_replace_the_epochs_of_the_run_that_is_left() -> None:
-    found = inherited("branch_from=heron iters=30", epochs=3)
-
-    assert (found.iters, found.epochs) == (30, None)
-
-
-def test_a_branch_from_no_named_run_takes_nothing_and_an_unknown_run_is_not_found() -> None:
-    assert inherited("learning_rate=1e-6", lora_rank=4).lora_rank == 8
-    with pytest.raises(NotFound, match="no run 'herom'"):
-        branch.inherit(Project.at(Path.cwd()), LoraConfig(branch=True, branch_from="herom:20"))
-
-
-@slow
-def test_a_branch_with_nothing_but_a_rate_begins_in_the_run_it_leaves_and_resumes(project: Path) -> None:
-    typed = ("--branch", "--from", "run:8", "--learning-rate", "0.001", "--name", "child")
-    first = lora(project, *typed, "--iters", "10")
-    again = lora(project, *typed, "--iters", "10")
-
-    assert (first.code, again.code) == (0, 0), first.said + again.said
-    child = rows_of(project)["child"]
-    parent = rows_of(project)["run"]
-    decided = dict(child["config"]["deciding"], learning_rate=parent["config"]["deciding"]["learning_rate"])
-    assert without_origin(decided) == without_origin(parent["config"]["deciding"])
-    assert "already at iteration 10" in again.said
