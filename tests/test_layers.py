@@ -26,6 +26,7 @@ ROWS = [
         "rows",
         "settings",
         "files",
+        "garbage",
         "recipe",
         "tensors",
         "texts",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlxops import garbage
 from mlxops.errors import BadRequest
 from mlxops.models.folders import check_model, is_of_pictures
 from mlxops.models.loader_errors import loader_errors
@@ -41,6 +42,7 @@ def load_model(
         import_models()  # as mlx-lm does, in more time
         from mlx_lm import utils
 
+        garbage.collect_as_usual()
         model, config = utils.load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
         if dtype is not None:
             model.set_dtype(getattr(mx, dtype))

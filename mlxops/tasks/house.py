@@ -28,7 +28,7 @@ from invoke.exceptions import Exit, Failure, ParseError
 from invoke.parser import Argument
 
 from mlxops import config as configs
-from mlxops import files, hints
+from mlxops import files, garbage, hints
 from mlxops.errors import BadRequest, Failed, MlxopsError
 from mlxops.likeness import nearest
 from mlxops.options import Option, options_of, resolve
@@ -121,7 +121,8 @@ class Task(invoke.Task):
             if not isinstance(config, self.config_class):
                 typed = {name: value for name, value in given.items() if value is not None}
                 config = settle(c, self.config_class, typed)
-            result = self.body(c, config)
+            with garbage.collect_rarely(garbage.WHILE_STARTING):
+                result = self.body(c, config)
             sys.stdout.flush()
         except BaseException as error:
             _leave(error, self)
