@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints, overload
 
@@ -35,19 +36,32 @@ Parameters = Sequence[object] | Mapping[str, object]
 _Row = TypeVar("_Row")
 
 
+class _Absent:
+    """A finder that has no module of these names for the thread that made it, and leaves all others to the next."""
+
+    def __init__(self, *names: str) -> None:
+        self._names, self._thread = names, get_ident()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in self._names and get_ident() == self._thread:
+            raise ModuleNotFoundError(f"no module named {name!r} is to be loaded here", name=name)
+
+
 def _sqlite_utils() -> Any:
     """The package, which does without pandas and numpy where they are not loaded already.
 
-    It would import them wherever they are installed, in twice its own time, for values that no table here has.
+    It would import them wherever they are installed, in twice its own time, for values that no table here has. Another
+    thread can import them meanwhile.
     """
-    absent = [name for name in ("pandas", "numpy") if name not in sys.modules and "sqlite_utils" not in sys.modules]
-    for name in absent:
-        sys.modules[name] = None  # type: ignore[assignment]  # as Python has it: not to be imported
+    if "sqlite_utils" in sys.modules:
+        return import_module("sqlite_utils")
+    absent: Any = _Absent("pandas", "numpy")
+    # new lists: a thread that goes through the one before must not skip a finder
+    sys.meta_path = [absent, *sys.meta_path]
     try:
         return import_module("sqlite_utils")
     finally:
-        for name in absent:
-            del sys.modules[name]
+        sys.meta_path = [finder for finder in sys.meta_path if finder is not absent]
 
 
 class Registry:

@@ -351,3 +351,20 @@ def test_a_registry_is_written_without_loading_pandas_and_numpy_and_leaves_them_
     )
 
     assert run_python("-c", program, str(path)) == (0, "True\n7\n", "")
+
+
+def test_another_thread_can_load_numpy_while_the_registry_does_without_it(path: Path) -> None:
+    # not in a finder, which Python calls under the one lock of all imports
+    program = (
+        "import sys; from pathlib import Path; from threading import Thread; from mlxops import registry\n"
+        "from registry_rows import new_run\n"
+        "def load(): import numpy; print(numpy.int8(7), flush=True)\n"
+        "def meanwhile(event, arguments):\n"
+        "    if event == 'import' and arguments[0] == 'sqlite_utils.db':\n"
+        "        thread = Thread(target=load, daemon=True); thread.start(); thread.join(20)\n"
+        "sys.addaudithook(meanwhile)\n"
+        "with registry.open_registry(Path(sys.argv[1])) as db: new_run(db, 'heron')\n"
+        "print('sqlite_utils' in sys.modules, [each for each in sys.meta_path if 'mlxops' in type(each).__module__])"
+    )
+
+    assert run_python("-c", program, str(path)) == (0, "7\nTrue []\n", "")
