@@ -53,12 +53,14 @@ _WORD = re.compile(r"\s*(?:`[^`]*`|\d[\d.,]* (?:(?:[kMGT]?B|s|ms|m|h)\b|%)|[^\s`
 
 
 def _fold(line: str, width: int) -> list[str]:
-    if len(line) <= width or _COMMAND.match(line):
+    from rich.cells import cell_len  # where something is said to a terminal, and not before
+
+    if cell_len(line) <= width or _COMMAND.match(line):
         return [line]
     indent = line[: len(line) - len(line.lstrip())]
     found = [""]
     for word in _WORD.findall(line):
-        if found[-1].strip() and len(found[-1] + word) > width:
+        if found[-1].strip() and cell_len(found[-1] + word) > width:
             found.append(indent + word.lstrip())
         else:
             found[-1] += word

@@ -35,6 +35,10 @@ def test_a_backtick_alone_is_a_letter():
     assert hints.folded("it's ` here and there", 12) == "it's ` here\nand there"
 
 
+def test_wide_letters_take_two_columns() -> None:
+    assert hints.folded("no run 京都の夏 here", 12).split("\n") == ["no run", "京都の夏", "here"]
+
+
 def texts_of(file):
     """Every text of a module that is no docstring, with `…` for what is filled in."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
