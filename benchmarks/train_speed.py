@@ -10,8 +10,8 @@ Each training is a process of its own, the two programs in turn, both with the s
 prompts; both validate before the first epoch and after each, and save. `--switches` also trains with each of what saves
 time switched off, `--profile` measures where our time goes, `--tiny` compares the losses of both on the tiny model.
 `--everything` measures all that is on the page, in less than 90 minutes on a machine with two cores that does nothing
-else; OTHER is a model with a large vocabulary. What is in the file of results is not measured again, so a run that was
-stopped continues. `--page` prints docs/performance.md from the results. The rows are in `train_speed/`.
+else; OTHER is one with a large vocabulary and a chat template. What is in the file of results is not measured again, so
+a run that was stopped continues. `--page` prints docs/performance.md from the results. The rows are in `train_speed/`.
 
 `train_limit.py` has the limit that the arithmetic sets, `train_page.py` the table and the page.
 """
@@ -81,7 +81,9 @@ def main() -> int:
 
 
 def everything(main_model: Path, other: Path, tiny_model: Path, results: Path) -> None:
-    """All that is on the page."""
+    """All that is on the page. A model without a chat template is told before anything is measured."""
+    for model in (main_model, other):
+        counts(model)
     measure(results, main_model, [4, 16], 3, 1, [THEIRS, OURS, *SWITCHES])
     measure(results, main_model, [4, 16, 30], 3, 3, [THEIRS, OURS])
     measure(results, main_model, [4, 16, 30], 3, 1, [PROFILED])
