@@ -9,6 +9,8 @@ from contextlib import contextmanager
 WHILE_STARTING = 20_000
 """After how many new objects Python looks while a command starts; its own number is 700 to 2,000."""
 
+_FROZEN_AT_START = gc.get_freeze_count()  # some hundred, from Python 3.12 on
+
 _before: list[tuple[int, int, int]] = []
 
 
@@ -36,6 +38,6 @@ def collect_as_usual() -> None:
     """
     if not _before:
         return
-    if not gc.get_freeze_count():  # later, a model that is over might be kept with it
+    if gc.get_freeze_count() <= _FROZEN_AT_START:  # later, a model that is over might be kept with it
         gc.freeze()
     gc.set_threshold(*_before[0])
