@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,19 @@ def run_python(*arguments: str, environment: dict[str, str] | None = None) -> En
         stdin=subprocess.DEVNULL,
     )
     return ended.returncode, ended.stdout, ended.stderr
+
+
+def start_in_a_group(
+    words: Sequence[str | Path], *, folder: Path, environment: dict[str, str]
+) -> subprocess.Popen[str]:
+    """Start a program in a process group of its own, as a terminal does, with what it says in pipes."""
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )

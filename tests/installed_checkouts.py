@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from commands import start_in_a_group
+
 
 class Checkout:
     """A small checkout, and `install.sh` in it."""
@@ -23,16 +25,8 @@ class Checkout:
 
     def start(self, words: str, **more: str) -> subprocess.Popen[str]:
         """Start it in a process group of its own, as a terminal does."""
-        return subprocess.Popen(
-            [self.folder / "install.sh", *words.split()],
-            cwd=self.folder,
-            env={**self.environment, **more},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        command = [self.folder / "install.sh", *words.split()]
+        return start_in_a_group(command, folder=self.folder, environment={**self.environment, **more})
 
     def __call__(self, words: str, **more: str) -> tuple[int, str, str]:
         started = self.start(words, **more)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from commands import CACHE, ROOT
+from commands import CACHE, ROOT, start_in_a_group
 from known_runs import new_run
 from linked_wheels import write_linked_wheels
 from shared_folders import Shared
@@ -53,16 +53,7 @@ class Home:
         }
 
     def start(self, *words: str | Path, cwd: Path | None = None, **more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            words,
-            cwd=cwd or self.folder,
-            env={**self.environment, **more},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        return start_in_a_group(words, folder=cwd or self.folder, environment={**self.environment, **more})
 
     def run(self, *words: str | Path, cwd: Path | None = None, **more: str) -> tuple[int, str, str]:
         started = self.start(*words, cwd=cwd, **more)
